@@ -1,0 +1,39 @@
+# make run    the demo: environment, workflow, where the results are
+# make test   all tests
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= 2
+BIN = $(VENV)/bin
+
+.PHONY: run test check docs clean
+
+run: $(VENV)/installed
+	$(BIN)/snakemake --cores $(CORES) --quiet rules host
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+# config/schema.json and the tables of config/README.md, from the models
+docs: $(VENV)/installed
+	$(BIN)/python workflow/utils/config_docs.py
+
+clean:
+	rm -rf $(VENV) results .snakemake
+
+$(VENV)/installed: envs/snakemake.txt envs/scanpy.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else \
+	"cellstrata needs Python 3.11 or newer, $(PYTHON) is %d.%d; try: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile \
+	    $(addprefix -r ,$^)
+	@touch $@
+
+$(VENV)/installed-test: envs/test.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
+	@touch $@

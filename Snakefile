@@ -1,0 +1,48 @@
+"""cellstrata: integrate single-cell data sets and cluster them at many resolutions and levels."""
+
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+BASE = Path(workflow.basedir)
+sys.path.insert(0, str(BASE / "workflow"))
+
+from utils import resources
+from utils.launch import banner, read_config, summary, use_own_python
+from utils.plan import make_plan
+
+use_own_python()
+
+
+# The demo runs only where no data sets are given: configs are merged, so it would run beside them.
+if "DATASETS" not in config:
+
+    configfile: BASE / "config/config.yaml"
+
+
+plan = make_plan(read_config(config, workflow.configfiles))
+SCRIPTS = str(BASE / "workflow")
+if workflow.is_main_process:
+    banner(plan)
+
+
+include: "workflow/preprocessing/rules.smk"
+include: "workflow/integration/rules.smk"
+include: "workflow/clustering/rules.smk"
+include: "workflow/evaluation/rules.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        plan.targets("atlas"),
+        plan.targets("plots"),
+        plan.comparisons(),
+        plan.pattern("summary"),
+
+
+onsuccess:
+    summary(plan.pattern("summary"))

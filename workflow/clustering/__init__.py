@@ -1,0 +1,1 @@
+"""Neighbours, communities, hierarchy, layout."""

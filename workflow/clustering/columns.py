@@ -1,0 +1,245 @@
+"""Cluster columns in stores: their names, what they are made from, how they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clustering.hierarchy import natural_order
+from utils.cli import say
+from utils.io import (
+    keys,
+    new_store,
+    obs_column,
+    open_store,
+    read_element,
+    write_element,
+)
+from utils.messages import missing
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+
+
+def column_name(algorithm: str, resolution: float, level: int) -> str:
+    """Name a cluster column: ``leiden_1.0_1``."""
+    return f"{algorithm}_{float(resolution)}_{level}"
+
+
+def parent_column(columns: Sequence[str], algorithm: str, resolution: float, level: int) -> str:
+    """Find the column of the level above.
+
+    Parameters
+    ----------
+    columns
+        The obs columns that are there.
+    algorithm, resolution, level
+        What is looked for. Where the resolution has no column, the only column of that algorithm
+        and level is taken.
+
+    Returns
+    -------
+    str
+        The name of the column.
+
+    Raises
+    ------
+    KeyError
+        If there is none, or several to choose from; lists them.
+    """
+    wanted = column_name(algorithm, resolution, level)
+    if wanted in columns:
+        return wanted
+    pattern = re.compile(rf"{re.escape(algorithm)}_\d[^_]*_{level}")
+    found = [column for column in columns if pattern.fullmatch(column)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise KeyError(
+            f'adata.obs has no column "{wanted}" and several of level {level}: {", ".join(found)}; '
+            "give the --resolution of one of them"
+        )
+    raise KeyError(
+        missing("adata.obs has no column", wanted, columns)
+        + f"; cluster at --level {level} first and give its output as the input"
+    )
+
+
+def read_labels(root: Any, column: str) -> pd.Categorical:
+    """Read a cluster column as a categorical of text."""
+    import pandas as pd
+
+    labels = obs_column(root, column)
+    return pd.Categorical(labels.astype(object).where(labels.notna(), None).map(_text))
+
+
+def _text(value: Any) -> Any:
+    return None if value is None else str(value)
+
+
+def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
+    """Read the connectivities that ``uns[neighbors_key]`` names.
+
+    Raises
+    ------
+    KeyError
+        If there are none; lists what there is.
+    """
+    name = graph_key(root, neighbors_key, "connectivities")
+    if name not in keys(root, "obsp"):
+        raise KeyError(missing("adata.obsp has no", name, keys(root, "obsp")))
+    return read_element(root, f"obsp/{name}")
+
+
+def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
+    """Return the obsp key of the ``connectivities`` or ``distances`` of some neighbours."""
+    if neighbors_key not in keys(root, "uns"):
+        raise KeyError(
+            missing("adata.uns has no neighbors", neighbors_key, keys(root, "uns"))
+            + "; compute them first (neighbors.py), or name others with --neighbors_key"
+        )
+    named = read_element(root, f"uns/{neighbors_key}")
+    default = matrix if neighbors_key == "neighbors" else f"{neighbors_key}_{matrix}"
+    # Old files have neither key.
+    return str(named.get(f"{matrix}_key", default)) if isinstance(named, dict) else default
+
+
+def read_representation(
+    root: Any, use_rep: str | None, neighbors_key: str
+) -> tuple[str, np.ndarray]:
+    """Read what neighbours are searched in, and its obsm key.
+
+    `use_rep`, else that of the existing neighbours, else ``X_pca``.
+    """
+    key = use_rep
+    if key is None and neighbors_key in keys(root, "uns"):
+        named = read_element(root, f"uns/{neighbors_key}")
+        key = named.get("params", {}).get("use_rep") if isinstance(named, dict) else None
+    key = "X_pca" if key is None else str(key)
+    if key not in keys(root, "obsm"):
+        raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
+    return key, read_element(root, f"obsm/{key}")
+
+
+def check_cluster_ids(
+    hierarchy: Mapping[str, float],
+    parents: pd.Categorical,
+    column: str,
+    level: int,
+    siblings: Sequence[str],
+) -> dict[str, float]:
+    """Return the part of ``{cluster_id: resolution}`` that concerns this level.
+
+    Parameters
+    ----------
+    hierarchy
+        As given: ids of every level.
+    parents
+        The labels of the level above.
+    column
+        Their name, for the message.
+    level
+        The level that is made.
+    siblings
+        Stores with the level above at other resolutions, where an id may occur as well.
+
+    Returns
+    -------
+    dict
+        Ids that are among `parents`, with their resolutions.
+
+    Raises
+    ------
+    KeyError
+        If an id occurs at no resolution; lists those that do.
+    """
+    wanted = {key: value for key, value in hierarchy.items() if len(key.split("_")) == level - 1}
+    present = {str(label) for label in parents.categories}
+    elsewhere: set[str] = set()
+    for file in siblings:
+        root = open_store(file)
+        for name in keys(root, "obs"):
+            elsewhere |= {str(label) for label in read_labels(root, name).categories}
+    for key in wanted:
+        if key not in present | elsewhere:
+            hint = ""
+            if key.isdigit() and len(key) > 1 and level == 2:
+                hint = f'; for a deeper cluster quote the id: "{key[0]}_{key[1:]}"'
+            where = f"hierarchy: {column} has no cluster"
+            if siblings:
+                where = f"hierarchy: {column} and the other resolutions have no cluster"
+            raise KeyError(missing(where, key, natural_order(present | elsewhere)) + hint)
+        if key not in present:
+            say(f"{column} has no cluster {key}, other resolutions do: nothing to split here")
+    return {key: float(value) for key, value in wanted.items() if key in present}
+
+
+def write_clustering(args: Namespace, column: str, labels: Any, record: dict[str, Any]) -> None:
+    """Write the store of one cluster column: the column, how it was made, links to the rest.
+
+    An ``.h5ad`` cannot be linked into: its obsm and neighbours' uns are copied, so that the next
+    level finds the representation.
+    """
+    import pandas as pd
+
+    source = Path(args.input_file)
+    if not isinstance(labels, pd.Categorical):
+        labels = pd.Series(labels).astype(str).array
+    names = [str(name) for name in pd.unique(pd.Series(labels).dropna())]
+    values = pd.Categorical(labels, categories=natural_order(names))
+    sizes = pd.Series(values).value_counts()
+    record["n_clusters"] = len(sizes)
+    record["versions"] = _versions()
+    # One JSON text: a mapping would be a file or two for each of its entries.
+    text = json.dumps(record, sort_keys=True)
+    if source.suffix == ".zarr":
+        new = [f"obs/{column}", f"uns/{column}"]
+        with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
+            write_element(store, f"obs/{column}", values)
+            write_element(store, f"uns/{column}", text)
+    else:
+        root = open_store(source)
+        frame = read_element(root, "obs")[[]].assign(**{column: values})
+        uns = {column: text}
+        if args.neighbors_key in keys(root, "uns"):
+            uns[args.neighbors_key] = read_element(root, f"uns/{args.neighbors_key}")
+        with new_store(args.output_file) as store:
+            write_element(store, "obs", frame)
+            write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+            write_element(store, "obsm", read_element(root, "obsm") if "obsm" in root else {})
+            write_element(store, "uns", uns)
+    say(
+        f"{args.output_file}: {column} has {len(sizes)} clusters of "
+        f"{len(values):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
+    )
+
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what the labels depend on, as far as it is there."""
+    found = {}
+    for name in ("numpy", "scipy", "faiss-cpu", "igraph", "leidenalg", "graspologic-native"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def count_clusters(root: Any, column: str) -> tuple[int, int, int, int]:
+    """Return number of clusters, largest, smallest, and cells without a label."""
+    import numpy as np
+
+    codes = np.asarray(read_labels(root, column).codes)
+    sizes = np.bincount(codes[codes >= 0])
+    sizes = sizes[sizes > 0]
+    if not len(sizes):
+        return 0, 0, 0, len(codes)
+    return len(sizes), int(sizes.max()), int(sizes.min()), int((codes < 0).sum())

@@ -1,0 +1,214 @@
+#!/usr/bin/env python
+"""Cluster the cells of a data set at one resolution and one level."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+import argparse
+
+from utils import cli
+
+
+def make_parser():
+    """Define the command line."""
+    parser = argparse.ArgumentParser(description="Run clustering on anndata file.")
+    add = parser.add_argument
+    add("input_file", help="Input anndata file (.h5ad or .zarr)")
+    add("output_file", help="Output anndata file (.zarr)")
+    add(
+        "--resolution",
+        type=float,
+        default=1.0,
+        help="Clustering resolution (default: %(default)s)",
+    )
+    add(
+        "--algorithm",
+        choices=["louvain", "leiden"],
+        default="leiden",
+        help="Clustering algorithm (default: %(default)s)",
+    )
+    add("--level", type=int, default=1, help="Hierarchical clustering level (default: %(default)s)")
+    add(
+        "--threads",
+        type=int,
+        default=1,
+        help="Number of threads for parallel processing (default: %(default)s)",
+    )
+    add("--overwrite", action="store_true", help="Overwrite existing clustering results")
+    add(
+        "--max_cluster_factor",
+        type=float,
+        default=50,
+        help="Maximum cluster factor for heuristic check (default: %(default)s)",
+    )
+    add(
+        "--clustering_args",
+        type=cli.json_option,
+        default={},
+        help="Additional clustering arguments as JSON string",
+    )
+    add(
+        "--neighbors_key",
+        default="neighbors",
+        help="Key for neighbors in adata.uns (default: %(default)s)",
+    )
+    add(
+        "--neighbors_args",
+        type=cli.json_option,
+        default={},
+        help="Arguments for neighbors computation as JSON string",
+    )
+    add(
+        "--n_cell_cpu",
+        type=int,
+        default=100_000,
+        help="Force CPU when dataset has fewer than this many cells (default: %(default)s)",
+    )
+    more = parser.add_argument_group("more options")
+    more.add_argument(
+        "--hierarchy",
+        type=cli.json_option,
+        metavar="JSON",
+        help='Split only these clusters, as {"cluster_id": resolution}; --level 2 or more',
+    )
+    more.add_argument(
+        "--siblings",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="The level above at other resolutions, whose ids --hierarchy may name too",
+    )
+    more.add_argument(
+        "--use_gpu",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="Use a GPU where one is visible, or never (default: where it pays)",
+    )
+    more.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    more.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Read the graph or the parents, cluster, write one obs column."""
+    from utils.io import kept
+
+    if args.level < 1:
+        raise ValueError(f"--level must be at least 1, found {args.level}")
+    if not 0 < args.resolution < float("inf"):
+        raise ValueError(f"--resolution must be above 0, found {args.resolution}")
+    if args.hierarchy is not None and args.level == 1:
+        raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+
+    from clustering.columns import column_name, parent_column, read_labels, write_clustering
+    from utils.io import keys, open_store
+
+    root = open_store(args.input_file)
+    if args.level == 1:
+        column = column_name(args.algorithm, args.resolution, 1)
+    else:
+        parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
+        column = f"{parent.rpartition('_')[0]}_{args.level}"
+    if column in keys(root, "obs") and not args.overwrite:
+        cli.say(
+            f"{args.input_file}: obs has {column}, which is kept; --overwrite makes it again"
+        )
+        labels, done = read_labels(root, column), {"kept_from": str(args.input_file)}
+    elif args.level == 1:
+        labels, done = cluster(args, root)
+    else:
+        labels, done = subcluster(args, root, parent)
+    record = {
+        "algorithm": args.algorithm,
+        "resolution": args.resolution,
+        "level": args.level,
+        "seed": args.seed,
+        **done,
+    }
+    write_clustering(args, column, labels, record)
+
+
+def cluster(args, root):
+    """Cluster the whole graph; on the GPU where that was decided and works."""
+    from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
+
+    from clustering.columns import read_graph
+    from utils.device import choose_device
+
+    connectivities = read_graph(root, args.neighbors_key)
+    flavor = args.clustering_args.get("flavor")
+    device = choose_device(
+        connectivities.shape[0],
+        use_gpu=args.use_gpu,
+        n_cell_cpu=args.n_cell_cpu,
+        cpu_only=f"flavor {flavor}" if flavor else None,
+    )
+    options = {"algorithm": args.algorithm, "resolution": args.resolution, "seed": args.seed}
+    name, reason, labels = device.name, device.reason, None
+    if name == "gpu":
+        from clustering.rapids import find_communities_gpu
+
+        try:
+            labels = find_communities_gpu(connectivities, **options, **args.clustering_args)
+            if too_many_clusters(
+                labels, resolution=args.resolution, max_cluster_factor=args.max_cluster_factor
+            ):
+                name, reason = "cpu", f"the GPU found {labels.max() + 1:,} clusters"
+        except Exception as error:  # whatever a GPU does wrong, the CPU can do
+            name, reason = "cpu", f"the GPU failed: {type(error).__name__}: {error}"
+    if name == "cpu":
+        labels = find_communities(connectivities, **options, **args.clustering_args)
+        flavor = flavor or DEFAULT_FLAVOR[args.algorithm]
+    cli.say(f"device: {name.upper()} ({reason})")
+    return labels, {
+        "device": name,
+        "reason": reason,
+        "flavor": "rapids" if name == "gpu" else flavor,
+        "clustering_args": args.clustering_args,
+    }
+
+
+def subcluster(args, root, parent):
+    """Split every cluster of the level above within its own neighbours."""
+    from clustering.communities import DEFAULT_FLAVOR
+    from clustering.hierarchy import split
+
+    from clustering.columns import check_cluster_ids, read_labels, read_representation
+    from utils.config import Neighbors, cluster_ids
+
+    options = cli.check_options(Neighbors, args.neighbors_args, prefix="--neighbors_args: ")
+    parents = read_labels(root, parent)
+    key, representation = read_representation(root, options.use_rep, args.neighbors_key)
+    resolution = args.resolution
+    if args.hierarchy is not None:
+        wanted = cluster_ids(args.hierarchy)
+        resolution = check_cluster_ids(wanted, parents, parent, args.level, args.siblings)
+    neighbors = {"n_neighbors": options.n_neighbors, "metric": options.metric}
+    result = split(
+        parents,
+        representation,
+        resolution=resolution,
+        algorithm=args.algorithm,
+        threads=args.threads,
+        seed=args.seed,
+        **neighbors,
+        **args.clustering_args,
+    )
+    return result.labels, {
+        "parent": parent,
+        "use_rep": key,
+        "neighbors_args": neighbors,
+        "hierarchy": args.hierarchy,
+        "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR[args.algorithm]),
+        "clustering_args": args.clustering_args,
+        "device": "cpu",
+        "reason": "sub-clustering runs on the CPU",
+        "unsplit": result.unsplit,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""Bring all cluster columns of a data set together in one store, and count their clusters."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser("Link the cluster columns of many stores into one atlas.")
+    parser.add_argument(
+        "--clustering",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="Outputs of clustering.py on the same cells",
+    )
+    parser.add_argument(
+        "--table", metavar="TSV", help="Write column, number of clusters, largest, smallest"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Link, count."""
+    from clustering.columns import count_clusters
+    from utils.io import atomic_file, kept, keys, n_obs, new_store, open_store
+
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+    n_cells = n_obs(open_store(args.input_file))
+    links, lines = {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
+    for file in map(Path, args.clustering):
+        root = open_store(file)
+        if n_obs(root) != n_cells:
+            raise ValueError(
+                f"{file}: has {n_obs(root):,} cells, {args.input_file} has {n_cells:,}; "
+                "merge clusterings of the same cells"
+            )
+        for column in keys(root, "obs"):
+            if f"obs/{column}" in links:
+                raise ValueError(f"{file}: {column} is in another of the stores too")
+            links[f"obs/{column}"] = file / "obs" / column
+            if column in keys(root, "uns"):
+                links[f"uns/{column}"] = file / "uns" / column
+            lines.append("\t".join(map(str, (column, *count_clusters(root, column)))))
+    with new_store(args.output_file, source=args.input_file, links=links):
+        if args.table:
+            with atomic_file(args.table) as table:
+                table.write_text("\n".join(lines) + "\n")
+    cli.say(f"{args.output_file}: {n_cells:,} cells, {len(lines) - 1} cluster columns")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Compute the neighbour graph of a data set, or use the one it has."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+from utils.config import Neighbors
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser("Compute the neighbour graph of a representation.")
+    parser.add_argument(
+        "--neighbors_key",
+        default="neighbors",
+        help="Key for neighbors in adata.uns (default: %(default)s)",
+    )
+    cli.add_model(parser, Neighbors)
+    cli.add_device_options(parser)
+    cli.add_run_options(parser, overwrite="Compute neighbours even where the input has them")
+    return parser
+
+
+def main(args):
+    """Search, weigh, write obsp and uns."""
+    from clustering.columns import graph_key, read_representation
+    from utils.io import kept, keys, new_store, open_store, write_element
+
+    options = cli.from_options(Neighbors, args)
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+    root = open_store(args.input_file)
+    key = args.neighbors_key
+    if not args.overwrite and key in keys(root, "uns"):
+        graph = graph_key(root, key, "connectivities")
+        if graph in keys(root, "obsp"):
+            cli.say(f"{args.input_file}: uses its neighbors {key}; --overwrite computes them again")
+            with new_store(args.output_file, source=args.input_file):
+                return
+        cli.say(f"{args.input_file}: uns has {key} but obsp has no {graph}: computed again")
+    use_rep, representation = read_representation(root, options.use_rep, key)
+    graph, device = compute(args, representation, options)
+    names = {
+        f"{matrix}_key": matrix if key == "neighbors" else f"{key}_{matrix}"
+        for matrix in ("connectivities", "distances")
+    }
+    new = [f"uns/{key}", *(f"obsp/{name}" for name in names.values())]
+    with new_store(args.output_file, source=args.input_file, new=new) as store:
+        write_element(store, f"obsp/{names['distances_key']}", graph.distances)
+        write_element(store, f"obsp/{names['connectivities_key']}", graph.connectivities)
+        params = {**graph.params, "use_rep": use_rep, "device": device.name}
+        write_element(store, f"uns/{key}", {**names, "params": params})
+    cli.say(
+        f"{args.output_file}: {graph.connectivities.nnz:,} neighbours of "
+        f"{representation.shape[0]:,} cells in {use_rep}"
+    )
+
+
+def compute(args, representation, options):
+    """Search on the GPU where that was decided and works, else on the CPU."""
+    from clustering.graph import neighbor_graph
+
+    from utils.device import Device, choose_device
+
+    device = choose_device(
+        representation.shape[0], use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu
+    )
+    parameters = {
+        "n_neighbors": options.n_neighbors,
+        "metric": options.metric,
+        "seed": args.seed,
+    }
+    graph = None
+    if device.name == "gpu":
+        from clustering.rapids import neighbor_graph_gpu
+
+        try:
+            graph = neighbor_graph_gpu(representation, **parameters)
+        except Exception as error:  # whatever a GPU does wrong, the CPU can do
+            device = Device("cpu", f"the GPU failed: {type(error).__name__}: {error}")
+    if graph is None:
+        graph = neighbor_graph(representation, threads=args.threads, **parameters)
+    cli.say(f"device: {device}")
+    return graph, device
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Draw the layout of a data set in the colours of some obs columns."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Draw a layout, one picture per column, and write its coordinates.",
+        output="Output folder: {column}.png, {basis}.tsv.gz",
+    )
+    parser.add_argument(
+        "--colors", nargs="+", required=True, metavar="COLUMN", help="obs columns to colour by"
+    )
+    parser.add_argument(
+        "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
+    )
+    parser.add_argument("--title", help="Stands before the name of the column")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Draw each column, write the table behind the pictures."""
+    import pandas as pd
+
+    from evaluation.plots import file_stem, plot_embedding, save_figure
+    from utils.io import atomic_folder, keys, obs_column, obs_names, open_store, read_element
+    from utils.messages import missing
+
+    root = open_store(args.input_file)
+    if args.basis not in keys(root, "obsm"):
+        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
+    columns = {name: obs_column(root, name) for name in args.colors}
+    layout = read_element(root, f"obsm/{args.basis}")
+    with atomic_folder(args.output_file) as folder:
+        for name, values in cli.progress(columns.items(), desc="plots", total=len(columns)):
+            title = f"{args.title}: {name}" if args.title else name
+            figure = plot_embedding(layout, values, title=title)
+            save_figure(figure, folder / f"{file_stem(name)}.png")
+        axes = [f"{args.basis.removeprefix('X_')}_{i + 1}" for i in range(2)]
+        table = pd.DataFrame(layout[:, :2], columns=axes, index=obs_names(root)).assign(**columns)
+        table.to_csv(
+            folder / f"{args.basis.removeprefix('X_')}.tsv.gz",
+            sep="\t",
+            index_label="cell",
+            float_format="%.6g",
+            compression={"method": "gzip", "mtime": 0, "compresslevel": 1},
+        )
+    cli.say(f"{args.output_file}: {len(columns)} pictures")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

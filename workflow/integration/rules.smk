@@ -1,0 +1,37 @@
+# Needs:  {dataset}/pca.zarr, or prepared.zarr where the data set enters at integration.
+# Makes:  {dataset}/{method}/embedding.zarr  + obsm/X_{method}
+# The method `unintegrated` has no rule: its neighbours are searched in the basis itself.
+
+
+rule harmony:
+    input:
+        lambda wildcards: plan.basis(wildcards),
+    output:
+        directory(plan.pattern("embedding")),
+    log:
+        plan.log("{dataset}/{method}/harmony.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/harmony.tsv")
+    wildcard_constraints:
+        method=plan.names("harmony"),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=1000, per_million=2000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=20
+        ),
+        gpu=lambda wildcards, input: resources.gpus(
+            str(input), **plan.device(wildcards, "integration")
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("harmony", wildcards),
+    message:
+        "{wildcards.dataset}: {wildcards.method}"
+    shell:
+        "python {params.scripts:q}/integration/scripts/harmony.py {input:q} {output:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

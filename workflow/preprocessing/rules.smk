@@ -1,0 +1,57 @@
+# Needs:  the files of a data set.
+# Makes:  {dataset}/prepared.zarr  the input as one zarr store, subset and joined
+#         {dataset}/pca.zarr       + obsm/X_pca, varm/PCs, uns/pca, var/highly_variable
+
+
+rule prepare:
+    input:
+        plan.files,
+    output:
+        directory(plan.pattern("prepared")),
+    log:
+        plan.log("{dataset}/prepare.log"),
+    benchmark:
+        plan.benchmark("{dataset}/prepare.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.prepare_mb(list(input), attempt),
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("prepare", wildcards),
+    message:
+        "{wildcards.dataset}: prepare {input}"
+    shell:
+        "python {params.scripts:q}/preprocessing/scripts/prepare.py {input:q} {output:q}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule pca:
+    input:
+        plan.pattern("prepared"),
+    output:
+        directory(plan.pattern("pca")),
+    log:
+        plan.log("{dataset}/pca.log"),
+    benchmark:
+        plan.benchmark("{dataset}/pca.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=2000, per_million=200
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=30
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("pca", wildcards),
+    message:
+        "{wildcards.dataset}: principal components"
+    shell:
+        "python {params.scripts:q}/preprocessing/scripts/pca.py {input:q} {output:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

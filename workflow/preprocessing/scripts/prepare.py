@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Turn the input files into one zarr store: linked, converted, joined, subset."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+from utils.config import Preparation
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Turn one or several anndata files into one zarr store.\n\n"
+        "A .zarr file that nothing is dropped from is linked, an .h5ad file is converted in\n"
+        "blocks of rows, several files are joined on their common genes."
+    )
+    parser._actions[1].nargs = "+"
+    parser.add_argument(
+        "--batch",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="Batch columns; the first that the files do not have will name the file, where there "
+        "are several (default: file)",
+    )
+    cli.add_model(parser, Preparation)
+    cli.add_run_options(parser, overwrite="Replace an output that is there")
+    return parser
+
+
+def main(args):
+    """Read, select, write."""
+    from preprocessing.prepare import prepare_store
+    from utils.io import kept
+
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+    options = cli.from_options(Preparation, args)
+    shape = prepare_store(
+        [Path(file) for file in args.input_file],
+        Path(args.output_file),
+        batch=args.batch,
+        subset=options.subset,
+        min_genes=options.min_genes,
+        min_cells=options.min_cells,
+        layer=options.layer,
+    )
+    cli.say(f"{args.output_file}: {shape[0]:,} cells x {shape[1]:,} genes")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,1 @@
+"""Plumbing that every stage uses: files, config, plan, device, command line."""

@@ -1,0 +1,548 @@
+"""The config: every key with its type, default, help and check.
+
+This module is the only place where a key or a default is stated. ``config/schema.json`` and the
+tables of ``config/README.md`` are generated from it (``utils/config_docs.py``), the scripts take
+their options from it (``utils/cli.py``), and the plan writes the scripts' command lines with it.
+``utils/validate.py`` applies it. It imports neither Snakemake nor scanpy and reads no file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+from utils.messages import unknown
+
+STAGES = ("preprocessing", "integration", "clustering")
+VERSION = "0.1.0"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+CLUSTER_ID = re.compile(r"\d+(_\d+)*")
+
+
+def number_in(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+class Model(BaseModel):
+    """A section of the config: no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _as_list(value: Any) -> Any:
+    """Let a single value stand for a list of one."""
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _column(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"must be the name of a column, found {value!r}; quote it if it is one")
+    return value
+
+
+Columns = Annotated[list[Annotated[str, BeforeValidator(_column)]], BeforeValidator(_as_list)]
+
+
+def _one_or_many(value: Any) -> Any:
+    """Accept one number or a list of numbers, in one clear message."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            raise ValueError(f"must be a number or a list of numbers, found {item!r}")
+    return value
+
+
+Numbers = Annotated[float | list[float], BeforeValidator(_one_or_many)]
+
+
+class Device(Model):
+    """Where a stage may run."""
+
+    use_gpu: bool | None = Field(
+        None, description="Use a GPU where one is visible. Unset: as set one section above."
+    )
+    n_cell_cpu: int | None = Field(
+        None,
+        ge=0,
+        description="Below this number of cells the CPU is used even where there is a GPU. "
+        "Unset: as set one section above.",
+    )
+
+
+class Preparation(Model):
+    """What is kept of the input (``prepare.py``); allowed whatever the stage of entry."""
+
+    subset: dict[str, Annotated[list[Any], BeforeValidator(_as_list)]] = Field(
+        default_factory=dict,
+        description="Keep the cells whose obs column holds one of these values: "
+        "`{column: [value, ...]}`; several columns must all hold.",
+    )
+    min_genes: int = Field(0, ge=0, description="Drop cells with fewer detected genes than this.")
+    min_cells: int = Field(
+        0, ge=0, description="Drop genes detected in fewer of the kept cells than this."
+    )
+    layer: str | None = Field(
+        None, description="The layer that holds the counts (or the values to use). Unset: `X`."
+    )
+
+
+class PCA(Model):
+    """Counts to principal components (``pca.py``); only where a data set enters here."""
+
+    normalize: bool = Field(
+        True,
+        description="Scale every cell to `target_sum` and take log1p. "
+        "`false`: the values are taken as they are.",
+    )
+    target_sum: float | None = Field(
+        1e4, gt=0, description="Total of every cell after scaling. `null`: the median total."
+    )
+    n_top_genes: int | None = Field(
+        2000,
+        ge=1,
+        description="Number of highly variable genes. More than there are, or `null`: all genes.",
+    )
+    flavor: Literal["seurat", "seurat_v3"] = Field(
+        "seurat", description="How variable genes are found; `seurat_v3` needs raw counts."
+    )
+    batch_key: str | None = Field(
+        None, description="Find variable genes within each level of this obs column, then join."
+    )
+    n_comps: int = Field(50, ge=1, description="Number of principal components.")
+
+
+class Preprocessing(Device, PCA, Preparation):
+    """What is kept of the input, and how counts become principal components."""
+
+
+class Unintegrated(Model):
+    """No correction: the basis goes on as it is, to compare with."""
+
+    method: Literal["unintegrated"] = "unintegrated"
+
+
+class Harmony(Model):
+    """Parameters of Harmony (``harmony.py``); `integration/harmony` documents each formula."""
+
+    method: Literal["harmony"] = Field("harmony", description="The method behind the name.")
+    flavor: Literal["harmony2", "harmony1"] = Field("harmony2", description="Harmony 2 or 1.")
+    n_clusters: int | None = Field(
+        None, ge=1, description="Soft clusters. Unset: min(100, cells / 30), at least 1."
+    )
+    max_iter_harmony: int | None = Field(
+        10, ge=1, description="Outer iterations at most. `null`: until convergence."
+    )
+    max_iter_clustering: int = Field(5, ge=1, description="Clustering passes per outer iteration.")
+    early_stopping: bool = Field(
+        False,
+        description="Stop the clustering passes at `tol_clustering` (needs 4 passes or more).",
+    )
+    tol_harmony: float | None = Field(
+        1e-2, ge=0, description="Stop at this relative fall of the objective. `null`: never early."
+    )
+    tol_clustering: float = Field(1e-3, ge=0, description="Relative tolerance of `early_stopping`.")
+    sigma: Numbers = Field(0.1, description="Width of the soft clusters.")
+    theta: Numbers = Field(
+        2.0,
+        description="Weight of the diversity penalty, one number or one per batch column. "
+        "0 drops the penalty, not the correction.",
+    )
+    tau: float = Field(0.0, ge=0, description="Protects small batches: discount on `theta`.")
+    alpha: float = Field(
+        0.2, gt=0, lt=1, description="Harmony 2: ridge penalty as a share of the expected cells."
+    )
+    ridge_lambda: Numbers | None = Field(
+        1.0, description="Harmony 1: fixed ridge penalty. `null` or -1: dynamic, as in Harmony 2."
+    )
+    batch_prune_threshold: float | None = Field(
+        1e-5,
+        ge=0,
+        description="Harmony 2: a batch with a smaller share of its cells in a cluster is not "
+        "corrected there. `null`: off.",
+    )
+    block_proportion: float = Field(
+        0.05, gt=0, le=1, description="Share of the cells updated together."
+    )
+    combine_keys: bool = Field(
+        False, description="Join several batch columns into one instead of stacking them."
+    )
+    na_batch: Literal["error", "drop", "own"] = Field(
+        "error",
+        description="Cells without a batch: stop, leave out (NaN), or a batch of their own.",
+    )
+
+
+METHODS: dict[str, type[Model]] = {"unintegrated": Unintegrated, "harmony": Harmony}
+
+
+def _methods(value: Any) -> Any:
+    """Fill in what ``method`` a name stands for; a list of names takes every default."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = dict.fromkeys(value)
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f"must map a method to its parameters, such as {{harmony: {{theta: 2}}}}, "
+            f"found {value!r}"
+        )
+    filled = {}
+    for name, params in value.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a folder; use letters, digits, '_', '-', '.'")
+        if params is not None and not isinstance(params, dict):
+            raise ValueError(f"{name}: must map parameters to values, found {params!r}")
+        method = (params or {}).get("method", name)
+        if method not in METHODS:
+            hint = (
+                ""
+                if "method" in (params or {})
+                else f"; for a name of your own write {{{name}: {{method: harmony}}}}"
+            )
+            raise ValueError(unknown("method", method, METHODS) + hint)
+        if (name == "unintegrated") != (method == "unintegrated"):
+            raise ValueError(f'{name}: the name "unintegrated" and its method belong together')
+        filled[name] = {**(params or {}), "method": method}
+    return filled
+
+
+Method = Annotated[Unintegrated | Harmony, Field(discriminator="method")]
+
+
+class Integration(Device):
+    """How batches are brought together."""
+
+    batch: Columns | None = Field(
+        None, description="The obs column that names the batch, or a list of them."
+    )
+    basis: str = Field("X_pca", description="The obsm key that the methods start from.")
+    methods: Annotated[dict[str, Method], BeforeValidator(_methods)] | None = Field(
+        None,
+        description="`{method: {parameter: value}}`; a name of your own says `method:` among its "
+        "parameters. Unset: `harmony` where `batch` is set, else `unintegrated`.",
+    )
+
+
+class Neighbors(Model):
+    """The neighbour graph (``neighbors.py``)."""
+
+    n_neighbors: int = Field(15, ge=2, description="Neighbours per cell, itself included.")
+    use_rep: str | None = Field(
+        None,
+        description="The obsm key to search in. Unset: the method's own embedding; "
+        "where a data set enters at clustering, `X_pca`.",
+    )
+    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance.")
+
+
+class SubLevel(Model):
+    """Parameters of one level of a `hierarchy` list."""
+
+    resolution: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Resolution within each parent. Unset: the level-1 resolution."
+    )
+    n_neighbors: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Neighbours within each parent."
+    )
+    use_rep: str | None = Field(None, description="The obsm key to search in.")
+    metric: Literal["euclidean", "cosine"] | None = Field(None, description="Distance.")
+    clustering_args: dict[str, Any] = Field(
+        default_factory=dict, description="As `clustering_args`, for this level."
+    )
+
+
+def cluster_ids(value: dict) -> dict[str, float]:
+    """``{1: 0.1, "3_0": 0.2}`` with the ids as text, or a message that says what to write."""
+    found: dict[str, float] = {}
+    for key, resolution in value.items():
+        name = str(key)
+        if isinstance(key, bool) or not CLUSTER_ID.fullmatch(name):
+            raise ValueError(
+                f"{key!r} is not a cluster id; write the number of a level-1 cluster (3) or a "
+                f'quoted deeper label ("3_0"), and its resolution'
+            )
+        if isinstance(resolution, bool) or not isinstance(resolution, int | float):
+            raise ValueError(
+                f"cluster {name}: the resolution must be a number, found {resolution!r}"
+            )
+        if not 0 < resolution < float("inf"):
+            raise ValueError(f"cluster {name}: the resolution must be above 0, found {resolution}")
+        if name in found:
+            raise ValueError(f"cluster {name} is named twice")
+        found[name] = float(resolution)
+    if not found:
+        raise ValueError("names no cluster; write {cluster_id: resolution} or a depth such as 2")
+    return found
+
+
+def _hierarchy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return cluster_ids(value)
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("the list is empty; give one resolution per level below the first")
+        levels = []
+        for level, item in enumerate(value, start=2):
+            if isinstance(item, bool) or not isinstance(item, int | float | dict):
+                raise ValueError(
+                    f"level {level}: must be a resolution or a mapping of parameters, "
+                    f"found {item!r}"
+                )
+            levels.append(item if isinstance(item, dict) else {"resolution": item})
+        return levels
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(
+            f"must be a depth (3), {{cluster_id: resolution}} or a list with one entry per level "
+            f"below the first, found {value!r}"
+        )
+    if not 1 <= value <= 20:
+        raise ValueError(f"the depth must be between 1 and 20, found {value}")
+    return value
+
+
+def _resolutions(value: Any) -> Any:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            hint = ""
+            if isinstance(item, str) and (number := number_in(item)) is not None:
+                hint = f"; YAML reads it as text, write {number}"
+            raise ValueError(f"must be numbers above 0, found {item!r}{hint}")
+        if not 0 < item < float("inf"):
+            raise ValueError(f"must be numbers above 0, found {item}")
+    values = [float(item) for item in (value if isinstance(value, list) else [value])]
+    if not values:
+        raise ValueError("is empty; give at least one resolution, such as [1.0]")
+    twice = sorted({str(v) for v in values if values.count(v) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands twice")
+    return values
+
+
+class UMAP(Model):
+    """The layout (``umap.py``)."""
+
+    min_dist: float = Field(0.5, ge=0, description="How tightly points are packed.")
+    spread: float = Field(1.0, gt=0, description="Scale of the layout.")
+    n_epochs: int | None = Field(
+        None, ge=1, description="Optimisation passes. Unset: by number of cells."
+    )
+
+
+class Communities(Model):
+    """How one level is clustered (``clustering.py``)."""
+
+    neighbors_key: str = Field(
+        "neighbors", description="The key of the neighbours in `uns`; existing ones are used."
+    )
+    overwrite: bool = Field(False, description="Compute again what is there already.")
+    max_cluster_factor: float = Field(
+        50,
+        gt=0,
+        description="After a GPU run, more than factor x resolution tiny clusters are taken for a "
+        "failure and the CPU is used.",
+    )
+    clustering_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments for the algorithm, such as `{flavor: igraph, n_iterations: 5}`.",
+    )
+
+
+class Clustering(Device, Communities):
+    """Neighbours, communities at every resolution and level, layout and pictures."""
+
+    algorithm: Annotated[list[Literal["leiden", "louvain"]], BeforeValidator(_as_list)] = Field(
+        ["leiden"], min_length=1, description="`leiden`, `louvain` or a list of them."
+    )
+    resolutions: Annotated[list[float], BeforeValidator(_resolutions)] = Field(
+        [1.0], description="Resolutions of level 1, such as `[0.2, 0.4, 0.8]`."
+    )
+    hierarchy: Annotated[
+        Annotated[int, Tag("int")]
+        | Annotated[dict[str, float], Tag("dict[id]")]
+        | Annotated[list[SubLevel], Tag("list[level]")],
+        Discriminator(lambda value: {int: "int", dict: "dict[id]"}.get(type(value), "list[level]")),
+        BeforeValidator(_hierarchy),
+    ] = Field(
+        1,
+        description="Sub-clustering: a depth (`3`: all clusters, down to level 3, at the level-1 "
+        "resolution), or `{cluster_id: resolution}` (only these are split; quote deeper ids: "
+        '`"3_0"`), or a list with one resolution (or mapping of parameters) per level below '
+        "the first.",
+    )
+    recompute_neighbors: bool = Field(
+        False, description="Compute neighbours even where the input has them."
+    )
+    neighbors: Neighbors = Field(
+        Neighbors(), description="Parameters of the neighbour graph, sub-levels included."
+    )
+    recompute_umap: bool = Field(
+        False, description="Compute the layout even where the input has an `X_umap`."
+    )
+    umap: UMAP = Field(UMAP(), description="Parameters of the layout.")
+    umap_colors: Columns = Field(
+        [], description="obs columns to colour the layout by; every cluster column is added."
+    )
+
+    @field_validator("algorithm", "umap_colors")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        twice = sorted({v for v in value if value.count(v) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice")
+        return value
+
+
+class DataSet(Device):
+    """One data set: where it enters and what is done with it."""
+
+    input: dict[
+        Literal["preprocessing", "integration", "clustering"],
+        Annotated[list[str], BeforeValidator(_as_list)],
+    ] = Field(
+        description="`{stage: file}` or `{stage: [file, ...]}` (.h5ad or .zarr); the stage "
+        "(`preprocessing`, `integration`, `clustering`) is where the data set enters. "
+        "Several files are joined on their common genes."
+    )
+    seed: int | None = Field(None, ge=0, description="Random seed. Unset: the config's.")
+    preprocessing: Preprocessing = Field(Preprocessing(), description="See below.")
+    integration: Integration = Field(Integration(), description="See below.")
+    clustering: Clustering = Field(Clustering(), description="See below.")
+
+    @property
+    def stage(self) -> str:
+        """The stage at which the data set enters."""
+        return next(iter(self.input))
+
+    @field_validator("input")
+    @classmethod
+    def _one_stage(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        if len(value) != 1:
+            raise ValueError(
+                f"must name exactly one stage of {', '.join(STAGES)}, found {len(value)}"
+            )
+        files = next(iter(value.values()))
+        if not files:
+            raise ValueError("names no file")
+        for file in files:
+            if PurePath(file).suffix not in (".h5ad", ".zarr"):
+                raise ValueError(f"{file!r} ends neither in .h5ad nor in .zarr")
+        if len({str(PurePath(file)) for file in files}) < len(files):
+            raise ValueError("names a file twice")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> DataSet:
+        """Refuse keys that could have no effect where the data set enters."""
+        problems = []
+        if self.stage != "preprocessing":
+            idle = sorted(self.preprocessing.model_fields_set & set(PCA.model_fields))
+            problems += [
+                f"preprocessing.{key}: has no effect where the data set enters at {self.stage}; "
+                f"remove it, or write input: {{preprocessing: ...}}"
+                for key in idle
+            ]
+        if self.stage == "clustering" and self.integration.model_fields_set - {"batch"}:
+            key = sorted(self.integration.model_fields_set - {"batch"})[0]
+            problems.append(
+                f"integration.{key}: has no effect where the data set enters at clustering; "
+                f"remove it, or write input: {{integration: ...}}"
+            )
+        if self.stage == "preprocessing" and "basis" in self.integration.model_fields_set:
+            problems.append(
+                "integration.basis: the data set enters at preprocessing, where X_pca is computed; "
+                "remove it, or write input: {integration: ...}"
+            )
+        if self.stage != "clustering" and self.clustering.neighbors.use_rep is not None:
+            problems.append(
+                "clustering.neighbors.use_rep: would override the embedding of every method; "
+                "remove it, or write input: {clustering: ...}"
+            )
+        for name, params in self.methods.items():
+            if not isinstance(params, Harmony):
+                continue
+            where = f"integration.methods.{name}"
+            keys = len(self.integration.batch or [])
+            if not keys:
+                problems.append(
+                    f"integration.batch: is missing; method {name} needs the obs column that "
+                    "names the batch"
+                )
+            elif isinstance(params.theta, list) and len(params.theta) != keys:
+                problems.append(
+                    f"{where}.theta: has {len(params.theta)} numbers for {keys} batch columns"
+                )
+            if params.early_stopping and params.max_iter_clustering < 4:
+                problems.append(
+                    f"{where}.max_iter_clustering: early_stopping needs 4 or more, "
+                    f"found {params.max_iter_clustering}"
+                )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        """The methods that run, by name."""
+        if self.stage != "clustering" and self.integration.methods is not None:
+            return self.integration.methods
+        if self.stage != "clustering" and self.integration.batch:
+            return {"harmony": Harmony()}
+        return {"unintegrated": Unintegrated()}
+
+
+class Config(Model):
+    """The whole config."""
+
+    DATASETS: dict[str, DataSet] = Field(
+        min_length=1, description="`{name: data set}`; every data set is run on its own."
+    )
+    output_dir: str = Field("results", min_length=1, description="Where the results go.")
+    use_gpu: bool = Field(False, description="Use a GPU where one is visible and pays.")
+    n_cell_cpu: int = Field(
+        100_000, ge=0, description="Below this number of cells the CPU is used."
+    )
+    seed: int = Field(0, ge=0, description="Random seed of every step.")
+
+    @field_validator("DATASETS")
+    @classmethod
+    def _names(cls, value: dict[str, DataSet]) -> dict[str, DataSet]:
+        for name in value:
+            if not NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot name a folder; use letters, digits, '_', '-' and '.', "
+                    "a letter or digit first"
+                )
+        used: dict[str, str] = {}
+        for dataset in value.values():
+            for name, params in dataset.methods.items():
+                if used.setdefault(name, params.method) != params.method:
+                    raise ValueError(
+                        f'method name "{name}" stands for {used[name]} in one data set and for '
+                        f"{params.method} in another; give them different names"
+                    )
+        if "logs" in value or "benchmarks" in value:
+            raise ValueError(
+                "'logs' and 'benchmarks' are folders of the workflow; use another name"
+            )
+        return value
+
+    @field_validator("output_dir")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if re.search(r"[\s{}$`;&|<>*?\"'\\]", value):
+            raise ValueError(f"{value!r} has a space, brace or shell character; use a plain path")
+        return value.rstrip("/") or "/"

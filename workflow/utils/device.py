@@ -1,0 +1,74 @@
+"""Where a step runs: on the CPU, or on a GPU through rapids-singlecell.
+
+The decision falls once in each job, before any algorithm runs, from what is visible there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+N_CELL_CPU = 100_000
+
+
+@dataclass(frozen=True)
+class Device:
+    """A decision and its reason."""
+
+    name: Literal["cpu", "gpu"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name.upper()} ({self.reason})"
+
+
+def choose_device(
+    n_cells: int,
+    *,
+    use_gpu: bool | None = None,
+    n_cell_cpu: int = N_CELL_CPU,
+    cpu_only: str | None = None,
+) -> Device:
+    """Decide where a step runs.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells that the step works on.
+    use_gpu
+        ``False``: never. ``True`` or ``None``: where a GPU is visible and the step is large enough.
+    n_cell_cpu
+        Below this number of cells the CPU is used.
+    cpu_only
+        Why only the CPU can do what was asked for, such as ``flavor leidenalg``.
+
+    Returns
+    -------
+    Device
+        ``cpu`` or ``gpu``, with the reason.
+    """
+    if use_gpu is False:
+        return Device("cpu", "use_gpu is false")
+    if cpu_only:
+        return Device("cpu", f"{cpu_only} runs on the CPU only")
+    if n_cells < n_cell_cpu:
+        return Device("cpu", f"{n_cells:,} cells, fewer than n_cell_cpu = {n_cell_cpu:,}")
+    problem = gpu_problem()
+    if problem:
+        return Device("cpu", problem)
+    return Device("gpu", f"{n_cells:,} cells, a GPU is visible")
+
+
+def gpu_problem() -> str | None:
+    """Say why no GPU can be used here; ``None`` where one can."""
+    for package in ("cupy", "rapids_singlecell"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    import cupy
+
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"no GPU is visible: {error}"
+    return None if count else "no GPU is visible"

@@ -1,0 +1,501 @@
+"""Data stores: read AnnData files, write zarr stores that link what they do not change.
+
+A step of the workflow adds a little to a large data set. Its output is a zarr store in which only
+the new elements are files and every other element is a relative symbolic link to where it already
+is, so any store opens as a full data set with plain ``anndata.read_zarr`` and nothing is copied.
+Stores and files are written beside their place and renamed into it: a killed job leaves the old
+output, the new one or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import uuid
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import zarr
+
+from utils.messages import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    import pandas as pd
+    from anndata import AnnData
+
+    Group = h5py.Group | zarr.Group
+
+SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
+ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+
+
+# Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
+warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+warnings.filterwarnings("ignore", message="(?s).*does not have a Zarr V3 specification")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def open_store(file: str | Path) -> Group:
+    """Open an AnnData file for reading.
+
+    Parameters
+    ----------
+    file
+        An ``.h5ad`` file or a ``.zarr`` folder.
+
+    Returns
+    -------
+    h5py.File or zarr.Group
+        The root group, read-only.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file, or an element that it links to, is not there.
+    ValueError
+        If it is no AnnData file, or a damaged one.
+    """
+    path = Path(file)
+    if path.suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"{path}: ends neither in .h5ad nor in .zarr")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        if path.suffix == ".h5ad":
+            root: Group = h5py.File(path, "r")
+        else:
+            for item in sorted(path.iterdir()):
+                if item.is_symlink() and not item.exists():
+                    raise FileNotFoundError(
+                        f"{path}: {item.name} is a link to {item.readlink()}, which is gone; "
+                        "put it back, or make this store again"
+                    )
+            root = zarr.open_group(path, mode="r")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
+    if "obs" not in root:
+        raise ValueError(f"{path}: is no AnnData file, it has no obs")
+    return root
+
+
+def read_element(root: Group, name: str) -> Any:
+    """Read one element, such as ``obsm/X_pca``.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`.
+    name
+        Path of the element in the store.
+
+    Returns
+    -------
+    Any
+        The element in memory: an array, a sparse matrix, a data frame, a column, a mapping.
+
+    Raises
+    ------
+    KeyError
+        If it is not there; lists what is.
+    """
+    from anndata.io import read_elem
+
+    parent, _, key = name.rpartition("/")
+    if parent and parent not in root:
+        raise KeyError(f'{_place(root)} has no {parent} and so no "{key}"')
+    if key not in (root[parent] if parent else root):
+        where = f"{_place(root)}: {parent or 'the store'} has no"
+        raise KeyError(missing(where, key, keys(root, parent)))
+    try:
+        return read_elem(root[name])
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{_place(root)}: {name} cannot be read: {_line(error)}") from error
+
+
+def keys(root: Group, name: str = "") -> list[str]:
+    """List the elements of a group, without the index of a data frame."""
+    if name and name not in root:
+        return []
+    group = root[name] if name else root
+    index = group.attrs.get("_index")
+    return [key for key in group if key != index]
+
+
+def n_obs(root: Group) -> int:
+    """Return the number of cells without reading them."""
+    return int(_index(root["obs"]).shape[0])
+
+
+def obs_names(root: Group) -> np.ndarray:
+    """Read the names of the cells."""
+    from anndata.io import read_elem
+
+    return np.asarray(read_elem(_index(root["obs"])), dtype=object)
+
+
+def obs_column(root: Group, name: str) -> pd.Series:
+    """Read one column of obs.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`.
+    name
+        Name of the column.
+
+    Returns
+    -------
+    pandas.Series
+        The column, indexed by cell.
+
+    Raises
+    ------
+    KeyError
+        If it is not there; says what was probably meant and lists what there is.
+    """
+    import pandas as pd
+
+    if name not in keys(root, "obs"):
+        raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
+    return pd.Series(read_element(root, f"obs/{name}"), index=obs_names(root), name=name)
+
+
+def _index(frame: Group) -> Any:
+    return frame[frame.attrs["_index"]]
+
+
+def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> AnnData:
+    """Read an AnnData file, or only some of its slots.
+
+    Parameters
+    ----------
+    file
+        An ``.h5ad`` file or a ``.zarr`` folder.
+    verbose
+        Say on stderr what is read.
+    **slots
+        ``slot="path"``: which element of the file to read into which slot, such as ``obs="obs"``
+        or ``X="layers/counts"``. Without any, everything is read.
+
+    Returns
+    -------
+    AnnData
+        The data in memory.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, KeyError
+        If the file or a slot is not there or not readable.
+    """
+    from anndata import AnnData
+
+    unknown = [slot for slot in slots if slot not in SLOTS]
+    if unknown:
+        raise ValueError(f'AnnData has no slot "{unknown[0]}"; it has {", ".join(SLOTS)}')
+    root = open_store(file)
+    if not slots:
+        slots = {slot: slot for slot in SLOTS if slot in root}
+    if verbose:
+        print(f"reading {file}: {', '.join(slots)}", file=sys.stderr)
+    found = {slot: read_element(root, path) for slot, path in slots.items()}
+    if "obs" not in found:
+        import pandas as pd
+
+        found["obs"] = pd.DataFrame(index=obs_names(root))
+    if "raw" in found and found["raw"] is None:
+        del found["raw"]
+    return AnnData(**found)
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def new_store(
+    out: str | Path,
+    *,
+    source: str | Path | None = None,
+    new: Collection[str] = (),
+    links: Mapping[str, Path] | None = None,
+    fresh: Collection[str] = (),
+) -> Iterator[zarr.Group]:
+    """Open a store for writing; it takes its place when the block ends without an error.
+
+    Parameters
+    ----------
+    out
+        The ``.zarr`` folder to write; one that is there is replaced.
+    source
+        A zarr store whose elements are linked. ``None``: an empty store.
+    new
+        Elements that the caller writes, such as ``obsm/X_pca``; they are not linked.
+    links
+        Further elements to link: path in the store to the folder of the element.
+    fresh
+        Groups that start empty, a data frame with its (linked) index only.
+
+    Yields
+    ------
+    zarr.Group
+        The root, writable. Groups that hold an element of `new` are there.
+
+    Raises
+    ------
+    ValueError
+        If `out` is not a place for a store.
+
+    Notes
+    -----
+    Links are laid first and metadata is consolidated last, because anndata 0.12 and later see
+    only what the consolidated metadata names.
+    """
+    out = Path(out)
+    if out.suffix != ".zarr":
+        raise ValueError(f"{out}: the output must end in .zarr")
+    if out.exists() and not is_store(out) and not _empty(out):
+        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+    if source is not None and out.resolve() == Path(source).resolve():
+        raise ValueError(f"{out}: is the input too; name another output")
+    links = dict(links or {})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(out) as temporary:
+        zarr_format = _zarr_format(Path(source)) if source is not None else 3
+        zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
+        own = {*new, *links, *fresh}
+        if source is not None:
+            _link_children(Path(source), temporary, own, set(fresh))
+        root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
+        for name in sorted(own):
+            parent = name.rpartition("/")[0]
+            if parent and parent not in root:
+                _require_mapping(root, parent)
+        for name, target in links.items():
+            _link(Path(target), temporary / name)
+            parent, _, column = name.rpartition("/")
+            if parent in ("obs", "var"):
+                _add_column(root[parent], column)
+        yield root
+        zarr.consolidate_metadata(root.store, zarr_format=zarr_format)
+
+
+def write_element(root: zarr.Group, name: str, value: Any) -> None:
+    """Write one element of a store; a column of obs or var is added to its data frame.
+
+    Parameters
+    ----------
+    root
+        As yielded by `new_store`.
+    name
+        Path of the element, such as ``obsm/X_pca`` or ``obs/leiden_1.0_1``.
+    value
+        What to write.
+    """
+    import anndata
+    from anndata.io import write_elem
+
+    anndata.settings.auto_shard_zarr_v3 = False  # the same files with anndata 0.12 and 0.13
+    parent, _, column = name.rpartition("/")
+    if parent in ("obs", "var"):
+        # One chunk a column: a clustering output stays a handful of files.
+        value = value.array if hasattr(value, "array") else value
+        write_elem(root[parent], column, value, dataset_kwargs={"chunks": (max(len(value), 1),)})
+        _add_column(root[parent], column)
+    else:
+        write_elem(root[parent] if parent else root, column, value)
+
+
+def write_zarr_linked(
+    adata: AnnData,
+    in_dir: str | Path | None,
+    out_dir: str | Path,
+    *,
+    files_to_keep: Collection[str] = ("obs",),
+) -> None:
+    """Write some elements of an AnnData object and link all others to another store.
+
+    Parameters
+    ----------
+    adata
+        Holds the elements to write.
+    in_dir
+        The zarr store to link to; ``None`` or an ``.h5ad`` file (which cannot be linked into):
+        only `files_to_keep` and the names of cells are written.
+    out_dir
+        The ``.zarr`` folder to write, atomically.
+    files_to_keep
+        The elements to write from `adata`: slots (``obs``) or parts of one (``obsm/X_pca``,
+        ``obs/leiden_1.0_1``).
+
+    Raises
+    ------
+    ValueError, KeyError
+        If `out_dir` is no place for a store, or `adata` has no such element.
+    """
+    values = {name: _element_of(adata, name) for name in files_to_keep}
+    linkable = in_dir is not None and Path(in_dir).suffix == ".zarr"
+    with new_store(out_dir, source=in_dir if linkable else None, new=files_to_keep) as root:
+        if not linkable and "obs" not in values:
+            write_element(root, "obs", adata.obs[[]])
+        for name, value in values.items():
+            write_element(root, name, value)
+
+
+def kept(out: str | Path, *, overwrite: bool) -> bool:
+    """Whether an output is there and stays, which is said on stderr."""
+    if overwrite or not is_store(Path(out)):
+        return False
+    print(f"{out}: is there and is kept; --overwrite makes it again", file=sys.stderr)
+    return True
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder is a zarr store."""
+    return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of `path` when the block ends without error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(out: str | Path) -> Iterator[Path]:
+    """Yield a path beside `out`; the folder made there takes its place if no error comes."""
+    out = Path(out)
+    tag = uuid.uuid4().hex[:8]
+    temporary, old = (out.with_name(f".{tag}.{part}.{out.name}") for part in ("new", "old"))
+    try:
+        yield temporary
+        # A folder that is not empty cannot be replaced in one step, and the same step may be
+        # running twice: move aside what is there, as often as it takes.
+        for _ in range(100):
+            with contextlib.suppress(FileNotFoundError):
+                out.rename(old)
+            try:
+                temporary.rename(out)
+                break
+            except OSError:
+                shutil.rmtree(old, ignore_errors=True)
+        else:
+            raise OSError(f"{out}: cannot be replaced, something keeps writing it")
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _link_children(
+    source: Path, target: Path, own: set[str], fresh: set[str], prefix: str = ""
+) -> None:
+    """Link the children of a group, except those that are written anew."""
+    if prefix:
+        target.mkdir()
+    for name in METADATA:
+        if (source / name).is_file() and (prefix or name == ".zattrs"):
+            shutil.copyfile(source / name, target / name)
+    if prefix == "" and (source / "zarr.json").is_file():
+        # The attributes without the consolidated metadata, which will not be true any more.
+        meta = json.loads((source / "zarr.json").read_text())
+        meta.pop("consolidated_metadata", None)
+        (target / "zarr.json").write_text(json.dumps(meta))
+    keep: set[str] | None = None
+    if prefix.rstrip("/") in fresh:
+        keep = _start_afresh(target)
+    for child in sorted(source.iterdir()):
+        name = prefix + child.name
+        if child.name.startswith(".") or not child.is_dir():
+            continue
+        if keep is not None and child.name not in keep:
+            continue
+        inside = any(item.startswith(f"{name}/") for item in own)
+        if name in fresh or (inside and _is_group(child)):
+            _link_children(child, target / child.name, own, fresh, f"{name}/")
+        elif name not in own:
+            _link(child, target / child.name)
+
+
+def _start_afresh(folder: Path) -> set[str]:
+    """Empty the list of columns of a data frame; return what stays: its index."""
+    path = folder / ("zarr.json" if (folder / "zarr.json").is_file() else ".zattrs")
+    meta = json.loads(path.read_text())
+    attributes = meta["attributes"] if path.name == "zarr.json" else meta
+    if "column-order" in attributes:
+        attributes["column-order"] = []
+    path.write_text(json.dumps(meta))
+    return {attributes["_index"]} if "_index" in attributes else set()
+
+
+def _link(source: Path, link: Path) -> None:
+    """Make a relative link to where an element really is."""
+    # The temporary store lies beside the final one, so the way from either is the same.
+    link.symlink_to(os.path.relpath(source.resolve(), link.parent.resolve()))
+
+
+def _is_group(folder: Path) -> bool:
+    if (folder / ".zgroup").is_file():
+        return True
+    meta = folder / "zarr.json"
+    return meta.is_file() and json.loads(meta.read_text())["node_type"] == "group"
+
+
+def _zarr_format(store: Path) -> int:
+    return 3 if (store / "zarr.json").is_file() else 2
+
+
+def _require_mapping(root: zarr.Group, name: str) -> None:
+    if parent := name.rpartition("/")[0]:
+        _require_mapping(root, parent)
+    group = root.require_group(name)
+    if "encoding-type" not in group.attrs:
+        group.attrs.update(MAPPING)
+
+
+def _add_column(frame: zarr.Group, name: str) -> None:
+    order = [str(column) for column in frame.attrs["column-order"]]
+    if name not in order:
+        frame.attrs["column-order"] = [*order, name]
+
+
+def _element_of(adata: AnnData, name: str) -> Any:
+    slot, _, key = name.partition("/")
+    if slot not in SLOTS:
+        raise KeyError(f'AnnData has no slot "{slot}"; it has {", ".join(SLOTS)}')
+    value = getattr(adata, slot)
+    if not key:
+        return dict(value) if slot in ("obsm", "varm", "obsp", "varp", "layers") else value
+    if key not in value:
+        raise KeyError(missing(f"adata.{slot} has no", key, value))
+    return value[key]
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _place(root: Group) -> str:
+    return str(root.file.filename if isinstance(root, h5py.Group) else root.store.root)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

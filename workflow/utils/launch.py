@@ -1,0 +1,104 @@
+"""How a run starts and ends: check the config, say what runs, show a table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.config import VERSION
+from utils.plan import depth
+from utils.validate import load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from utils.config import Config
+    from utils.plan import Plan
+
+
+def use_own_python() -> None:
+    """Make ``python`` the one that Snakemake runs on, also where its environment is not active."""
+    folder = Path(sys.executable).parent
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def read_config(mapping: dict[str, Any], files: Iterable[str | Path]) -> Config:
+    """Check the config; where it is wrong, say all that is wrong and leave with exit code 2.
+
+    Parameters
+    ----------
+    mapping
+        What Snakemake read.
+    files
+        The files that it read.
+    """
+    paths = [Path(file) for file in files]
+    texts = {str(path): path.read_text() for path in paths if path.suffix in (".yaml", ".yml")}
+    try:
+        config = load_config(mapping, yaml_texts=texts)
+        _check_files(config)
+    except ValueError as error:
+        lines = str(error).split("\n")
+        where = ", ".join(texts) or "the config"
+        print(f"cellstrata: {where}: {len(lines)} problem(s)", file=sys.stderr)
+        for line in lines:
+            print(f"  {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return config
+
+
+def _check_files(config: Config) -> None:
+    problems = [
+        f"DATASETS.{name}.input.{dataset.stage}: no such file: {file}"
+        for name, dataset in config.DATASETS.items()
+        for file in dataset.input[dataset.stage]
+        if not Path(file).exists()
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def banner(plan: Plan) -> None:
+    """Say on stderr what will run, on which data and where."""
+    config = plan.config
+    lines = [f"cellstrata {VERSION}: {len(config.DATASETS)} data set(s) -> {config.output_dir}/"]
+    for name, dataset in config.DATASETS.items():
+        clustering = dataset.clustering
+        levels = depth(clustering)
+        files = dataset.input[dataset.stage]
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        gpu = [getattr(s, "use_gpu", None) for s in (clustering, dataset, config)]
+        use_gpu = next(value for value in gpu if value is not None)
+        lines += [
+            f"  {name}: {files[0]}{more}, enters at {dataset.stage}",
+            f"    methods {', '.join(dataset.methods)}; "
+            f"{' and '.join(clustering.algorithm)} at {', '.join(map(str, clustering.resolutions))}"
+            f"; {levels} level{'s' if levels > 1 else ''}; "
+            f"{'GPU where it pays' if use_gpu else 'CPU'}",
+        ]
+        if isinstance(clustering.hierarchy, dict):
+            split = ", ".join(f"{key} at {value}" for key, value in clustering.hierarchy.items())
+            lines.append(f"    splits only clusters {split}")
+    print("\n".join(lines), file=sys.stderr)
+
+
+def summary(table: str | Path) -> None:
+    """Print the final table: data set x method x column, number of clusters, sizes."""
+    rows = [line.split("\t") for line in Path(table).read_text().splitlines()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(file=sys.stderr)
+    for row in rows:
+        cells = [
+            cell.ljust(width) if i < 3 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip(), file=sys.stderr)
+    folder = Path(table).parent
+    print(
+        f"\natlas:    {folder}/<data set>/<method>/atlas.zarr   (anndata.read_zarr)\n"
+        f"pictures: {folder}/<data set>/<method>/plots/\n"
+        f"table:    {table}",
+        file=sys.stderr,
+    )

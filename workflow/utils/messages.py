@@ -1,0 +1,41 @@
+"""Words of the errors: what is not there, what was probably meant, what there is."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _listed(names: list[str], most: int = 30) -> str:
+    shown = ", ".join(names[:most]) or "nothing"
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _hint(name: object, names: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    return f'; did you mean "{close[0]}"?' if close else "."
+
+
+def missing(where: str, name: object, available: Iterable[object]) -> str:
+    """``adata.obs has no column "batchh"; did you mean "batch"? Available: batch, donor``.
+
+    Parameters
+    ----------
+    where
+        The start of the sentence, up to the name: ``adata.obs has no column``.
+    name
+        What was asked for.
+    available
+        What is there.
+    """
+    names = [str(item) for item in available]
+    return f'{where} "{name}"{_hint(name, names)} Available: {_listed(names)}'
+
+
+def unknown(what: str, name: object, known: Iterable[object]) -> str:
+    """``unknown key "resolutons"; did you mean "resolutions"? Known: ...``."""
+    names = [str(item) for item in known]
+    return f'unknown {what} "{name}"{_hint(name, names)} Known: {_listed(names)}'

@@ -1,0 +1,361 @@
+"""From a config to what is run: the stores, their paths and the options of every script.
+
+A pure function of the config: it touches no file and imports neither Snakemake nor scanpy.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from utils.config import METHODS, PCA, Clustering, Config, DataSet, Preparation, SubLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import BaseModel
+
+# Where each store lies below the output folder.
+STORES = {
+    "prepared": "{dataset}/prepared.zarr",
+    "pca": "{dataset}/pca.zarr",
+    "embedding": "{dataset}/{method}/embedding.zarr",
+    "neighbors": "{dataset}/{method}/neighbors.zarr",
+    "umap": "{dataset}/{method}/umap.zarr",
+    "clustering": "{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr",
+    "atlas": "{dataset}/{method}/atlas.zarr",
+    "clusters": "{dataset}/{method}/clusters.tsv",
+    "plots": "{dataset}/{method}/plots",
+    "comparison": "{dataset}/comparison",
+    "summary": "clusters.tsv",
+}
+
+
+@dataclass(frozen=True)
+class ClusterRun:
+    """One cluster column of one data set and method."""
+
+    dataset: str
+    method: str
+    algorithm: str
+    resolution: str
+    level: int
+
+    @property
+    def column(self) -> str:
+        """Its name in obs."""
+        return f"{self.algorithm}_{self.resolution}_{self.level}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a config asks for."""
+
+    config: Config
+    runs: tuple[ClusterRun, ...]
+
+    def pattern(self, store: str) -> str:
+        """Return the path of a store, with wildcards."""
+        return f"{self.config.output_dir}/{STORES[store]}"
+
+    def path(self, store: str, wildcards: Any, **others: Any) -> str:
+        """Return the path of a store; `wildcards` has the names of the pattern."""
+        names = wildcards if isinstance(wildcards, dict) else dict(wildcards.items())
+        return self.pattern(store).format(**{**names, **others})
+
+    def dataset(self, wildcards: Any) -> DataSet:
+        """Return the section of a data set."""
+        return self.config.DATASETS[wildcards.dataset]
+
+    def files(self, wildcards: Any) -> list[str]:
+        """Return the files that a data set is made of."""
+        return next(iter(self.dataset(wildcards).input.values()))
+
+    def log(self, name: str) -> str:
+        """Return the path of a log."""
+        return f"{self.config.output_dir}/logs/{name}"
+
+    def benchmark(self, name: str) -> str:
+        """Return the path of a table with the time and memory of a job."""
+        return f"{self.config.output_dir}/benchmarks/{name}"
+
+    def names(self, method: str) -> str:
+        """Return a pattern of the names under which an integration method runs."""
+        found = [
+            name
+            for dataset in self.config.DATASETS.values()
+            for name, params in dataset.methods.items()
+            if params.method == method
+        ]
+        return "|".join(map(re.escape, sorted(set(found)))) or "(?!)"
+
+    def basis(self, wildcards: Any) -> str:
+        """Return the store that holds what the methods start from."""
+        stage = self.dataset(wildcards).stage
+        return self.path("pca" if stage == "preprocessing" else "prepared", wildcards)
+
+    def embedding(self, wildcards: Any) -> str:
+        """Return the store that holds the embedding of a method."""
+        if wildcards.method == "unintegrated":
+            return self.basis(wildcards)
+        return self.path("embedding", wildcards)
+
+    def representation(self, wildcards: Any) -> str | None:
+        """Return the obsm key that neighbours are searched in; ``None``: the script's default."""
+        dataset = self.dataset(wildcards)
+        if wildcards.method != "unintegrated":
+            return f"X_{wildcards.method}"
+        if dataset.stage == "clustering":
+            return dataset.clustering.neighbors.use_rep
+        return dataset.integration.basis
+
+    def columns(self, dataset: str, method: str) -> list[ClusterRun]:
+        """Return the cluster columns of a data set and method."""
+        return [run for run in self.runs if (run.dataset, run.method) == (dataset, method)]
+
+    def clusterings(self, wildcards: Any) -> list[str]:
+        """Return the stores with the cluster columns of a data set and method."""
+        runs = self.columns(wildcards.dataset, wildcards.method)
+        return [self.path("clustering", vars(run)) for run in runs]
+
+    def parent(self, wildcards: Any) -> str:
+        """Return the store of the level above."""
+        return self.path("clustering", wildcards, level=int(wildcards.level) - 1)
+
+    def siblings(self, wildcards: Any) -> list[str]:
+        """Return the level above at the other resolutions, where cluster ids may occur too."""
+        clustering = self.dataset(wildcards).clustering
+        if not isinstance(clustering.hierarchy, dict):
+            return []
+        others = [r for r in resolution_names(clustering) if r != wildcards.resolution]
+        level = int(wildcards.level) - 1
+        return [self.path("clustering", wildcards, resolution=r, level=level) for r in others]
+
+    def sibling_option(self, files: list[str]) -> str:
+        """Write the option that names the siblings."""
+        return " ".join(["--siblings", *map(shlex.quote, files)]) if files else ""
+
+    def device(self, wildcards: Any, stage: str) -> dict[str, Any]:
+        """Return where a stage of a data set may run."""
+        return {key: self.setting(wildcards, stage, key) for key in ("use_gpu", "n_cell_cpu")}
+
+    def targets(self, store: str) -> list[str]:
+        """Return the paths of a store for every data set and method."""
+        pairs = dict.fromkeys((run.dataset, run.method) for run in self.runs)
+        return [self.path(store, {"dataset": d, "method": m}) for d, m in pairs]
+
+    def atlases(self, wildcards: Any) -> list[str]:
+        """Return the atlases of a data set, one per method."""
+        methods = self.dataset(wildcards).methods
+        return [self.path("atlas", wildcards, method=method) for method in methods]
+
+    def comparisons(self) -> list[str]:
+        """Return the paths of the comparisons, where a data set has something to compare."""
+        return [
+            self.path("comparison", {"dataset": name})
+            for name, dataset in self.config.DATASETS.items()
+            if len(dataset.methods) > 1 and dataset.clustering.umap_colors
+        ]
+
+    def setting(self, wildcards: Any, stage: str, key: str) -> Any:
+        """Return a setting of a stage, else of its data set, else of the config."""
+        dataset = self.dataset(wildcards)
+        for section in (getattr(dataset, stage), dataset):
+            value = getattr(section, key, None)
+            if value is not None:
+                return value
+        return getattr(self.config, key)
+
+    def options(self, script: str, wildcards: Any) -> str:
+        """Return the options that a rule calls a script with, quoted for the shell."""
+        return " ".join(_OPTIONS[script](self, wildcards))
+
+    def _run_options(self, wildcards: Any, stage: str, *, device: bool = True) -> list[str]:
+        words = _changed({"seed": self.setting(wildcards, stage, "seed")}, {"seed": 0})
+        if device:
+            # False has to be said: a script by hand uses the GPU that it finds.
+            defaults = {"use_gpu": None, "n_cell_cpu": 100_000}
+            words += _changed(self.device(wildcards, stage), defaults)
+        return words
+
+
+def make_plan(config: Config) -> Plan:
+    """Expand a checked config to every cluster column that is made.
+
+    Parameters
+    ----------
+    config
+        As returned by `utils.validate.load_config`.
+
+    Returns
+    -------
+    Plan
+        What is run, where it lies and the options of every script.
+    """
+    runs = [
+        ClusterRun(name, method, algorithm, resolution, level)
+        for name, dataset in config.DATASETS.items()
+        for method in dataset.methods
+        for algorithm in dataset.clustering.algorithm
+        for resolution in resolution_names(dataset.clustering)
+        for level in range(1, depth(dataset.clustering) + 1)
+    ]
+    return Plan(config, tuple(runs))
+
+
+def resolution_names(clustering: Clustering) -> list[str]:
+    """Write the resolutions as they stand in the names of columns: ``1`` is ``1.0``."""
+    return [str(float(resolution)) for resolution in clustering.resolutions]
+
+
+def depth(clustering: Clustering) -> int:
+    """Return the number of levels."""
+    hierarchy = clustering.hierarchy
+    if isinstance(hierarchy, dict):
+        return max(len(key.split("_")) for key in hierarchy) + 1
+    return hierarchy if isinstance(hierarchy, int) else len(hierarchy) + 1
+
+
+def _prepare(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    words = _fields(Preparation, dataset.preprocessing)
+    if len(plan.files(wildcards)) > 1 and dataset.integration.batch:
+        words += ["--batch", *map(shlex.quote, dataset.integration.batch)]
+    return words
+
+
+def _pca(plan: Plan, wildcards: Any) -> list[str]:
+    section = plan.dataset(wildcards).preprocessing
+    layer = _changed({"layer": section.layer}, {"layer": None})
+    return ["--overwrite", *layer, *_fields(PCA, section)]
+
+
+def _harmony(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    params = dataset.methods[wildcards.method]
+    return [
+        "--batch",
+        *map(shlex.quote, dataset.integration.batch or []),
+        *_changed({"basis": dataset.integration.basis}, {"basis": "X_pca"}),
+        *_changed({"key_added": f"X_{wildcards.method}"}, {"key_added": "X_harmony"}),
+        "--overwrite",
+        *_fields(METHODS["harmony"], params),
+        *plan._run_options(wildcards, "integration"),
+    ]
+
+
+def _fresh(plan: Plan, wildcards: Any, recompute: bool) -> list[str]:
+    """Compute anew, unless the data set enters at clustering and brings what is needed."""
+    enters_here = plan.dataset(wildcards).stage == "clustering"
+    return [] if enters_here and not recompute else ["--overwrite"]
+
+
+def _neighbors(plan: Plan, wildcards: Any) -> list[str]:
+    clustering = plan.dataset(wildcards).clustering
+    values = {
+        "neighbors_key": clustering.neighbors_key,
+        "n_neighbors": clustering.neighbors.n_neighbors,
+        "use_rep": plan.representation(wildcards),
+        "metric": clustering.neighbors.metric,
+    }
+    defaults = {"neighbors_key": "neighbors", "n_neighbors": 15, "metric": "euclidean"}
+    return [
+        *_fresh(plan, wildcards, clustering.recompute_neighbors),
+        *_changed(values, {"use_rep": None, **defaults}),
+        *plan._run_options(wildcards, "clustering"),
+    ]
+
+
+def _umap(plan: Plan, wildcards: Any) -> list[str]:
+    clustering = plan.dataset(wildcards).clustering
+    return [
+        *_fresh(plan, wildcards, clustering.recompute_umap),
+        *_changed({"neighbors_key": clustering.neighbors_key}, {"neighbors_key": "neighbors"}),
+        *_fields(type(clustering.umap), clustering.umap),
+        *plan._run_options(wildcards, "clustering"),
+    ]
+
+
+def _clustering(plan: Plan, wildcards: Any) -> list[str]:
+    clustering = plan.dataset(wildcards).clustering
+    level = int(wildcards.level)
+    hierarchy = clustering.hierarchy
+    words = ["--algorithm", wildcards.algorithm, "--level", str(level)]
+    sub = SubLevel()
+    if level > 1 and isinstance(hierarchy, list):
+        sub = hierarchy[level - 2]
+    words += ["--resolution", str(sub.resolution or wildcards.resolution)]
+    if level > 1:
+        if isinstance(hierarchy, dict):
+            words += ["--hierarchy", _json(hierarchy)]
+        neighbors = clustering.neighbors
+        args = {
+            "n_neighbors": sub.n_neighbors or neighbors.n_neighbors,
+            "use_rep": sub.use_rep or plan.representation(wildcards),
+            "metric": sub.metric or neighbors.metric,
+        }
+        words += ["--neighbors_args", _json({k: v for k, v in args.items() if v is not None})]
+    values = {
+        "clustering_args": {**clustering.clustering_args, **sub.clustering_args},
+        "neighbors_key": clustering.neighbors_key,
+        "max_cluster_factor": clustering.max_cluster_factor,
+    }
+    defaults = {"clustering_args": {}, "neighbors_key": "neighbors", "max_cluster_factor": 50}
+    words += _changed(values, defaults)
+    if clustering.overwrite:
+        words.append("--overwrite")
+    return words + plan._run_options(wildcards, "clustering")
+
+
+def _plots(plan: Plan, wildcards: Any) -> list[str]:
+    columns = [run.column for run in plan.columns(wildcards.dataset, wildcards.method)]
+    colors = [*plan.dataset(wildcards).clustering.umap_colors, *columns]
+    title = f"{wildcards.dataset}, {wildcards.method}"
+    return ["--colors", *map(shlex.quote, colors), "--title", shlex.quote(title)]
+
+
+def _comparison(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    colors = map(shlex.quote, dataset.clustering.umap_colors)
+    return ["--names", *dataset.methods, "--colors", *colors]
+
+
+_OPTIONS = {
+    "prepare": _prepare,
+    "pca": _pca,
+    "harmony": _harmony,
+    "neighbors": _neighbors,
+    "umap": _umap,
+    "clustering": _clustering,
+    "plots": _plots,
+    "comparison": _comparison,
+}
+
+
+def _fields(model: type[BaseModel], section: BaseModel) -> list[str]:
+    """Write the fields of a model that differ from their defaults."""
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in model.model_fields.items()
+        if name != "method"
+    }
+    return _changed({name: getattr(section, name) for name in defaults}, defaults)
+
+
+def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in values.items():
+        if value == defaults[name]:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", shlex.quote(value) if isinstance(value, str) else _json(value)]
+    return words
+
+
+def _json(value: Any) -> str:
+    return shlex.quote(json.dumps(value, ensure_ascii=False))
