@@ -13,7 +13,8 @@ import signal
 import sys
 import time
 import traceback
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -85,9 +86,16 @@ def add_model(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
             )
 
 
+def _takes_text(annotation: Any) -> bool:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return any(_takes_text(arg) for arg in args)
+    return annotation is str or origin is Literal
+
+
 def _reader(annotation: Any) -> Callable[[str], Any]:
     """Read an option's text: as it is where the field takes text, else as JSON."""
-    plain = annotation is str or str in get_args(annotation) or "Literal" in str(annotation)
+    plain = _takes_text(annotation)
 
     def read(text: str) -> Any:
         if text in ("null", "None"):

@@ -125,7 +125,7 @@ class PCA(Model):
     n_comps: int = Field(50, ge=1, description="Number of principal components.")
 
 
-class Preprocessing(Device, PCA, Preparation):
+class Preprocessing(PCA, Preparation):
     """What is kept of the input, and how counts become principal components."""
 
 
@@ -342,26 +342,7 @@ class UMAP(Model):
     )
 
 
-class Communities(Model):
-    """How one level is clustered (``clustering.py``)."""
-
-    neighbors_key: str = Field(
-        "neighbors", description="The key of the neighbours in `uns`; existing ones are used."
-    )
-    overwrite: bool = Field(False, description="Compute again what is there already.")
-    max_cluster_factor: float = Field(
-        50,
-        gt=0,
-        description="After a GPU run, more than factor x resolution tiny clusters are taken for a "
-        "failure and the CPU is used.",
-    )
-    clustering_args: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Arguments for the algorithm, such as `{flavor: igraph, n_iterations: 5}`.",
-    )
-
-
-class Clustering(Device, Communities):
+class Clustering(Device):
     """Neighbours, communities at every resolution and level, layout and pictures."""
 
     algorithm: Annotated[list[Literal["leiden", "louvain"]], BeforeValidator(_as_list)] = Field(
@@ -383,11 +364,25 @@ class Clustering(Device, Communities):
         '`"3_0"`), or a list with one resolution (or mapping of parameters) per level below '
         "the first.",
     )
+    neighbors_key: str = Field(
+        "neighbors", description="The key of the neighbours in `uns`; existing ones are used."
+    )
     recompute_neighbors: bool = Field(
         False, description="Compute neighbours even where the input has them."
     )
     neighbors: Neighbors = Field(
         Neighbors(), description="Parameters of the neighbour graph, sub-levels included."
+    )
+    overwrite: bool = Field(False, description="Compute again what is there already.")
+    max_cluster_factor: float = Field(
+        50,
+        gt=0,
+        description="After a GPU run, more than factor x resolution tiny clusters are taken for a "
+        "failure and the CPU is used.",
+    )
+    clustering_args: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments for the algorithm, such as `{flavor: igraph, n_iterations: 5}`.",
     )
     recompute_umap: bool = Field(
         False, description="Compute the layout even where the input has an `X_umap`."

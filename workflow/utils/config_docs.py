@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Write config/schema.json and the tables of config/README.md from the config's models."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+import json
+import re
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from utils.config import (
+    PCA,
+    UMAP,
+    Clustering,
+    Config,
+    DataSet,
+    Device,
+    Harmony,
+    Integration,
+    Neighbors,
+    Preparation,
+    SubLevel,
+)
+
+FOLDER = Path(__file__).resolve().parents[2] / "config"
+BEGIN, END = "<!-- tables: begin (make docs) -->", "<!-- tables: end -->"
+
+
+def tables() -> str:
+    """Return one Markdown table per section of the config."""
+    device = tuple(Device.model_fields)
+    sections = [
+        ("Top level", Config.model_fields),
+        ("`DATASETS.{name}`", _without(DataSet.model_fields, *device)),
+        ("`preprocessing`: what is kept, at every stage of entry", Preparation.model_fields),
+        ("`preprocessing`: counts to components", PCA.model_fields),
+        ("`integration`", _without(Integration.model_fields, *device)),
+        ("`integration.methods`: `harmony`", _without(Harmony.model_fields, "method")),
+        ("`clustering`", _without(Clustering.model_fields, *device)),
+        ("`clustering.hierarchy`: one level of a list", SubLevel.model_fields),
+        ("`clustering.neighbors`", Neighbors.model_fields),
+        ("`clustering.umap`", UMAP.model_fields),
+        (
+            "`use_gpu` and `n_cell_cpu`: in a data set, `integration` or `clustering`",
+            Device.model_fields,
+        ),
+    ]
+    return "\n".join(_table(title, fields) for title, fields in sections)
+
+
+def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: field for name, field in fields.items() if name not in names}
+
+
+def _table(title: str, fields: dict[str, Any]) -> str:
+    lines = [f"### {title}", "", "| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in fields.items():
+        text = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {text} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "unset"
+    if isinstance(value, BaseModel):
+        return "see below"
+    return f"`{json.dumps(value)}`"
+
+
+def _type(annotation: Any) -> str:
+    """Name a type as a writer of YAML would."""
+    args = [arg for arg in get_args(annotation) if arg is not type(None)]
+    origin = get_origin(annotation)
+    text = str(annotation)
+    if annotation is bool:
+        return "true, false"
+    if annotation in (int, float):
+        return {int: "integer", float: "number"}[annotation]
+    if annotation is str:
+        return "text"
+    if "Literal" in text and origin is not dict and origin is not list and len(args) != 1:
+        return ", ".join(f"`{arg}`" for arg in args)
+    if origin is list:
+        return f"{_type(args[0])} or list"
+    if origin is dict or isinstance(annotation, type):
+        return "mapping"
+    if hasattr(annotation, "__metadata__"):
+        return _type(args[0])
+    names = dict.fromkeys(_type(arg) for arg in args)
+    return " or ".join(names)
+
+
+def schema() -> str:
+    """Return the JSON schema of the config."""
+    return json.dumps(Config.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def readme(text: str) -> str:
+    """Return the text of config/README.md with new tables."""
+    pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{tables()}\n{END}", text)
+
+
+def main() -> None:
+    """Write both files."""
+    (FOLDER / "schema.json").write_text(schema())
+    page = FOLDER / "README.md"
+    page.write_text(readme(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
