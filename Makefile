@@ -21,7 +21,7 @@ check: $(VENV)/installed-test
 
 # config/schema.json and the tables of config/README.md, from the models
 docs: $(VENV)/installed
-	$(BIN)/python workflow/utils/config_docs.py
+	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
 
 clean:
 	rm -rf $(VENV) results .snakemake

@@ -1,12 +1,13 @@
-#!/usr/bin/env python
-"""Write config/schema.json and the tables of config/README.md from the config's models."""
+"""Write config/schema.json and the tables of config/README.md from the config's models.
 
-import sys
-from pathlib import Path
+Run with ``make docs``.
+"""
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+from __future__ import annotations
+
 import json
 import re
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel

@@ -1,0 +1,209 @@
+"""The config: what is accepted, what is refused and in which words."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils import config_docs
+from utils.config import Clustering
+from utils.validate import load_config
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def dataset(**sections):
+    return {"DATASETS": {"a": {"input": {"clustering": "x.h5ad"}, **sections}}}
+
+
+def clustering(**keys):
+    return dataset(clustering=keys)
+
+
+def problems(mapping, **options):
+    with pytest.raises(ValueError) as error:
+        load_config(mapping, **options)
+    return str(error.value).split("\n")
+
+
+def test_defaults_are_those_of_the_documentation():
+    section = load_config(dataset()).DATASETS["a"].clustering
+    assert section.algorithm == ["leiden"]
+    assert section.resolutions == [1.0]
+    assert section.neighbors_key == "neighbors"
+    assert section.hierarchy == 1
+    assert section.recompute_neighbors is section.recompute_umap is section.overwrite is False
+    assert section.max_cluster_factor == 50
+    config = load_config(dataset())
+    assert (config.use_gpu, config.n_cell_cpu) == (False, 100_000)
+
+
+@pytest.mark.parametrize("name", ["config/config.yaml", "workflow/clustering/config.yaml"])
+def test_shipped_configs_are_valid(name):
+    text = (REPO / name).read_text()
+    load_config(yaml.safe_load(text), yaml_texts={name: text})
+
+
+def test_everything_wrong_is_reported_at_once_with_its_path():
+    found = problems(
+        {
+            "DATASETS": {
+                "a": {
+                    "input": {"clustring": "x.h5ad"},
+                    "clustering": {
+                        "resolutons": [1],
+                        "algorithm": ["leyden"],
+                        "neighbors": {"n_neighbors": 1},
+                    },
+                }
+            },
+            "outputdir": "x",
+        }
+    )
+    assert [line.split(":")[0] for line in found] == [
+        "DATASETS.a.input",
+        "DATASETS.a.clustering.algorithm[0]",
+        "DATASETS.a.clustering.neighbors.n_neighbors",
+        "DATASETS.a.clustering.resolutons",
+        "outputdir",
+    ]
+    assert 'did you mean "clustering"?' in found[0]
+    assert 'did you mean "leiden"?' in found[1]
+    assert 'did you mean "resolutions"?' in found[3]
+    assert 'did you mean "output_dir"?' in found[4]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        (clustering(resolutions=["1e-1"]), "YAML reads it as text, write 0.1"),
+        (clustering(resolutions=[1, 1.0]), "1.0 stands twice"),
+        (clustering(resolutions=[0]), "must be numbers above 0, found 0"),
+        (clustering(resolutions=[float("nan")]), "must be numbers above 0, found nan"),
+        (clustering(resolutions=[]), "at least one resolution"),
+        (clustering(n_cell_cpu="1e5"), 'found the text "1e5"; write 100000'),
+        (clustering(hierarchy=True), "must be a depth"),
+        (clustering(hierarchy=0), "between 1 and 20"),
+        (clustering(hierarchy={}), "names no cluster"),
+        (clustering(hierarchy={"3_x": 1}), "is not a cluster id"),
+        (clustering(hierarchy={1: "0.1"}), "cluster 1: the resolution must be a number"),
+        (clustering(hierarchy={1: 0.1, "1": 0.2}), "cluster 1 is named twice"),
+        (clustering(hierarchy=[{"resolutin": 1}]), 'did you mean "resolution"?'),
+        (clustering(hierarchy=[]), "the list is empty"),
+        (clustering(umap_colors=["a", "a"]), "a stands twice"),
+        (clustering(algorithm=[]), "algorithm"),
+        ({"DATASETS": {"../a": {"input": {"clustering": "x.h5ad"}}}}, "cannot name a folder"),
+        ({"DATASETS": {}}, "DATASETS"),
+        ({}, "DATASETS: is missing"),
+        ({**dataset(), "output_dir": "a b"}, "use a plain path"),
+        (
+            {"DATASETS": {"a": {"input": {"clustering": "x.txt"}}}},
+            "ends neither in .h5ad nor in .zarr",
+        ),
+        (
+            {"DATASETS": {"a": {"input": {"clustering": ["x.h5ad", "./x.h5ad"]}}}},
+            "names a file twice",
+        ),
+        (dataset(preprocessing={"n_comps": 3}), "preprocessing.n_comps: has no effect"),
+        (
+            dataset(integration={"batch": "b", "methods": ["harmony"]}),
+            "integration.methods: has no effect where the data set enters at clustering",
+        ),
+        (
+            {
+                "DATASETS": {
+                    "a": {"input": {"integration": "x.h5ad"}, "integration": {"methods": "harmony"}}
+                }
+            },
+            "method harmony needs the obs column that names the batch",
+        ),
+        (
+            {
+                "DATASETS": {
+                    "a": {
+                        "input": {"integration": "x.h5ad"},
+                        "integration": {"batch": "b", "methods": {"hamony": {}}},
+                    }
+                }
+            },
+            'did you mean "harmony"?',
+        ),
+        (
+            {
+                "DATASETS": {
+                    "a": {
+                        "input": {"integration": "x.h5ad"},
+                        "integration": {"batch": "b"},
+                        "clustering": {"neighbors": {"use_rep": "X_pca"}},
+                    }
+                }
+            },
+            "would override the embedding of every method",
+        ),
+    ],
+)
+def test_bad_config_is_refused_in_clear_words(mapping, words):
+    found = problems(mapping)
+    assert any(words in line for line in found), found
+
+
+def test_every_form_of_hierarchy_is_read():
+    def read(value):
+        return load_config(clustering(hierarchy=value)).DATASETS["a"].clustering.hierarchy
+
+    assert read(3) == 3
+    assert read({1: 0.1, "3_0": 1}) == {"1": 0.1, "3_0": 1.0}
+    assert [level.resolution for level in read([0.5, {"resolution": 1}])] == [0.5, 1]
+    assert read([{"n_neighbors": 5}])[0].resolution is None
+
+
+def test_unquoted_deep_ids_are_pointed_at():
+    text = (
+        "DATASETS:\n  a:\n    input: {clustering: x.h5ad}\n"
+        "    clustering:\n      hierarchy: {3_0: 1}\n"
+    )
+    found = problems(yaml.safe_load(text), yaml_texts={"my.yaml": text})
+    assert found == ['my.yaml, line 5: 3_0 without quotes is read as the number 30; write "3_0"']
+
+
+def test_underscores_in_other_numbers_are_fine():
+    text = "n_cell_cpu: 100_000\nDATASETS: {a: {input: {clustering: x.h5ad}}}"
+    assert load_config(yaml.safe_load(text), yaml_texts={"m": text}).n_cell_cpu == 100_000
+
+
+def test_one_name_stands_for_one_method():
+    both = {
+        name: {
+            "input": {"integration": "x.h5ad"},
+            "integration": {"batch": "b", "methods": methods},
+        }
+        for name, methods in (("a", {"mine": {"method": "harmony"}}), ("b", {"mine": {}}))
+    }
+    assert any("unknown method" in line for line in problems({"DATASETS": both}))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from(list(Clustering.model_fields)), values, max_size=4))
+def test_any_value_is_accepted_or_refused_with_its_path(section):
+    try:
+        load_config(clustering(**section))
+    except ValueError as error:
+        assert all(line.startswith("DATASETS.a.") for line in str(error).split("\n")), error
+
+
+def test_schema_and_tables_are_up_to_date():
+    config = REPO / "config"
+    assert (config / "schema.json").read_text() == config_docs.schema(), "run make docs"
+    text = (config / "README.md").read_text()
+    assert text == config_docs.readme(text), "run make docs"

@@ -1,0 +1,168 @@
+"""The plan: what a config asks for, without touching a file."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from utils.plan import depth, make_plan
+from utils.validate import load_config
+
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
+
+
+class Wildcards(SimpleNamespace):
+    """What Snakemake hands to an input function."""
+
+    def items(self):
+        return vars(self).items()
+
+
+def plan_of(text):
+    return make_plan(load_config(yaml.safe_load(text)))
+
+
+def at(**names):
+    return Wildcards(dataset="a", method="unintegrated", algorithm="leiden", **names)
+
+
+SEED = plan_of((WORKFLOW / "clustering" / "config.yaml").read_text())
+
+
+def test_importing_the_plan_is_light():
+    code = (
+        "import sys; import utils.plan, utils.launch, utils.resources;"
+        "heavy = {'numpy', 'anndata', 'scanpy', 'snakemake', 'zarr'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=WORKFLOW, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_seed_configurations():
+    columns = {(run.dataset, run.column) for run in SEED.runs}
+    assert columns == {
+        *(("test_level1_multiresolution", f"leiden_{r}_1") for r in (0.2, 0.3, 0.4)),
+        *(("test_hierarchical", f"leiden_0.5_{level}") for level in (1, 2)),
+        *(("test_hierarchical_int", f"leiden_0.5_{level}") for level in (1, 2, 3)),
+    }
+    wildcards = Wildcards(
+        dataset="test_hierarchical",
+        method="unintegrated",
+        algorithm="leiden",
+        resolution="0.5",
+        level="2",
+    )
+    options = shlex.split(SEED.options("clustering", wildcards))
+    assert options[options.index("--hierarchy") + 1] == '{"1": 0.1, "3": 0.2}'
+    assert options[options.index("--resolution") + 1] == "0.5"
+
+
+def test_names_of_resolutions_are_floats():
+    plan = plan_of(
+        "DATASETS: {a: {input: {clustering: x.h5ad}, clustering: {resolutions: [1, 0.25]}}}"
+    )
+    assert [run.column for run in plan.runs] == ["leiden_1.0_1", "leiden_0.25_1"]
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "levels"), [("3", 3), ("{1: 0.1}", 2), ("{'3_0_1': 0.1}", 4), ("[0.5, 1]", 3)]
+)
+def test_depth(hierarchy, levels):
+    section = f"clustering: {{hierarchy: {hierarchy}}}"
+    plan = plan_of(f"DATASETS: {{a: {{input: {{clustering: x.h5ad}}, {section}}}}}")
+    assert depth(plan.config.DATASETS["a"].clustering) == levels
+    assert max(run.level for run in plan.runs) == levels
+
+
+def test_a_list_gives_each_level_its_parameters():
+    plan = plan_of(
+        """
+        DATASETS:
+          a:
+            input: {clustering: x.h5ad}
+            clustering:
+              clustering_args: {n_iterations: 3}
+              hierarchy: [0.5, {n_neighbors: 7, clustering_args: {flavor: igraph}}]
+        """
+    )
+    second, third = (
+        shlex.split(plan.options("clustering", at(resolution="1.0", level=level)))
+        for level in ("2", "3")
+    )
+    assert second[second.index("--resolution") + 1] == "0.5"
+    assert third[third.index("--resolution") + 1] == "1.0"
+    assert '"n_neighbors": 7' in third[third.index("--neighbors_args") + 1]
+    assert third[third.index("--clustering_args") + 1] == '{"n_iterations": 3, "flavor": "igraph"}'
+
+
+def test_siblings_only_where_ids_are_named():
+    plan = plan_of(
+        "DATASETS: {a: {input: {clustering: x.h5ad},"
+        " clustering: {resolutions: [1, 2], hierarchy: {0: 1}}}}"
+    )
+    assert plan.siblings(at(resolution="1.0", level="2")) == [
+        "results/a/unintegrated/clustering/leiden_2.0_1.zarr"
+    ]
+
+
+def test_use_gpu_of_the_nearest_section_counts():
+    plan = plan_of(
+        "{use_gpu: true, n_cell_cpu: 5, DATASETS: {a: {input: {clustering: x.h5ad}},"
+        " b: {input: {clustering: x.h5ad}, use_gpu: false, clustering: {n_cell_cpu: 7}}}}"
+    )
+    a, b = (Wildcards(dataset=name, method="unintegrated") for name in "ab")
+    assert plan.device(a, "clustering") == {"use_gpu": True, "n_cell_cpu": 5}
+    assert plan.device(b, "clustering") == {"use_gpu": False, "n_cell_cpu": 7}
+    assert "--use_gpu --n_cell_cpu 5" in plan.options("neighbors", a)
+    assert "--no-use_gpu --n_cell_cpu 7" in plan.options("neighbors", b)
+
+
+def test_what_the_input_brings_is_used_only_at_clustering():
+    plan = plan_of(
+        "DATASETS: {a: {input: {clustering: x.h5ad}},"
+        " b: {input: {integration: x.h5ad}, integration: {batch: c}}}"
+    )
+    assert "--overwrite" not in plan.options("neighbors", at())
+    assert "--overwrite" not in plan.options("umap", at())
+    b = Wildcards(dataset="b", method="harmony")
+    assert "--overwrite --use_rep X_harmony" in plan.options("neighbors", b)
+    assert "--overwrite" in plan.options("umap", b)
+    assert plan.embedding(b) == "results/b/harmony/embedding.zarr"
+    assert plan.basis(b) == "results/b/prepared.zarr"
+
+
+def test_names_of_columns_reach_the_shell_as_they_are():
+    column = "a b; touch $(x) 'y'"
+    plan = make_plan(
+        load_config(
+            {
+                "DATASETS": {
+                    "a": {
+                        "input": {"integration": "x.h5ad"},
+                        "integration": {"batch": column},
+                        "clustering": {"umap_colors": [column]},
+                    }
+                }
+            }
+        )
+    )
+    wildcards = Wildcards(dataset="a", method="harmony")
+    for script in ("harmony", "plots"):
+        assert column in shlex.split(plan.options(script, wildcards))
+
+
+def test_method_patterns():
+    plan = plan_of(
+        "DATASETS: {a: {input: {integration: x.h5ad}, integration: {batch: c,"
+        " methods: {unintegrated: , harmony: , a.b: {method: harmony}}}}}"
+    )
+    assert plan.names("harmony") == r"a\.b|harmony"
+    assert plan.names("mnn") == "(?!)"
+    assert plan.comparisons() == []
