@@ -238,15 +238,15 @@ def _join(parts: list[AnnData], files: Sequence[Path], batch: Sequence[str]) -> 
                     f'{without}: adata.obs has no column "{key}", other files of the data set do'
                 )
         label = next((key for key, absent in missing_in.items() if all(absent)), "file")
+        if len(set().union(*(part.obs_names for part in parts))) < sum(p.n_obs for p in parts):
+            for part, name in zip(parts, names, strict=True):
+                part.obs_names = [f"{cell}-{name}" for cell in part.obs_names]
+            say(f"cells of several files share names: the file is added to each (-{names[0]})")
         sizes = [part.n_obs for part in parts]
         whole = anndata.concat(parts, join="inner", merge="same", uns_merge="same")
         whole.obs[label] = pd.Categorical.from_codes(
             np.repeat(np.arange(len(parts)), sizes), categories=names
         )
-        if not whole.obs_names.is_unique:
-            owner = whole.obs[label].astype(str)
-            whole.obs_names = [f"{c}-{f}" for c, f in zip(whole.obs_names, owner, strict=True)]
-            say(f"cells of several files share names: the file is added to each (-{names[0]})")
         say(f'{len(parts)} files joined; obs["{label}"] names the file')
     if not whole.obs_names.is_unique:
         say("some cells share a name: a number is added to the later ones")

@@ -10,8 +10,13 @@ if TYPE_CHECKING:
 
 
 def _listed(names: list[str], most: int = 30) -> str:
-    shown = ", ".join(names[:most]) or "nothing"
+    shown = ", ".join(map(one_line, names[:most])) or "nothing"
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def one_line(name: object) -> str:
+    """Return a name on one line, whatever it holds."""
+    return repr(str(name))[1:-1]
 
 
 def _hint(name: object, names: list[str]) -> str:
@@ -32,10 +37,10 @@ def missing(where: str, name: object, available: Iterable[object]) -> str:
         What is there.
     """
     names = [str(item) for item in available]
-    return f'{where} "{name}"{_hint(name, names)} Available: {_listed(names)}'
+    return f'{where} "{one_line(name)}"{_hint(name, names)} Available: {_listed(names)}'
 
 
 def unknown(what: str, name: object, known: Iterable[object]) -> str:
     """``unknown key "resolutons"; did you mean "resolutions"? Known: ...``."""
     names = [str(item) for item in known]
-    return f'unknown {what} "{name}"{_hint(name, names)} Known: {_listed(names)}'
+    return f'unknown {what} "{one_line(name)}"{_hint(name, names)} Known: {_listed(names)}'

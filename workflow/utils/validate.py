@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from utils.config import METHODS, Config, number_in
-from utils.messages import unknown
+from utils.messages import one_line, unknown
 
 
 def load_config(mapping: dict[str, Any], *, yaml_texts: dict[str, str] | None = None) -> Config:
@@ -103,7 +103,7 @@ def _path(location: tuple[Any, ...]) -> str:
         if isinstance(part, int):
             path += f"[{part}]"
         elif not (_BRANCH.fullmatch(part) or location[i - 2 : i - 1] == ("methods",)):
-            path += f".{part}" if path else part
+            path += f".{one_line(part)}" if path else one_line(part)
     return path
 
 
