@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from integration.harmony import harmonize
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "harmony" / "pancreas_5studies_r2.npz"
@@ -45,16 +46,18 @@ def textbook_harmony(
         return Phi.T @ R, np.outer(sizes / n_cells, R.sum(axis=0))
 
     def objective(R, distance):
-        O, E = counts(R)
-        ratio = (O + E + 1) / (2 * E + 1) if flavor == "harmony2" else (O + 1) / (E + 1)
+        seen, expected = counts(R)
+        ratio = (
+            (seen + expected + 1) / (2 * expected + 1)
+            if flavor == "harmony2"
+            else (seen + 1) / (expected + 1)
+        )
         diversity = Phi @ (theta[:, None] * np.log(ratio))
         entropy = R * np.log(np.maximum(R, 1e-300))
         return (R * distance + sigma * entropy + sigma * R * diversity).sum() * 2000 / n_cells
 
     def plain(Y, directions):
         distance = 2 * (1 - directions @ Y.T)
-        R = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / sigma)
-        # the minimum is taken per row of distance / sigma where sigma differs between clusters
         logits = -distance / sigma
         R = np.exp(logits - logits.max(axis=1, keepdims=True))
         return R / R.sum(axis=1, keepdims=True), distance
@@ -72,17 +75,21 @@ def textbook_harmony(
             kernel, _ = plain(Y, directions)
             for block in np.unique(blocks):
                 of_it = blocks == block
-                O, E = counts(R)
-                O -= Phi[of_it].T @ R[of_it]
-                E -= np.outer(sizes / n_cells, R[of_it].sum(axis=0))
-                ratio = (2 * E + 1) / (O + E + 1) if flavor == "harmony2" else (E + 1) / (O + 1)
+                seen, expected = counts(R)
+                seen -= Phi[of_it].T @ R[of_it]
+                expected -= np.outer(sizes / n_cells, R[of_it].sum(axis=0))
+                ratio = (
+                    (2 * expected + 1) / (seen + expected + 1)
+                    if flavor == "harmony2"
+                    else (expected + 1) / (seen + 1)
+                )
                 new = kernel[of_it] * (Phi[of_it] @ ratio ** theta[:, None])
                 R[of_it] = new / new.sum(axis=1, keepdims=True)
         course.append(objective(R, distance))
-        O, E = counts(R)
+        seen, expected = counts(R)
         corrected = Z.copy()
         for k in range(n_clusters):
-            kept = O[:, k] / sizes >= threshold
+            kept = seen[:, k] / sizes >= threshold
             if flavor == "harmony1":
                 kept[:] = True
             else:
@@ -93,7 +100,9 @@ def textbook_harmony(
                 continue
             cells = Phi[:, kept].any(axis=1)
             design = np.concatenate([np.ones((n_cells, 1)), Phi[:, kept]], axis=1) * cells[:, None]
-            penalty = alpha * E[kept, k] if flavor == "harmony2" else np.full(kept.sum(), 1.0)
+            penalty = (
+                alpha * expected[kept, k] if flavor == "harmony2" else np.full(kept.sum(), 1.0)
+            )
             if flavor == "harmony1":
                 penalty = penalty * ridge_lambda
             weighted = design * R[:, [k]]

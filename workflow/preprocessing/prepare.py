@@ -17,6 +17,7 @@ from utils.io import (
     obs_column,
     open_store,
     read_element,
+    read_index,
     write_element,
 )
 from utils.messages import missing
@@ -134,16 +135,11 @@ def _shape(root: Any) -> tuple[int, int]:
     return cells, genes
 
 
-def _names(root: Any, frame: str) -> np.ndarray:
-    group = root[frame]
-    return np.asarray(read_element(root, f"{frame}/{group.attrs['_index']}"), dtype=object)
-
-
 def _common_genes(roots: list[Any], files: Sequence[Path]) -> list[np.ndarray]:
     """Positions of the common genes in each file, in the order of the first."""
     if len(roots) == 1:
         return [np.arange(_shape(roots[0])[1])]
-    names = [_names(root, "var") for root in roots]
+    names = [read_index(root, "var") for root in roots]
     for file, found in zip(files, names, strict=True):
         unique, counts = np.unique(found, return_counts=True)
         if (counts > 1).any():

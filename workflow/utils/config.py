@@ -184,6 +184,20 @@ class Harmony(Model):
         "error",
         description="Cells without a batch: stop, leave out (NaN), or a batch of their own.",
     )
+    kmeans_init: Literal["random", "k-means++", "k-means||"] = Field(
+        "random", description="How the first clusters are found."
+    )
+    kmeans_iterations: int = Field(25, ge=1, description="k-means iterations at most.")
+    kmeans_tolerance: float = Field(0.01, ge=0, description="Relative tolerance of k-means.")
+    num_init_iterations: int = Field(5, ge=1, description="Rounds of `k-means||`.")
+    oversampling_factor: float = Field(1.0, gt=0, description="Candidates a round of `k-means||`.")
+    dtype: Literal["float32", "float64"] = Field("float32", description="Working precision.")
+    lean: bool | None = Field(
+        None, description="Less memory for more time. Unset: by the memory that is there."
+    )
+    original: bool = Field(
+        False, description="The published block update on one thread, to compare with."
+    )
 
 
 METHODS: dict[str, type[Model]] = {"unintegrated": Unintegrated, "harmony": Harmony}

@@ -140,11 +140,11 @@ def n_obs(root: Group) -> int:
     return int(_index(root["obs"]).shape[0])
 
 
-def obs_names(root: Group) -> np.ndarray:
-    """Read the names of the cells."""
+def read_index(root: Group, frame: str) -> np.ndarray:
+    """Read the names of the cells (``obs``) or genes (``var``)."""
     from anndata.io import read_elem
 
-    return np.asarray(read_elem(_index(root["obs"])), dtype=object)
+    return np.asarray(read_elem(_index(root[frame])), dtype=object)
 
 
 def obs_column(root: Group, name: str) -> pd.Series:
@@ -171,7 +171,7 @@ def obs_column(root: Group, name: str) -> pd.Series:
 
     if name not in keys(root, "obs"):
         raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    return pd.Series(read_element(root, f"obs/{name}"), index=obs_names(root), name=name)
+    return pd.Series(read_element(root, f"obs/{name}"), index=read_index(root, "obs"), name=name)
 
 
 def _index(frame: Group) -> Any:
@@ -215,7 +215,7 @@ def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> Ann
     if "obs" not in found:
         import pandas as pd
 
-        found["obs"] = pd.DataFrame(index=obs_names(root))
+        found["obs"] = pd.DataFrame(index=read_index(root, "obs"))
     if "raw" in found and found["raw"] is None:
         del found["raw"]
     return AnnData(**found)
@@ -311,7 +311,7 @@ def write_element(root: zarr.Group, name: str, value: Any) -> None:
     parent, _, column = name.rpartition("/")
     if parent in ("obs", "var"):
         # One chunk a column: a clustering output stays a handful of files.
-        value = value.array if hasattr(value, "array") else value
+        value = getattr(value, "values", value)
         write_elem(root[parent], column, value, dataset_kwargs={"chunks": (max(len(value), 1),)})
         _add_column(root[parent], column)
     else:

@@ -113,9 +113,7 @@ def main(args):
         parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
         column = f"{parent.rpartition('_')[0]}_{args.level}"
     if column in keys(root, "obs") and not args.overwrite:
-        cli.say(
-            f"{args.input_file}: obs has {column}, which is kept; --overwrite makes it again"
-        )
+        cli.say(f"{args.input_file}: obs has {column}, which is kept; --overwrite makes it again")
         labels, done = read_labels(root, column), {"kept_from": str(args.input_file)}
     elif args.level == 1:
         labels, done = cluster(args, root)
@@ -133,9 +131,8 @@ def main(args):
 
 def cluster(args, root):
     """Cluster the whole graph; on the GPU where that was decided and works."""
-    from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
-
     from clustering.columns import read_graph
+    from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
     from utils.device import choose_device
 
     connectivities = read_graph(root, args.neighbors_key)
@@ -173,10 +170,9 @@ def cluster(args, root):
 
 def subcluster(args, root, parent):
     """Split every cluster of the level above within its own neighbours."""
+    from clustering.columns import check_cluster_ids, read_labels, read_representation
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
-
-    from clustering.columns import check_cluster_ids, read_labels, read_representation
     from utils.config import Neighbors, cluster_ids
 
     options = cli.check_options(Neighbors, args.neighbors_args, prefix="--neighbors_args: ")

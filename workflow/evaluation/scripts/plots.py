@@ -30,7 +30,7 @@ def main(args):
     import pandas as pd
 
     from evaluation.plots import file_stem, plot_embedding, save_figure
-    from utils.io import atomic_folder, keys, obs_column, obs_names, open_store, read_element
+    from utils.io import atomic_folder, keys, obs_column, open_store, read_element, read_index
     from utils.messages import missing
 
     root = open_store(args.input_file)
@@ -44,7 +44,9 @@ def main(args):
             figure = plot_embedding(layout, values, title=title)
             save_figure(figure, folder / f"{file_stem(name)}.png")
         axes = [f"{args.basis.removeprefix('X_')}_{i + 1}" for i in range(2)]
-        table = pd.DataFrame(layout[:, :2], columns=axes, index=obs_names(root)).assign(**columns)
+        table = pd.DataFrame(layout[:, :2], columns=axes, index=read_index(root, "obs")).assign(
+            **columns
+        )
         table.to_csv(
             folder / f"{args.basis.removeprefix('X_')}.tsv.gz",
             sep="\t",

@@ -1,0 +1,395 @@
+"""Communities of a weighted graph: Leiden and Louvain, on modularity with a resolution."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.messages import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import igraph
+    import scipy.sparse as sp
+
+logger = logging.getLogger(__name__)
+
+FLAVORS = {"leiden": ("graspologic", "igraph", "leidenalg"), "louvain": ("igraph",)}
+# Chosen by time, modularity and determinism: test/bench/RESULTS.md.
+DEFAULT_FLAVOR = {"leiden": "graspologic", "louvain": "igraph"}
+# Options of each flavor and their defaults.
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("leiden", "graspologic"): {"n_iterations": 2, "randomness": 0.001, "trials": 1},
+    ("leiden", "igraph"): {"n_iterations": 2, "beta": 0.01},
+    ("leiden", "leidenalg"): {"n_iterations": 2, "max_comm_size": 0},
+    ("louvain", "igraph"): {},
+}
+# igraph has one random number generator for the whole process.
+_IGRAPH = threading.Lock()
+
+
+@dataclass(frozen=True)
+class CommunityGraph:
+    """A weighted graph, prepared once for any number of resolutions (see `build`).
+
+    Attributes
+    ----------
+    adjacency
+        CSR float64, symmetric, nothing on the diagonal, no stored zeros.
+    """
+
+    adjacency: sp.csr_matrix
+
+    @cached_property
+    def igraph(self) -> igraph.Graph:
+        """The same for igraph: every edge once, with its weight."""
+        import igraph
+        import scipy.sparse as sp
+
+        upper = sp.triu(self.adjacency, 1, format="coo")
+        edges = np.column_stack([upper.row, upper.col]).astype(np.int64)
+        graph = igraph.Graph(n=self.adjacency.shape[0], edges=edges)
+        graph.es["weight"] = upper.data
+        return graph
+
+
+def build(connectivities: sp.spmatrix) -> CommunityGraph:
+    """Prepare a graph for `find_communities`.
+
+    Parameters
+    ----------
+    connectivities
+        Cells x cells, weights of at least 0. Weights that are not symmetric are made so by the
+        larger one of each pair, with a warning; the diagonal plays no part.
+
+    Returns
+    -------
+    CommunityGraph
+        To be used for several resolutions.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is empty or not square, or has weights that are negative, NaN or infinite.
+
+    Notes
+    -----
+    Peak memory: 12 bytes per stored weight, twice while it checks the symmetry; igraph's own
+    graph takes about 100 bytes per edge.
+    """
+    import scipy.sparse as sp
+
+    if connectivities.ndim != 2 or connectivities.shape[0] != connectivities.shape[1]:
+        raise ValueError(f"connectivities must be square, found shape {connectivities.shape}")
+    if connectivities.shape[0] == 0:
+        raise ValueError("connectivities have no cells")
+    matrix = sp.csr_matrix(connectivities, dtype=np.float64, copy=True)
+    matrix.sum_duplicates()
+    bad = int((~(np.isfinite(matrix.data) & (matrix.data >= 0))).sum())
+    if bad:
+        raise ValueError(f"connectivities must be finite and at least 0, found {bad} that are not")
+    if matrix.diagonal().any():
+        matrix.setdiag(0)
+    matrix.eliminate_zeros()
+    reverse = matrix.T.tocsr()
+    same = np.array_equal(matrix.indptr, reverse.indptr) and np.array_equal(
+        matrix.indices, reverse.indices
+    )
+    if not (same and np.array_equal(matrix.data, reverse.data)):
+        # The last bits of a symmetric float32 matrix may differ.
+        difference = abs(matrix - reverse)
+        if difference.nnz and difference.max() > 1e-6 * matrix.data.max():
+            logger.warning("connectivities are not symmetric: takes the larger of each pair")
+        matrix = matrix.maximum(reverse).tocsr()
+        matrix.sort_indices()
+    return CommunityGraph(matrix)
+
+
+def find_communities(
+    connectivities: sp.spmatrix | CommunityGraph,
+    *,
+    algorithm: str = "leiden",
+    resolution: float = 1.0,
+    seed: int = 0,
+    flavor: str | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """Find communities of high modularity.
+
+    The objective is ``sum over pairs in one community of w_ij - resolution * k_i k_j / 2m``
+    (Reichardt & Bornholdt 2006); Leiden is Traag, Waltman & van Eck 2019, Louvain Blondel et al.
+    2008.
+
+    Parameters
+    ----------
+    connectivities
+        Symmetric weights, or what `build` makes of them.
+    algorithm
+        ``leiden`` or ``louvain``.
+    resolution
+        Above 0; the higher, the more communities.
+    seed
+        At least 0. The same seed gives the same labels, from any thread.
+    flavor
+        For ``leiden``: ``graspologic`` (default; leaves other threads running), ``igraph`` or
+        ``leidenalg``; for ``louvain``: ``igraph``.
+    **options
+        ``n_iterations`` (default 2; with igraph and leidenalg a negative number goes on until
+        nothing improves) of all Leiden flavors. graspologic: ``randomness`` (default 0.001),
+        ``trials`` (default 1, the best is taken). igraph: ``beta`` (default 0.01). leidenalg:
+        ``max_comm_size`` (default 0, which is no limit).
+
+    Returns
+    -------
+    numpy.ndarray
+        int32, one label per cell, numbered by size: see `renumber_by_size`. A cell without
+        neighbours is its own community.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or as `build`.
+    TypeError
+        If an option is not known to the flavor; names those that are.
+
+    Notes
+    -----
+    Peak memory: that of `build`, and about 20 bytes per stored weight.
+    """
+    flavor, settings = check_options(algorithm, flavor, **options)
+    if not 0 < resolution < np.inf:
+        raise ValueError(f"resolution must be above 0, found {resolution}")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be from 0 to {2**31 - 1}, found {seed}")
+    graph = connectivities
+    if not isinstance(graph, CommunityGraph):
+        graph = build(connectivities)
+    if graph.adjacency.nnz == 0:
+        return np.arange(graph.adjacency.shape[0], dtype=np.int32)
+    run = {
+        ("leiden", "graspologic"): _graspologic,
+        ("leiden", "igraph"): _igraph_leiden,
+        ("leiden", "leidenalg"): _leidenalg,
+        ("louvain", "igraph"): _igraph_louvain,
+    }[algorithm, flavor]
+    return renumber_by_size(run(graph, float(resolution), int(seed), **settings))
+
+
+def check_options(
+    algorithm: str, flavor: str | None = None, **options: Any
+) -> tuple[str, dict[str, Any]]:
+    """Check what is passed to `find_communities` before any work starts.
+
+    Returns
+    -------
+    tuple
+        The flavor, and the options of its algorithm with defaults filled in.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `find_communities`.
+    """
+    if algorithm not in FLAVORS:
+        raise ValueError(unknown("algorithm", algorithm, FLAVORS))
+    flavor = DEFAULT_FLAVOR[algorithm] if flavor is None else flavor
+    if flavor not in FLAVORS[algorithm]:
+        raise ValueError(unknown(f"flavor of {algorithm}", flavor, FLAVORS[algorithm]))
+    known = OPTIONS[algorithm, flavor]
+    for name, value in options.items():
+        if name not in known:
+            what = f"argument of {algorithm} (flavor {flavor})"
+            raise TypeError(unknown(what, name, ["flavor", *known]))
+        kinds = (int, float) if isinstance(known[name], float) else (int,)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wanted = "a number" if float in kinds else "an integer"
+            raise TypeError(f"{name} must be {wanted}, found {value!r}")
+    settings = {**known, **options}
+    least = {"n_iterations": 1 if flavor == "graspologic" else None, "trials": 1, "beta": 0}
+    least |= {"max_comm_size": 0, "randomness": 1e-12}
+    for name, value in settings.items():
+        if least[name] is not None and value < least[name]:
+            raise ValueError(f"{name} of flavor {flavor} must be at least {least[name]}, "
+                             f"found {value}")  # fmt: skip
+    if settings.get("n_iterations") == 0:
+        raise ValueError("n_iterations must not be 0")
+    return flavor, settings
+
+
+def _graspologic(
+    graph: CommunityGraph,
+    resolution: float,
+    seed: int,
+    *,
+    n_iterations: int,
+    randomness: float,
+    trials: int,
+) -> np.ndarray:
+    from graspologic_native import leiden_csr
+
+    matrix = graph.adjacency
+    _, found = leiden_csr(
+        matrix.indptr.astype(np.int64),
+        matrix.indices.astype(np.int32, copy=False),
+        matrix.data,
+        matrix.shape[0],
+        resolution=resolution,
+        randomness=float(randomness),
+        iterations=n_iterations,
+        seed=seed,
+        trials=trials,
+    )
+    # Cells without neighbours are missing from the answer.
+    labels = np.full(matrix.shape[0], -1, dtype=np.int64)
+    labels[np.fromiter(found.keys(), np.int64, len(found))] = np.fromiter(
+        found.values(), np.int64, len(found)
+    )
+    alone = labels < 0
+    labels[alone] = labels.max() + 1 + np.arange(alone.sum())
+    return labels
+
+
+def _igraph_leiden(
+    graph: CommunityGraph, resolution: float, seed: int, *, n_iterations: int, beta: float
+) -> np.ndarray:
+    with _igraph_seed(seed):
+        found = graph.igraph.community_leiden(
+            objective_function="modularity",
+            weights="weight",
+            resolution=resolution,
+            beta=beta,
+            n_iterations=n_iterations,
+        )
+    return np.asarray(found.membership)
+
+
+def _igraph_louvain(graph: CommunityGraph, resolution: float, seed: int) -> np.ndarray:
+    with _igraph_seed(seed):
+        found = graph.igraph.community_multilevel(weights="weight", resolution=resolution)
+    return np.asarray(found.membership)
+
+
+def _leidenalg(
+    graph: CommunityGraph, resolution: float, seed: int, *, n_iterations: int, max_comm_size: int
+) -> np.ndarray:
+    import leidenalg
+
+    # Its generator is its own; the graph, made on first use, is shared.
+    with _IGRAPH:
+        found = leidenalg.find_partition(
+            graph.igraph,
+            leidenalg.RBConfigurationVertexPartition,
+            weights="weight",
+            resolution_parameter=resolution,
+            n_iterations=n_iterations,
+            max_comm_size=max_comm_size,
+            seed=seed,
+        )
+    return np.asarray(found.membership)
+
+
+@contextmanager
+def _igraph_seed(seed: int) -> Iterator[None]:
+    """Give igraph a generator of our own; Python's global one is left as it is."""
+    import random
+
+    import igraph
+
+    with _IGRAPH:
+        igraph.set_random_number_generator(random.Random(seed))
+        try:
+            yield
+        finally:
+            igraph.set_random_number_generator(random)
+
+
+def renumber_by_size(labels: np.ndarray) -> np.ndarray:
+    """Number communities by size, the largest 0; the one with the first cell goes first in ties.
+
+    Parameters
+    ----------
+    labels
+        Integers, one per cell, in any numbering.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32, numbered without gaps.
+    """
+    _, first, inverse, size = np.unique(
+        labels, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.lexsort((first, -size))
+    number = np.empty(len(order), dtype=np.int32)
+    number[order] = np.arange(len(order))
+    return number[inverse]
+
+
+def modularity(
+    connectivities: sp.spmatrix | CommunityGraph, labels: np.ndarray, resolution: float = 1.0
+) -> float:
+    """Return the modularity of some labels, between -0.5 and 1 where the resolution is 1.
+
+    Parameters
+    ----------
+    connectivities
+        As for `find_communities`.
+    labels
+        Integers, one per cell.
+    resolution
+        Factor of the expected weight.
+
+    Returns
+    -------
+    float
+        0 for a graph without edges.
+    """
+    graph = connectivities
+    if not isinstance(graph, CommunityGraph):
+        graph = build(connectivities)
+    matrix = graph.adjacency
+    total = matrix.data.sum()
+    if total == 0:
+        return 0.0
+    _, labels = np.unique(labels, return_inverse=True)
+    sources = np.repeat(labels, np.diff(matrix.indptr))
+    inside = matrix.data[sources == labels[matrix.indices]].sum()
+    strengths = np.bincount(sources, weights=matrix.data)
+    return float(inside / total - resolution * ((strengths / total) ** 2).sum())
+
+
+def too_many_clusters(
+    labels: np.ndarray, *, resolution: float, max_cluster_factor: float = 50
+) -> bool:
+    """Tell whether a clustering has crumbled, as a GPU's sometimes does.
+
+    It has if there are more than ``max(1, int(max_cluster_factor * resolution))`` clusters, the
+    10 % quantile of their sizes is not above cells / that number, and the smallest has at most
+    10 cells.
+
+    Parameters
+    ----------
+    labels
+        One per cell.
+    resolution
+        At which it was made.
+    max_cluster_factor
+        Clusters per unit of resolution that are not suspicious.
+
+    Returns
+    -------
+    bool
+        True if it should be done again.
+    """
+    limit = max(1, int(max_cluster_factor * resolution))
+    _, sizes = np.unique(labels, return_counts=True)
+    if len(sizes) <= limit:
+        return False
+    return not (np.quantile(sizes, 0.1) > len(labels) / limit or sizes.min() > 10)

@@ -1,0 +1,212 @@
+"""Sub-clustering: every cluster of one level is split within its own neighbours."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+
+# Fewer cells than this have no neighbourhood worth a graph.
+MIN_CELLS = 10
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Labels of the next level.
+
+    Attributes
+    ----------
+    labels
+        Categorical of text: ``{parent}_{i}``, i by size within the parent; missing where the
+        parent is missing. Categories in natural order.
+    unsplit
+        Parents that stay whole, as ``{parent}_0``, each with the reason.
+    missing_ids
+        Ids of a resolution mapping that are not among the parents.
+    """
+
+    labels: pd.Categorical
+    unsplit: dict[str, str]
+    missing_ids: list[str]
+
+
+def split(
+    parents: pd.Categorical | np.ndarray,
+    representation: np.ndarray,
+    *,
+    resolution: float | Mapping[str, float] = 1.0,
+    algorithm: str = "leiden",
+    n_neighbors: int = 15,
+    metric: str = "euclidean",
+    threads: int = 1,
+    seed: int = 0,
+    min_cells: int = MIN_CELLS,
+    **clustering_args: Any,
+) -> SplitResult:
+    """Split clusters, all of them in one process, the largest first.
+
+    Each parent's neighbours are computed anew among its own cells.
+
+    Parameters
+    ----------
+    parents
+        Labels of the level above, text; missing (None, NaN) for cells that take no part.
+    representation
+        Cells x dimensions, in which neighbours are searched. A row with NaN stays in a child of
+        its own parent only where the parent is not split; where it is, it has no label.
+    resolution
+        One for all parents, or ``{parent: resolution}``: then the others are not split.
+    algorithm, seed, **clustering_args
+        As for `clustering.communities.find_communities`.
+    n_neighbors, metric
+        As for `clustering.graph.nearest_neighbors`.
+    threads
+        Parents that are worked on at a time. While there are fewer parents than threads, a
+        parent takes several. The result does not depend on it.
+    min_cells
+        A parent with fewer cells is not split.
+
+    Returns
+    -------
+    SplitResult
+        Labels, which parents were not split and why, and ids that no parent has.
+
+    Raises
+    ------
+    ValueError
+        If the lengths of `parents` and `representation` differ, and as `find_communities`.
+
+    Notes
+    -----
+    Peak memory: `threads` times a copy of the largest parent's rows and its graph (about 100
+    bytes per cell and neighbour).
+    """
+    import pandas as pd
+    from threadpoolctl import threadpool_limits
+
+    from utils.cli import progress
+
+    parents = _categorical(parents)
+    if len(parents) != len(representation):
+        raise ValueError(
+            f"parents have {len(parents)} cells, the representation {len(representation)}"
+        )
+    from clustering.communities import check_options
+
+    check_options(algorithm, **clustering_args)
+    codes = np.asarray(parents.codes)
+    names = [str(name) for name in parents.categories]
+    resolutions = _resolutions(resolution, names)
+    child = np.where(codes >= 0, 0, -1).astype(np.int32)
+    unsplit: dict[str, str] = {}
+    jobs = []
+    # One stable sort instead of a search for each parent.
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    for code, name in enumerate(names):
+        rows = order[ends[code] : ends[code + 1]]
+        if not len(rows):
+            continue
+        if name not in resolutions:
+            unsplit[name] = "not among the clusters to split"
+        elif len(rows) < max(min_cells, 3):
+            unsplit[name] = f"{len(rows)} cells, fewer than {max(min_cells, 3)}"
+        else:
+            jobs.append((name, rows))
+    jobs.sort(key=lambda job: -len(job[1]))
+    at_a_time = max(1, min(threads, len(jobs)))
+    inside = max(1, threads // at_a_time)
+
+    def one_parent(job: tuple[str, np.ndarray]) -> tuple[np.ndarray, str | None]:
+        name, rows = job
+        return _split_one(
+            representation[rows],
+            n_neighbors=n_neighbors,
+            metric=metric,
+            threads=inside,
+            seed=seed,
+            min_cells=max(min_cells, 3),
+            algorithm=algorithm,
+            resolution=resolutions[name],
+            **clustering_args,
+        )
+
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(at_a_time) as pool:
+        found = pool.map(one_parent, jobs)
+        bar = progress(found, desc="sub-clustering", total=len(jobs))
+        for (name, rows), (labels, reason) in zip(jobs, bar, strict=True):
+            child[rows] = labels
+            if reason is not None:
+                unsplit[name] = reason
+    pairs, first = np.unique(codes.astype(np.int64) << 32 | child, return_inverse=True)
+    texts = [f"{names[p >> 32]}_{p & 0xFFFFFFFF}" if p >= 0 else None for p in pairs.tolist()]
+    labels = np.array(texts, dtype=object)[first]
+    labels[child < 0] = None
+    categories = natural_order({text for text in labels if text is not None})
+    ids = resolution if not isinstance(resolution, int | float) else ()
+    return SplitResult(
+        pd.Categorical(labels, categories=categories),
+        {name: unsplit[name] for name in natural_order(unsplit)},
+        [str(name) for name in ids if str(name) not in set(names)],
+    )
+
+
+def _categorical(parents: pd.Categorical | np.ndarray) -> pd.Categorical:
+    import pandas as pd
+
+    if isinstance(parents, pd.Series):
+        parents = parents.array
+    return parents if isinstance(parents, pd.Categorical) else pd.Categorical(parents)
+
+
+def _resolutions(resolution: float | Mapping[str, float], names: list[str]) -> dict[str, float]:
+    if isinstance(resolution, int | float):
+        return dict.fromkeys(names, float(resolution))
+    return {str(name): float(value) for name, value in resolution.items()}
+
+
+def _split_one(
+    X: np.ndarray,
+    *,
+    n_neighbors: int,
+    metric: str,
+    threads: int,
+    seed: int,
+    min_cells: int,
+    **options: Any,
+) -> tuple[np.ndarray, str | None]:
+    """Cluster the cells of one parent; return labels, and a reason where it stays whole."""
+    from clustering.communities import find_communities
+    from clustering.graph import finite_rows, fuzzy_connectivities, search
+
+    keep = finite_rows(X)
+    whole = np.zeros(len(X), dtype=np.int32)
+    if keep.sum() < min_cells:
+        return whole, f"{keep.sum()} cells with coordinates, fewer than {min_cells}"
+    found = search(X[keep], n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True)
+    graph = fuzzy_connectivities(found.indices, found.distances)
+    labels = np.full(len(X), -1, dtype=np.int32)
+    labels[keep] = find_communities(graph, seed=seed, **options)
+    if labels.max() == 0:
+        return whole, f"one community at resolution {options['resolution']}"
+    return labels, None
+
+
+def natural_order(labels: Iterable[str]) -> list[str]:
+    """Sort labels by their parts as numbers: ``9_11`` before ``10_2``.
+
+    Parts that are no numbers come after those that are, in alphabetical order.
+    """
+    return sorted(labels, key=_natural_key)
+
+
+def _natural_key(label: str) -> list[tuple[int, int, str]]:
+    parts = str(label).split("_")
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]

@@ -1,0 +1,205 @@
+"""k-means on the cells' directions: where Harmony's centroids start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Initialization = Literal["random", "k-means++", "k-means||"]
+
+
+def kmeans(
+    points: Any,
+    n_clusters: int,
+    *,
+    rng: np.random.Generator,
+    run: Callable[..., None],
+    init: Initialization = "random",
+    n_iterations: int = 25,
+    tolerance: float = 0.01,
+    num_init_iterations: int = 5,
+    oversampling_factor: float = 1.0,
+    chunk_size: int = 4096,
+    xp: Any = np,
+) -> np.ndarray:
+    """Lloyd's k-means.
+
+    Parameters
+    ----------
+    points
+        Shape (n_points, n_dims), floating point, on the device of ``xp``.
+    n_clusters
+        Number of centroids, at most n_points.
+    rng
+        Source of the random choices.
+    run
+        Runs a function over chunks, see :func:`parallel.workers`.
+    init
+        "random" draws distinct points; "k-means++" draws each next centroid with the squared
+        distance to those drawn; "k-means||" (Bahmani 2012) oversamples in a few passes and
+        runs k-means++ on the weighted candidates.
+    n_iterations
+        Most iterations.
+    tolerance
+        Stop when the sum of squared distances falls by less than this share.
+    num_init_iterations, oversampling_factor
+        k-means||: passes, and candidates drawn per pass as a multiple of ``n_clusters``.
+    chunk_size
+        Points per task.
+    xp
+        Array namespace, NumPy or CuPy.
+
+    Returns
+    -------
+    Centroids, shape (n_clusters, n_dims), float64, not normalised. A centroid that loses all its
+    points stays where it was.
+    """
+    n_points = len(points)
+    chunks = [
+        slice(start, min(start + chunk_size, n_points)) for start in range(0, n_points, chunk_size)
+    ]
+    if init == "random":
+        chosen = rng.choice(n_points, n_clusters, replace=False)
+        centroids = _host(points[np.sort(chosen)], xp).astype(np.float64)
+    elif init == "k-means++":
+        weights = np.ones(n_points)
+        centroids = _plus_plus(_host(points, xp).astype(np.float64), weights, n_clusters, rng)
+    else:
+        centroids = _parallel_start(
+            points, n_clusters, rng, run, chunks, num_init_iterations, oversampling_factor, xp
+        )
+    squares = float(_total(points, run, chunks))
+    inertia = np.inf
+    for _ in range(n_iterations):
+        sums, counts, distance = _lloyd_step(points, centroids, run, chunks, xp)
+        occupied = counts > 0
+        centroids[occupied] = sums[occupied] / counts[occupied, None]
+        previous, inertia = inertia, max(squares + distance, 0.0)
+        if previous - inertia <= tolerance * inertia:
+            break
+    return centroids
+
+
+def _host(array: Any, xp: Any) -> np.ndarray:
+    return array if xp is np else xp.asnumpy(array)
+
+
+def _total(points: Any, run: Callable[..., None], chunks: list[slice]) -> float:
+    """Sum of all squared lengths."""
+    total = 0.0
+
+    def add(_: slice, part: float) -> None:
+        nonlocal total
+        total += part
+
+    run(lambda rows, _: float((points[rows] * points[rows]).sum()), chunks, add)
+    return total
+
+
+def _lloyd_step(
+    points: Any, centroids: np.ndarray, run: Callable[..., None], chunks: list[slice], xp: Any
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Assign all points; return sums and counts per centroid and sum(|c|^2 - 2 p.c)."""
+    weights = xp.asarray(np.ascontiguousarray(-2 * centroids.T), dtype=points.dtype)
+    lengths = xp.asarray((centroids**2).sum(axis=1), dtype=points.dtype)
+    sums = np.zeros_like(centroids)
+    counts = np.zeros(len(centroids))
+    total = 0.0
+
+    def step(rows: slice, _: Any) -> tuple[np.ndarray, np.ndarray, float]:
+        part = points[rows]
+        distance = part @ weights
+        distance += lengths
+        nearest = distance.argmin(axis=1)
+        index = xp.arange(len(part))
+        closest = float(distance[index, nearest].sum(dtype=np.float64))
+        distance[...] = 0
+        distance[index, nearest] = 1  # reused as the one-hot assignment
+        count = xp.bincount(nearest, minlength=len(centroids))
+        return _host(distance.T @ part, xp), _host(count, xp), closest
+
+    def add(_: slice, result: tuple[np.ndarray, np.ndarray, float]) -> None:
+        nonlocal total
+        np.add(sums, result[0], out=sums)
+        np.add(counts, result[1], out=counts)
+        total += result[2]
+
+    run(step, chunks, add)
+    return sums, counts, total
+
+
+def _nearest_distance(
+    points: Any, centroids: np.ndarray, run: Callable[..., None], chunks: list[slice], xp: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distance to, and number of, the nearest centroid of every point."""
+    weights = xp.asarray(np.ascontiguousarray(-2 * centroids.T), dtype=points.dtype)
+    lengths = xp.asarray((centroids**2).sum(axis=1), dtype=points.dtype)
+    distances = np.empty(len(points))
+    nearest = np.empty(len(points), dtype=np.intp)
+
+    def step(rows: slice, _: Any) -> None:
+        part = points[rows]
+        distance = part @ weights + lengths
+        best = distance.argmin(axis=1)
+        smallest = distance[xp.arange(len(part)), best] + (part * part).sum(axis=1)
+        distances[rows] = _host(smallest, xp)
+        nearest[rows] = _host(best, xp)
+
+    run(step, chunks)
+    return np.maximum(distances, 0), nearest
+
+
+def _draw(weights: np.ndarray, rng: np.random.Generator) -> int:
+    """Draw one index with probability proportional to ``weights``; uniform if all are zero."""
+    cumulated = np.cumsum(weights)
+    if cumulated[-1] <= 0:
+        return int(rng.integers(len(weights)))
+    return int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))
+
+
+def _plus_plus(
+    points: np.ndarray, weights: np.ndarray, n_clusters: int, rng: np.random.Generator
+) -> np.ndarray:
+    """k-means++ on weighted points (Arthur and Vassilvitskii 2007)."""
+    centroids = np.empty((n_clusters, points.shape[1]))
+    squares = (points * points).sum(axis=1)
+    centroids[0] = points[_draw(weights, rng)]
+    distance = np.full(len(points), np.inf)
+    for number in range(1, n_clusters):
+        last = centroids[number - 1]
+        to_last = squares - 2 * (points @ last) + last @ last
+        np.minimum(distance, np.maximum(to_last, 0), out=distance)
+        centroids[number] = points[_draw(distance * weights, rng)]
+    return centroids
+
+
+def _parallel_start(
+    points: Any,
+    n_clusters: int,
+    rng: np.random.Generator,
+    run: Callable[..., None],
+    chunks: list[slice],
+    num_init_iterations: int,
+    oversampling_factor: float,
+    xp: Any,
+) -> np.ndarray:
+    """k-means||: draw about oversampling_factor * n_clusters candidates, then k-means++."""
+    per_pass = oversampling_factor * n_clusters / num_init_iterations
+    candidates = _host(points[[int(rng.integers(len(points)))]], xp).astype(np.float64)
+    for _ in range(num_init_iterations):
+        distance, _ = _nearest_distance(points, candidates, run, chunks, xp)
+        total = distance.sum()
+        if total <= 0:
+            break
+        drawn = np.flatnonzero(rng.random(len(points)) < per_pass * distance / total)
+        candidates = np.concatenate([candidates, _host(points[drawn], xp)])
+    if len(candidates) < n_clusters:  # few passes or few distinct points: fill up at random
+        more = rng.choice(len(points), n_clusters - len(candidates), replace=False)
+        candidates = np.concatenate([candidates, _host(points[np.sort(more)], xp)])
+    _, nearest = _nearest_distance(points, candidates, run, chunks, xp)
+    weights = np.bincount(nearest, minlength=len(candidates)).astype(np.float64)
+    return _plus_plus(candidates, weights, n_clusters, rng)

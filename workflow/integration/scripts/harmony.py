@@ -1,0 +1,98 @@
+#!/usr/bin/env python
+"""Integrate the batches of an embedding with Harmony."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+import json
+
+from utils import cli
+from utils.config import Harmony
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser("Integrate the batches of an embedding with Harmony.")
+    add = parser.add_argument
+    add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
+    add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+    add("--key_added", default="X_harmony", help="obsm key of the result (default: %(default)s)")
+    add("--qc_column", metavar="COLUMN", help="Only cells that are true here; others become NaN")
+    cli.add_model(parser, Harmony)
+    cli.add_device_options(parser)
+    cli.add_run_options(parser, overwrite="Replace a result that is there")
+    return parser
+
+
+def main(args):
+    """Integrate, write one embedding."""
+    from utils.io import kept, keys, new_store, obs_column, open_store, read_element, write_element
+    from utils.messages import missing
+
+    options = cli.from_options(Harmony, args).model_dump(exclude={"method"})
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+    root = open_store(args.input_file)
+    if args.basis not in keys(root, "obsm"):
+        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
+    if args.key_added in keys(root, "obsm") and not args.overwrite:
+        raise ValueError(
+            f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
+            "another"
+        )
+    batches = [obs_column(root, column) for column in args.batch]
+    mask = None
+    if args.qc_column:
+        mask = obs_column(root, args.qc_column)
+        if mask.dtype != bool:
+            raise TypeError(f'adata.obs["{args.qc_column}"] must be true or false: {mask.dtype}')
+        mask = mask.to_numpy()
+    result, device = integrate(
+        args,
+        read_element(root, f"obsm/{args.basis}"),
+        batches,
+        mask=mask,
+        key_names=args.batch,
+        **options,
+    )
+    record = {
+        "method": "harmony",
+        "batch": args.batch,
+        "basis": args.basis,
+        "n_iterations": len(result.rounds),
+        "converged": result.converged,
+        "seed": args.seed,
+        "device": device.name,
+        "params": options,
+    }
+    new = [f"obsm/{args.key_added}", f"uns/{args.key_added}"]
+    with new_store(args.output_file, source=args.input_file, new=new) as store:
+        write_element(store, new[0], result.corrected)
+        write_element(store, new[1], json.dumps(record))
+    end = "converged" if result.converged else "stopped"
+    cli.say(f"{args.output_file}: {args.key_added}, {end} after {len(result.rounds)} iterations")
+
+
+def integrate(args, Z, batches, **options):
+    """Run Harmony on the GPU where that was decided and works, else on the CPU."""
+    from integration.harmony import harmonize
+    from utils.device import Device, choose_device
+
+    device = choose_device(len(Z), use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu)
+    result = None
+    if device.name == "gpu":
+        import cupy
+
+        try:
+            result = harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
+        except Exception as error:  # whatever a GPU does wrong, the CPU can do
+            device = Device("cpu", f"the GPU failed: {type(error).__name__}: {error}")
+    if result is None:
+        result = harmonize(Z, batches, seed=args.seed, threads=args.threads, **options)
+    cli.say(f"device: {device}")
+    return result, device
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,458 @@
+"""Highly variable genes of a matrix that is read in blocks of cells.
+
+Flavor ``seurat`` takes one pass (two where ``target_sum`` is to be the median total), ``seurat_v3``
+two. Both select what ``scanpy.pp.highly_variable_genes`` selects, with its names of columns.
+
+Sums are added value by value in the order of the cells, so the size of the blocks does not change a
+bit of the result.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from preprocessing.normalize import check_counts, median_target_sum, normalize_block, numbered
+from utils.cli import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+
+    from preprocessing.normalize import Blocks
+
+VALUES = 1 << 20  # summed at once
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The batch of every cell, numbered from 0; cells without one have the number `n`."""
+
+    of_cell: np.ndarray | None
+    n: int
+    codes: list[int]
+
+    def rows(self, first: int, n: int) -> np.ndarray:
+        """Return the batches of some consecutive cells."""
+        if self.of_cell is None:
+            return np.zeros(n, dtype=np.intp)
+        return self.of_cell[first : first + n]
+
+
+def highly_variable_genes(
+    blocks: Blocks,
+    n_genes_total: int,
+    *,
+    n_top_genes: int = 2000,
+    flavor: Literal["seurat", "seurat_v3"] = "seurat",
+    batch: np.ndarray | None = None,
+    normalize: Mapping[str, float | None] | None = None,
+    gene_names: Sequence[str] | None = None,
+    n_bins: int = 20,
+    span: float = 0.3,
+    welford: bool | None = None,
+) -> pd.DataFrame:
+    """Select the genes that vary more than others of their mean.
+
+    Parameters
+    ----------
+    blocks
+        Cells x genes: raw counts, or log-normalised values for ``seurat`` without ``normalize``.
+    n_genes_total
+        Number of genes.
+    n_top_genes
+        Number of genes to select. More than there are takes all. As in scanpy, ``seurat`` without
+        batches takes more where genes tie, and fewer where too few genes vary.
+    flavor
+        ``seurat``: dispersion of the normalised values, scaled within bins of mean expression.
+        ``seurat_v3``: variance of the counts over what a loess fit expects at that mean.
+    batch
+        Code of each cell's batch: genes are ranked within each batch, then across them. Cells
+        with a negative code have none; batches of one cell are left out with a log line.
+    normalize
+        ``{"target_sum": 1e4}``: counts are normalised on the way (``None``: to the median total);
+        for ``seurat`` only.
+    gene_names
+        Names, the index of the result. With batches ``seurat`` orders genes that tie by name.
+    n_bins
+        ``seurat``: number of bins of mean expression.
+    span
+        ``seurat_v3``: share of the genes in each local fit.
+    welford
+        ``seurat_v3`` with batches: running means and variances (as scanpy 1.12) instead of sums
+        (as scanpy 1.11); default: as the installed scanpy, 1.12 where there is none. They differ
+        in the last bits, from which the loess fit makes up to 0.5 % of a gene's variance.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per gene; ``highly_variable`` and
+
+        - ``seurat``: ``means``, ``dispersions``, ``dispersions_norm``, and with batches
+          ``highly_variable_nbatches``, ``highly_variable_intersection``;
+        - ``seurat_v3``: ``means``, ``variances``, ``variances_norm``, ``highly_variable_rank`` and
+          with batches ``highly_variable_nbatches``.
+
+    Raises
+    ------
+    ValueError
+        If an option or a value is not possible, or the fit of ``seurat_v3`` fails.
+
+    Warns
+    -----
+    UserWarning
+        If ``seurat_v3`` finds counts that are no integers.
+
+    Notes
+    -----
+    Methods of Satija et al. 2015 (``seurat``) and Stuart et al. 2019 (``seurat_v3``). Peak memory:
+    one block, about 60 MB, and 60 bytes per gene and batch.
+    """
+    if flavor not in ("seurat", "seurat_v3"):
+        raise ValueError(f'flavor must be "seurat" or "seurat_v3"; found {flavor!r}')
+    if n_top_genes < 1:
+        raise ValueError(f"n_top_genes must be at least 1; found {n_top_genes}")
+    if n_genes_total < 1:
+        raise ValueError("there is no gene to select from")
+    if gene_names is not None and len(gene_names) != n_genes_total:
+        raise ValueError(f"{len(gene_names)} gene names for {n_genes_total} genes")
+    groups = _group(batch)
+    if flavor == "seurat_v3":
+        welford = _scanpy_runs_means() if welford is None else welford
+        if normalize is not None:
+            raise ValueError("flavor seurat_v3 needs raw counts; drop normalize")
+        table = _seurat_v3(blocks, n_genes_total, n_top_genes, groups, span, welford)
+    else:
+        table = _seurat(blocks, n_genes_total, n_top_genes, groups, normalize, gene_names, n_bins)
+    if gene_names is not None:
+        table.index = list(gene_names)
+    return table
+
+
+def _scanpy_runs_means() -> bool:
+    try:
+        installed = version("scanpy")
+    except PackageNotFoundError:
+        return True
+    return tuple(int(part) for part in installed.split(".")[:2]) >= (1, 12)
+
+
+def _group(batch: np.ndarray | None) -> _Groups:
+    if batch is None:
+        return _Groups(None, 1, [0])
+    batch = np.asarray(batch)
+    if batch.ndim != 1 or batch.dtype.kind not in "iu":
+        raise ValueError(
+            f"batch must hold one integer code per cell; found {batch.dtype}, shape {batch.shape}"
+        )
+    codes, number, sizes = np.unique(batch, return_inverse=True, return_counts=True)
+    kept = (codes >= 0) & (sizes > 1)
+    for code in codes[(codes >= 0) & (sizes == 1)]:
+        say(f"batch {code} has one cell: it takes no part in the selection of genes")
+    if not kept.any():
+        raise ValueError(f"no batch has two cells or more; found {len(batch)} cells with a batch")
+    renumbered = np.where(kept, np.cumsum(kept) - 1, kept.sum())
+    return _Groups(renumbered[number], int(kept.sum()), codes[kept].tolist())
+
+
+def _sums(
+    blocks: Blocks,
+    n_genes: int,
+    groups: _Groups,
+    values_of: Callable[[sp.csr_matrix, int, np.ndarray], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum values and squares over the cells of each batch.
+
+    Returns cells per batch, sums and sums of squares (batches x genes); the last batch is that of
+    the cells without one. ``values_of(piece, first_cell, where)`` returns the values to sum for
+    the stored ones, ``where`` being their places in the flattened sums.
+    """
+    cells = np.zeros(groups.n + 1, dtype=np.int64)
+    sums, squares = np.zeros((2, (groups.n + 1) * n_genes))
+    stop = 0
+    for first_cell, piece in _pieces(blocks, n_genes):
+        stop = first_cell + piece.shape[0]
+        group = groups.rows(first_cell, piece.shape[0])
+        if len(group) < piece.shape[0]:
+            raise ValueError(
+                f"batch has {len(groups.of_cell)} codes for more than {stop - 1} cells"
+            )
+        cells += np.bincount(group, minlength=groups.n + 1)
+        where = piece.indices.astype(np.intp)
+        where += np.repeat(group * n_genes, np.diff(piece.indptr))
+        values = values_of(piece, first_cell, where)
+        np.add.at(sums, where, values.astype(np.float64))
+        # Squared in the type of the values, as scanpy does: for a constant gene, whose variance
+        # is nothing but rounding, the selection depends on it.
+        np.add.at(squares, where, (values * values).astype(np.float64))
+    if stop == 0:
+        raise ValueError("there is no cell to select genes from")
+    if groups.of_cell is not None and len(groups.of_cell) != stop:
+        raise ValueError(f"batch has {len(groups.of_cell)} codes for {stop} cells")
+    return cells, sums.reshape(-1, n_genes), squares.reshape(-1, n_genes)
+
+
+def _pieces(blocks: Blocks, n_genes: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+    """Cut the blocks into sparse pieces of about `VALUES` values."""
+    for first_cell, block in numbered(blocks(), n_genes):
+        n_values = block.nnz if sp.issparse(block) else block.size
+        rows = max(1, VALUES * block.shape[0] // max(n_values, 1))
+        for start in range(0, block.shape[0], rows):
+            piece = block[start : start + rows]
+            yield first_cell + start, piece if sp.issparse(piece) else _all_stored(piece)
+
+
+def _all_stored(dense: np.ndarray) -> sp.csr_matrix:
+    """Return a dense matrix as CSR that stores the zeros as well."""
+    rows, genes = dense.shape
+    indices = np.tile(np.arange(genes), rows)
+    return sp.csr_matrix((dense.ravel(), indices, np.arange(rows + 1) * genes), shape=dense.shape)
+
+
+def _mean_var(n: int, sums: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance (n - 1) per gene."""
+    mean = sums / n
+    var = squares / n - mean**2
+    return mean, var * (n / (n - 1)) if n > 1 else var
+
+
+class _RunningMoments:
+    """Mean and variance per batch and gene, updated cell by cell (Welford 1962).
+
+    Equal to the bit to what scanpy 1.12 takes for ``seurat_v3`` with batches: only stored values
+    are counted on the way, the zeros of a sparse matrix come in at the end.
+    """
+
+    def __init__(self, groups: _Groups, n_genes: int) -> None:
+        self.groups = groups
+        self.seen, self.mean, self.spread = np.zeros((3, groups.n, n_genes))
+
+    def update(self, piece: sp.csr_matrix, first_cell: int) -> None:
+        indices, data = piece.indices.astype(np.intp), piece.data.astype(np.float64)
+        bounds = piece.indptr.tolist()
+        for row, group in enumerate(self.groups.rows(first_cell, piece.shape[0]).tolist()):
+            if group == self.groups.n:
+                continue
+            genes = indices[bounds[row] : bounds[row + 1]]
+            values = data[bounds[row] : bounds[row + 1]]
+            seen = self.seen[group].take(genes) + 1
+            mean = self.mean[group].take(genes)
+            off = values - mean
+            mean += off / seen
+            self.seen[group][genes] = seen
+            self.mean[group][genes] = mean
+            self.spread[group][genes] += off * (values - mean)
+
+    def mean_var(self, cells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Add the zeros that were not stored and return (mean, variance) of each batch."""
+        moments = []
+        for n, seen, mean, spread in zip(cells, self.seen, self.mean, self.spread, strict=True):
+            of_zeros = np.where(seen > 0, mean * mean * seen * (n - seen) / n, 0)
+            mean = np.where(seen < n, mean * seen / n, mean)
+            moments.append((mean, (spread + of_zeros) / n * (n / (n - 1))))
+        return moments
+
+
+def _seurat(
+    blocks: Blocks,
+    n_genes: int,
+    n_top_genes: int,
+    groups: _Groups,
+    normalize: Mapping[str, float | None] | None,
+    gene_names: Sequence[str] | None,
+    n_bins: int,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    target_sum = None
+    if normalize is not None:
+        if set(normalize) != {"target_sum"}:
+            raise ValueError(f'normalize takes "target_sum"; found {sorted(normalize)}')
+        target_sum = normalize["target_sum"]
+        if target_sum is None:
+            target_sum = median_target_sum(blocks)
+
+    def values_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
+        if target_sum is not None:
+            piece = normalize_block(piece, target_sum=target_sum, first_cell=first_cell)
+        else:
+            check_counts(piece, first_cell=first_cell)
+        with np.errstate(over="ignore"):
+            values = np.expm1(piece.data)
+        if not np.isfinite(values.sum(dtype=np.float64)):
+            raise ValueError(
+                f"flavor seurat needs log-normalised values; found {piece.data.max()}, "
+                "which exp() takes to infinity: are these counts? Then normalize them"
+            )
+        return values
+
+    cells, sums, squares = _sums(blocks, n_genes, groups, values_of)
+    if groups.of_cell is None:
+        table = _dispersions(*_mean_var(cells[0], sums[0], squares[0]), n_top_genes, n_bins)
+        if n_top_genes > n_genes:
+            table["highly_variable"] = True
+        return table
+
+    tables = []
+    for n, batch_sums, batch_squares in zip(cells[:-1], sums, squares, strict=False):
+        # A gene without a count in the batch takes no part there and scores 0.
+        there = batch_sums > 0
+        table = pd.DataFrame(
+            {"means": 0.0, "dispersions": 0.0, "dispersions_norm": 0.0, "highly_variable": False},
+            index=range(n_genes),
+        )
+        if there.any():
+            moments = _mean_var(n, batch_sums[there], batch_squares[there])
+            found = _dispersions(*moments, n_top_genes, n_bins)
+            table.loc[there] = found.set_index(np.flatnonzero(there))
+        tables.append(table)
+    return _join_batches(tables, n_top_genes, gene_names)
+
+
+def _dispersions(mean: np.ndarray, var: np.ndarray, n_top_genes: int, n_bins: int) -> pd.DataFrame:
+    """Scale the logarithm of variance / mean within bins of log mean; select the largest."""
+    import pandas as pd
+
+    mean = np.where(mean == 0, 1e-12, mean)
+    dispersion = var / mean
+    with np.errstate(invalid="ignore"):
+        dispersion = np.log(np.where(dispersion == 0, np.nan, dispersion))
+    mean = np.log1p(mean)
+    table = pd.DataFrame({"means": mean, "dispersions": dispersion})
+    bins = pd.cut(table["means"], bins=n_bins, labels=False)
+    of_bin = table["dispersions"].groupby(bins).agg(["mean", "std"])
+    # The only gene of its bin has no spread: its normalised dispersion is 1.
+    alone = of_bin["std"].isna()
+    of_bin.loc[alone, "std"] = of_bin.loc[alone, "mean"]
+    of_bin.loc[alone, "mean"] = 0.0
+    centre, spread = (of_bin[name].loc[bins].to_numpy() for name in ("mean", "std"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = (dispersion - centre) / spread
+    table["dispersions_norm"] = scaled
+    ranked = np.sort(scaled[~np.isnan(scaled)])[::-1]
+    if ranked.size:
+        cutoff = ranked[min(n_top_genes, ranked.size) - 1]
+        table["highly_variable"] = np.nan_to_num(scaled, nan=-np.inf) >= cutoff
+    else:
+        table["highly_variable"] = False
+    return table
+
+
+def _join_batches(
+    tables: list[pd.DataFrame], n_top_genes: int, gene_names: Sequence[str] | None
+) -> pd.DataFrame:
+    """Take the genes selected in most batches; among these the largest mean dispersion."""
+    import pandas as pd
+
+    whole = pd.concat(tables)
+    whole["highly_variable"] = whole["highly_variable"].astype(int)
+    by_gene = whole.groupby(level=0)
+    table = by_gene[["means", "dispersions", "dispersions_norm"]].mean()
+    table["highly_variable_nbatches"] = by_gene["highly_variable"].sum()
+    table["highly_variable_intersection"] = table["highly_variable_nbatches"] == len(tables)
+    n_genes = len(table)
+    names = np.arange(n_genes) if gene_names is None else np.asarray(gene_names, dtype=object)
+    order = (
+        table.loc[np.argsort(names, kind="stable")]
+        .sort_values(["highly_variable_nbatches", "dispersions_norm"], ascending=False)
+        .index
+    )
+    table["highly_variable"] = False
+    table.loc[order[:n_top_genes], "highly_variable"] = True
+    return table
+
+
+def _seurat_v3(
+    blocks: Blocks,
+    n_genes: int,
+    n_top_genes: int,
+    groups: _Groups,
+    span: float,
+    welford: bool,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    whole = True
+    running = _RunningMoments(groups, n_genes) if welford and groups.of_cell is not None else None
+
+    def counts_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
+        nonlocal whole
+        check_counts(piece, first_cell=first_cell)
+        if running is not None:
+            running.update(piece, first_cell)
+        if piece.dtype.kind != "f":
+            return piece.data.astype(np.float64)
+        whole = whole and not (piece.data % 1).any()
+        return piece.data
+
+    cells, sums, squares = _sums(blocks, n_genes, groups, counts_of)
+    if not whole:
+        warnings.warn(
+            "flavor seurat_v3 expects raw counts, but found numbers that are no integers",
+            UserWarning,
+            stacklevel=3,
+        )
+    mean, var = _mean_var(cells.sum(), sums.sum(axis=0), squares.sum(axis=0))
+    table = pd.DataFrame({"means": mean, "variances": var})
+
+    if running is None:
+        moments = [_mean_var(cells[i], sums[i], squares[i]) for i in range(groups.n)]
+    else:
+        moments = running.mean_var(cells[: groups.n])
+    spread = np.array(
+        [
+            _expected_spread(*moment, span, "" if groups.of_cell is None else f" in batch {code}")
+            for moment, code in zip(moments, groups.codes, strict=True)
+        ]
+    )
+    means = np.array([mean for mean, _ in moments])
+    n = cells[: groups.n, None]
+    ceiling = np.full((groups.n + 1, n_genes), np.inf)
+    ceiling[: groups.n] = spread * np.sqrt(n) + means
+    ceiling = ceiling.ravel()
+    _, sums, squares = _sums(
+        blocks, n_genes, groups, lambda piece, _, where: np.minimum(piece.data, ceiling[where])
+    )
+    scaled = (1 / ((n - 1) * np.square(spread))) * (
+        (n * np.square(means)) + squares[: groups.n] - 2 * sums[: groups.n] * means
+    )
+
+    # Sorted as scanpy does it, so that genes that tie come in the same order.
+    rank = np.argsort(np.argsort(-scaled, axis=1), axis=1).astype(np.float32)
+    of_top = rank < n_top_genes
+    median = np.ma.median(np.ma.masked_array(rank, ~of_top), axis=0)
+    table["highly_variable_rank"] = np.ma.filled(median, np.nan)
+    table["variances_norm"] = scaled.mean(axis=0)
+    table["highly_variable_nbatches"] = of_top.sum(axis=0)
+    order = table.sort_values(
+        ["highly_variable_rank", "highly_variable_nbatches"], ascending=[True, False]
+    ).index
+    table["highly_variable"] = False
+    table.loc[order[:n_top_genes], "highly_variable"] = True
+    return table.drop(columns="highly_variable_nbatches") if groups.of_cell is None else table
+
+
+def _expected_spread(mean: np.ndarray, var: np.ndarray, span: float, where: str) -> np.ndarray:
+    """Fit log variance on log mean; return the expected standard deviation (1 if constant)."""
+    from skmisc.loess import loess
+
+    log_var = np.zeros(len(mean))
+    varies = var > 0
+    if varies.any():
+        model = loess(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
+        try:
+            model.fit()
+        except ValueError as error:
+            reason = str(error).strip().removeprefix("b'").rstrip("'")
+            raise ValueError(
+                f"the loess fit of flavor seurat_v3 failed{where} on {varies.sum()} genes that "
+                f'vary ({reason}); use flavor "seurat", a larger span or larger batches'
+            ) from None
+        log_var[varies] = model.outputs.fitted_values
+    return np.sqrt(10**log_var)

@@ -1,0 +1,253 @@
+"""Principal components of a matrix that is read in blocks of cells.
+
+`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `project` a second
+one for the scores, which it hands out block by block.
+
+The product of a piece with itself is dense (BLAS) or sparse, whichever is faster for its number of
+non-zeros. Pieces have a fixed number of rows, BLAS runs on one thread in each worker, and the
+products are added in the order of the cells: neither the size of the blocks nor the number of
+threads changes a bit of the result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from preprocessing.normalize import check_finite, numbered
+from utils.cli import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from preprocessing.normalize import Block, Blocks
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+PIECE = 4096  # rows multiplied at once
+# A multiply-add costs 2.1 ns in SciPy's sparse product (which no thread can share) and 0.01 ns in
+# a dense one; so the sparse one pays below this share of the dense one's multiply-adds.
+SPARSE_SHARE = 1 / 500
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Principal components.
+
+    Attributes
+    ----------
+    components
+        float32, genes x components: scanpy's ``varm["PCs"]``. The largest loading of each by
+        absolute value is positive.
+    mean
+        float64, per gene: what is subtracted before the projection.
+    variance
+        float64, per component: the variance of the scores, descending.
+    variance_ratio
+        float64, per component: share of the total variance of the genes.
+    """
+
+    components: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    variance_ratio: np.ndarray
+
+
+def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
+    """Compute principal components in one pass.
+
+    Parameters
+    ----------
+    blocks
+        Values (log-normalised, of the chosen genes), cells x genes.
+    n_comps
+        Number of components; at most ``min(cells, genes) - 1``, cut with a log line.
+    threads
+        Blocks that are multiplied at the same time; the result does not depend on it.
+
+    Returns
+    -------
+    PCA
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, there are fewer than two cells or genes, or no gene varies.
+
+    Notes
+    -----
+    The covariance is ``(X'X - n m m') / (n - 1)``; products of a piece are float32, their sum
+    float64. Peak memory: 24 bytes per pair of genes, and per thread 4 bytes per pair of genes and
+    16 KB per gene: 170 MB for 2,000 genes and 2 threads. Time grows with cells x genes**2.
+    """
+    from threadpoolctl import threadpool_limits
+
+    if n_comps < 1:
+        raise ValueError(f"n_comps must be at least 1; found {n_comps}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1; found {threads}")
+    with threadpool_limits(1, user_api="blas"):
+        pieces = _in_pieces(blocks())
+        first = next(pieces, None)
+        if first is None:
+            raise ValueError("PCA needs at least 2 cells; found none")
+        shift = _sums(first[1]) / first[1].shape[0]
+        n_genes = len(shift)
+        n_cells, sums, gram = 0, np.zeros(n_genes), np.zeros((n_genes, n_genes))
+        products = partial(_product, shift=shift.astype(np.float32))
+        for rows, piece_sums, product in _ordered_map(products, chain([first], pieces), threads):
+            n_cells += rows
+            sums += piece_sums
+            gram += product
+        most = min(n_cells, n_genes) - 1
+        if most < 1:
+            raise ValueError(
+                f"PCA needs at least 2 cells and 2 genes; found {n_cells} and {n_genes}"
+            )
+        if n_comps > most:
+            say(f"n_comps is cut from {n_comps} to {most}: {n_cells} cells x {n_genes} genes")
+        return _decompose(gram, sums, shift, n_cells, min(n_comps, most))
+
+
+def _product(
+    numbered_piece: tuple[int, Block], shift: np.ndarray
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return number of rows, sums and product with itself of a piece less `shift`."""
+    first_cell, piece = numbered_piece
+    check_finite(piece, first_cell=first_cell)
+    rows, genes = piece.shape
+    sums = _sums(piece) - rows * shift.astype(np.float64)
+    if sp.issparse(piece):
+        per_cell = np.diff(piece.indptr).astype(np.float64)
+        if per_cell @ per_cell < SPARSE_SHARE * rows * genes**2:
+            values = piece.astype(np.float64)
+            product = (values.T @ values).toarray()
+            cross = np.outer(sums, shift)  # (X - s)'(X - s) = X'X - (x s' + s x') - n s s'
+            product -= cross + cross.T
+            product -= np.outer(rows * shift, shift, dtype=np.float64)
+            return rows, sums, product
+        piece = piece.toarray()
+    values = piece.astype(np.float32) - shift
+    return rows, sums, values.T @ values
+
+
+def _sums(piece: Block) -> np.ndarray:
+    if sp.issparse(piece):
+        return np.bincount(piece.indices, weights=piece.data, minlength=piece.shape[1])
+    return piece.sum(axis=0, dtype=np.float64)
+
+
+def _decompose(
+    gram: np.ndarray, sums: np.ndarray, shift: np.ndarray, n_cells: int, n_comps: int
+) -> PCA:
+    """Centre the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
+    from scipy.linalg import eigh
+
+    mean = sums / n_cells
+    gram -= np.outer(sums, mean)
+    gram /= n_cells - 1
+    mean = mean + shift
+    total = gram.trace()
+    if not (gram.diagonal() > 1e-10 * mean**2).any():
+        raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
+    variance, components = eigh(
+        gram,
+        subset_by_index=[len(gram) - n_comps, len(gram) - 1],
+        overwrite_a=True,
+        check_finite=False,
+    )
+    variance = np.maximum(variance[::-1], 0)
+    components = components[:, ::-1]
+    largest = np.abs(components).argmax(axis=0)
+    components = components * np.sign(components[largest, np.arange(n_comps)])
+    return PCA(components.astype(np.float32), mean, variance, variance / total)
+
+
+def project(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+    """Compute the scores of the cells, block by block.
+
+    Parameters
+    ----------
+    blocks
+        Values as `gram_pca` had them, cells x genes.
+    components
+        Genes x components.
+    mean
+        Per gene.
+
+    Yields
+    ------
+    numpy.ndarray
+        float32, cells of the block x components.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite or the number of genes differs.
+
+    Notes
+    -----
+    Peak memory: one block and its scores.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    if np.shape(mean) != (len(components),):
+        raise ValueError(f"{len(components)} genes have loadings, but {np.size(mean)} have means")
+    weights = np.ascontiguousarray(components, dtype=np.float32)
+    centre = (np.asarray(mean, dtype=np.float64) @ components).astype(np.float32)
+    blas = ThreadpoolController()
+    for first_cell, block in numbered(blocks(), n_genes=len(components)):
+        check_finite(block, first_cell=first_cell)
+        with blas.limit(limits=1, user_api="blas"):
+            scores = block.astype(np.float32, copy=False) @ weights
+        scores -= centre
+        yield scores
+
+
+def _in_pieces(blocks: Iterable[Block]) -> Iterator[tuple[int, Block]]:
+    """Cut and join blocks into pieces of `PIECE` rows; only the last one has fewer."""
+    waiting: list[Block] = []
+    n_waiting = first_cell = 0
+    for _, block in numbered(blocks):
+        start = 0
+        while n_waiting + block.shape[0] - start >= PIECE:
+            stop = start + PIECE - n_waiting
+            yield first_cell, _join([*waiting, block[start:stop]])
+            first_cell += PIECE
+            waiting, n_waiting, start = [], 0, stop
+        if start < block.shape[0]:
+            waiting.append(block[start:])
+            n_waiting += block.shape[0] - start
+    if waiting:
+        yield first_cell, _join(waiting)
+
+
+def _join(parts: list[Block]) -> Block:
+    if len(parts) == 1:
+        return parts[0]
+    if all(sp.issparse(part) for part in parts):
+        return sp.vstack(parts, format="csr")
+    return np.vstack([part.toarray() if sp.issparse(part) else part for part in parts])
+
+
+def _ordered_map(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
+    """Map on several threads, in order, with at most one item per thread and one more at hand."""
+    if threads == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        running: deque = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) > threads:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Compute the principal components of a data set from its counts."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+from utils.config import PCA
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Normalise, choose highly variable genes, compute principal components.\n\n"
+        "The matrix is read in blocks of rows, three times (four with --flavor seurat_v3 or\n"
+        "--target_sum null); memory does not grow with the number of cells."
+    )
+    parser.add_argument("--layer", help="The layer to use (default: X)")
+    cli.add_model(parser, PCA)
+    cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
+    return parser
+
+
+def main(args):
+    """Choose genes, decompose, write obsm, varm, uns and columns of var."""
+    from preprocessing.normalize import median_target_sum, normalize_block
+    from preprocessing.pca import gram_pca, project
+    from utils.blocks import matrix_shape, row_blocks, write_blocks
+    from utils.io import kept, keys, new_store, open_store, write_element
+    from utils.messages import missing
+
+    options = cli.from_options(PCA, args)
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+    root = open_store(args.input_file)
+    if "X_pca" in keys(root, "obsm") and not args.overwrite:
+        raise ValueError("adata.obsm has X_pca already; --overwrite replaces it")
+    if args.layer and args.layer not in keys(root, "layers"):
+        raise KeyError(missing("adata.layers has no", args.layer, keys(root, "layers")))
+    if not args.layer and "X" not in root:
+        raise KeyError(f"{args.input_file}: has no X; name a --layer")
+    matrix = root[f"layers/{args.layer}" if args.layer else "X"]
+    n_cells, n_genes = matrix_shape(matrix)
+
+    def counts(step):
+        total = -(-n_cells // 8192)
+        return cli.progress(row_blocks(matrix), desc=step, total=total)
+
+    target_sum = options.target_sum
+    if options.normalize and target_sum is None:
+        target_sum = median_target_sum(lambda: counts("median total"))
+        cli.say(f"target_sum: {target_sum:g}, the median total")
+    genes, table = choose_genes(root, counts, n_genes, target_sum, options)
+
+    def values(step):
+        for block in counts(step):
+            if options.normalize:
+                block = normalize_block(block, target_sum=target_sum)
+            yield block if genes is None else block[:, genes]
+
+    found = gram_pca(lambda: values("products"), n_comps=options.n_comps, threads=args.threads)
+    n_comps = found.components.shape[1]
+    columns = [f"var/{name}" for name in table]
+    new = ["obsm/X_pca", "varm/PCs", "uns/pca", *columns]
+    with new_store(args.output_file, source=args.input_file, new=new) as store:
+        scores = project(lambda: values("scores"), found.components, found.mean)
+        write_blocks(store["obsm"], "X_pca", scores, n_cells=n_cells, n_genes=n_comps)
+        loadings = found.components
+        if genes is not None:
+            import numpy as np
+
+            loadings = np.zeros((n_genes, n_comps), dtype=found.components.dtype)
+            loadings[genes] = found.components
+        write_element(store, "varm/PCs", loadings)
+        params = {"zero_center": True, "n_top_genes": len(found.components)}
+        record = {"variance": found.variance, "variance_ratio": found.variance_ratio}
+        write_element(store, "uns/pca", {"params": params, **record})
+        for name, column in table.items():
+            write_element(store, f"var/{name}", column)
+    cli.say(
+        f"{args.output_file}: X_pca of {n_cells:,} cells, {n_comps} components of "
+        f"{len(found.components):,} genes ({found.variance_ratio.sum():.1%} of their variance)"
+    )
+
+
+def choose_genes(root, counts, n_genes, target_sum, options):
+    """Return the positions of the highly variable genes and the columns of var about them."""
+    import numpy as np
+
+    from preprocessing.hvg import highly_variable_genes
+    from utils.io import obs_column, read_index
+
+    if options.n_top_genes is None:
+        return None, {}
+    # seurat_v3 works on the counts themselves.
+    normalize = {"target_sum": target_sum} if options.normalize else None
+    batch = None
+    if options.batch_key:
+        batch = obs_column(root, options.batch_key).astype("category").cat.codes.to_numpy()
+    table = highly_variable_genes(
+        lambda: counts("variable genes"),
+        n_genes,
+        n_top_genes=options.n_top_genes,
+        flavor=options.flavor,
+        batch=batch,
+        normalize=normalize if options.flavor == "seurat" else None,
+        gene_names=read_index(root, "var"),
+    )
+    return np.flatnonzero(table["highly_variable"]), table
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())
