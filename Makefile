@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 .PHONY: run test check docs clean
 
 run: $(VENV)/installed
-	$(BIN)/snakemake --cores $(CORES) --quiet rules host
+	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

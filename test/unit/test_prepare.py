@@ -99,7 +99,7 @@ def test_what_cannot_be_is_said(two, tmp_path):
         prepare_store(files[:1], out, subset={"doner": ["x"]})
     with pytest.raises(ValueError, match="no cell is left of 3"):
         prepare_store(files[:1], out, min_genes=4)
-    with pytest.raises(KeyError, match='adata.layers has no "counts"'):
+    with pytest.raises(KeyError, match=r'adata\.layers has no "counts"'):
         prepare_store(files, out, layer="counts")
     strange = a.copy()
     strange.var_names = ["h1", "h2", "h3"]

@@ -21,27 +21,28 @@ def umap_layout(
 ) -> np.ndarray:
     """Lay out cells by UMAP (McInnes, Healy & Melville 2018), from neighbours that are there.
 
-    Spectral start, then umappp's gradient descent (C++, single precision is not used).
+    Starts from the graph's first eigenvectors (from random places where it is in several pieces);
+    then umappp's stochastic gradient descent (C++, through scranpy). That part runs on one thread.
 
     Parameters
     ----------
     distances
-        Neighbour distances as `clustering.graph.neighbor_graph` and scanpy store them; the
-        diagonal plays no part. A cell without neighbours takes no part.
+        Neighbour distances as `clustering.graph.neighbor_graph` and scanpy store them, cells x
+        cells; the diagonal plays no part. A cell that has no neighbours and is nobody's neighbour
+        gets no place. Rows may be of different lengths.
     min_dist, spread
         Of the layout; scanpy's defaults.
     n_epochs
-        Rounds of gradient descent; None takes fewer for more cells (500 up to 10,000 cells, 200
-        for very many).
+        Rounds of gradient descent; None takes 500 up to 10,000 cells and 200 above, as umap-learn.
     threads
-        The result does not depend on it.
+        Of the steps before the gradient descent; the result does not depend on it.
     seed
         At least 0.
 
     Returns
     -------
     numpy.ndarray
-        float32, cells x 2; NaN for cells without neighbours.
+        float32, cells x 2; NaN for cells without a place.
 
     Raises
     ------
@@ -52,6 +53,8 @@ def umap_layout(
     Notes
     -----
     Peak memory: about 100 bytes per cell and neighbour.
+
+    umap-learn gives about the same picture; figures are in test/bench/RESULTS.md.
     """
     import scipy.sparse as sp
 
@@ -77,6 +80,8 @@ def umap_layout(
     from knncolle import FindKnnResults
     from scranpy import run_umap
 
+    if n_epochs is None:
+        n_epochs = 500 if len(placed) <= 10_000 else 200
     layout = run_umap(
         FindKnnResults(indices, values),
         min_dist=min_dist,
@@ -84,7 +89,6 @@ def umap_layout(
         num_epochs=n_epochs,
         initialize_seed=seed,
         optimize_seed=seed,
-        parallel_optimization=threads > 1,
         num_threads=threads,
     )
     result = np.full((distances.shape[0], 2), np.nan, dtype=np.float32)
@@ -92,21 +96,20 @@ def umap_layout(
     return result
 
 
-def _neighbor_lists(
-    distances: sp.csr_matrix,
-) -> tuple[np.ndarray, np.ndarray | list, np.ndarray | list]:
-    """Return the cells that have neighbours, and these by distance, numbered among those cells."""
+def _neighbor_lists(distances: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the cells that have a place, and their neighbours by distance, numbered among them."""
     rows = np.repeat(np.arange(distances.shape[0]), np.diff(distances.indptr))
     other = distances.indices != rows
     rows, columns, values = rows[other], distances.indices[other], distances.data[other]
     order = np.lexsort((columns, values, rows))
-    columns, values = columns[order], values[order].astype(np.float64)
-    # A cell that is only a neighbour of others is placed as well.
+    columns, values = columns[order], values[order]
     placed = np.union1d(rows, columns)
-    columns = np.searchsorted(placed, columns).astype(np.uint32)
     counts = np.bincount(rows, minlength=distances.shape[0])[placed]
-    if len(placed) and (counts == counts[0]).all():
-        shape = (len(placed), -1)
-        return placed, columns.reshape(shape), values.reshape(shape)
-    ends = np.cumsum(counts)[:-1]
-    return placed, np.split(columns, ends), np.split(values, ends)
+    width = int(counts.max(initial=0))
+    # A short row is filled with the cell itself, far away: such an edge pulls nowhere.
+    indices = np.repeat(np.arange(len(placed), dtype=np.uint32)[:, None], width, axis=1)
+    lengths = np.full((len(placed), width), 1e3 * values.max(initial=1), dtype=np.float64)
+    filled = np.arange(width) < counts[:, None]
+    indices[filled] = np.searchsorted(placed, columns)
+    lengths[filled] = values
+    return placed, indices, lengths

@@ -285,10 +285,11 @@ def _seurat(
             check_counts(piece, first_cell=first_cell)
         with np.errstate(over="ignore"):
             values = np.expm1(piece.data)
-        if not np.isfinite(values.sum(dtype=np.float64)):
+            too_large = values.size and np.isinf(values.max() ** 2)
+        if too_large:
             raise ValueError(
                 f"flavor seurat needs log-normalised values; found {piece.data.max()}, "
-                "which exp() takes to infinity: are these counts? Then normalize them"
+                "whose exponential is too large: are these counts? Then normalize them"
             )
         return values
 
@@ -445,6 +446,11 @@ def _expected_spread(mean: np.ndarray, var: np.ndarray, span: float, where: str)
     log_var = np.zeros(len(mean))
     varies = var > 0
     if varies.any():
+        if int(span * varies.sum()) < 3:  # skmisc writes beyond its memory where this is 0
+            raise ValueError(
+                f"flavor seurat_v3 cannot fit {varies.sum()} genes that vary{where}: span {span} "
+                f'of them must be 3 genes or more; use flavor "seurat" or a larger span'
+            )
         model = loess(np.log10(mean[varies]), np.log10(var[varies]), span=span, degree=2)
         try:
             model.fit()

@@ -99,10 +99,11 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
         first = next(pieces, None)
         if first is None:
             raise ValueError("PCA needs at least 2 cells; found none")
-        shift = _sums(first[1]) / first[1].shape[0]
+        # About the mean, so that products of large values do not cancel; a float32 number.
+        shift = (_sums(first[1]) / first[1].shape[0]).astype(np.float32).astype(np.float64)
         n_genes = len(shift)
         n_cells, sums, gram = 0, np.zeros(n_genes), np.zeros((n_genes, n_genes))
-        products = partial(_product, shift=shift.astype(np.float32))
+        products = partial(_product, shift=shift)
         for rows, piece_sums, product in _ordered_map(products, chain([first], pieces), threads):
             n_cells += rows
             sums += piece_sums
@@ -124,18 +125,18 @@ def _product(
     first_cell, piece = numbered_piece
     check_finite(piece, first_cell=first_cell)
     rows, genes = piece.shape
-    sums = _sums(piece) - rows * shift.astype(np.float64)
+    sums = _sums(piece) - rows * shift
     if sp.issparse(piece):
         per_cell = np.diff(piece.indptr).astype(np.float64)
         if per_cell @ per_cell < SPARSE_SHARE * rows * genes**2:
             values = piece.astype(np.float64)
             product = (values.T @ values).toarray()
-            cross = np.outer(sums, shift)  # (X - s)'(X - s) = X'X - (x s' + s x') - n s s'
-            product -= cross + cross.T
-            product -= np.outer(rows * shift, shift, dtype=np.float64)
+            # With x the sums of X - s: (X - s)'(X - s) = X'X - x s' - s (x + n s)'.
+            product -= np.outer(sums, shift)
+            product -= np.outer(shift, sums + rows * shift)
             return rows, sums, product
         piece = piece.toarray()
-    values = piece.astype(np.float32) - shift
+    values = piece.astype(np.float32) - shift.astype(np.float32)
     return rows, sums, values.T @ values
 
 

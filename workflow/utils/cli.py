@@ -159,6 +159,8 @@ def run(
     Leaves with exit code 0, with 2 where the input is wrong (a ValueError, KeyError, TypeError or
     missing file) and with 1 where we are.
     """
+    # One line, as for any other error; --help shows the usage.
+    parser.error = lambda message: _fail(ValueError(message), parser.prog, 2, debug=False)
     args = parser.parse_args(argv)
     threads = getattr(args, "threads", 1)
     if threads < 1:

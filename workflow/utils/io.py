@@ -354,10 +354,21 @@ def write_zarr_linked(
             write_element(root, name, value)
 
 
-def kept(out: str | Path, *, overwrite: bool) -> bool:
-    """Whether an output is there and stays, which is said on stderr."""
+def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool:
+    """Whether an output is there and stays, which is said on stderr.
+
+    Raises
+    ------
+    ValueError
+        If it is there without the obs `column` that is to be made.
+    """
     if overwrite or not is_store(Path(out)):
         return False
+    found = keys(open_store(out), "obs")
+    if column and column not in found:
+        raise ValueError(
+            f"{out}: is there with {', '.join(found)}, without {column}; --overwrite replaces it"
+        )
     print(f"{out}: is there and is kept; --overwrite makes it again", file=sys.stderr)
     return True
 

@@ -312,9 +312,10 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
 
 def _plots(plan: Plan, wildcards: Any) -> list[str]:
     columns = [run.column for run in plan.columns(wildcards.dataset, wildcards.method)]
-    colors = [*plan.dataset(wildcards).clustering.umap_colors, *columns]
+    colors = plan.dataset(wildcards).clustering.umap_colors
     title = f"{wildcards.dataset}, {wildcards.method}"
-    return ["--colors", *map(shlex.quote, colors), "--title", shlex.quote(title)]
+    words = ["--colors", *map(shlex.quote, colors)] if colors else []
+    return [*words, "--clusters", *columns, "--title", shlex.quote(title)]
 
 
 def _comparison(plan: Plan, wildcards: Any) -> list[str]:

@@ -92,19 +92,15 @@ def make_parser():
 
 def main(args):
     """Read the graph or the parents, cluster, write one obs column."""
-    from utils.io import kept
-
     if args.level < 1:
         raise ValueError(f"--level must be at least 1, found {args.level}")
     if not 0 < args.resolution < float("inf"):
         raise ValueError(f"--resolution must be above 0, found {args.resolution}")
     if args.hierarchy is not None and args.level == 1:
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
-    if kept(args.output_file, overwrite=args.overwrite):
-        return
 
     from clustering.columns import column_name, parent_column, read_labels, write_clustering
-    from utils.io import keys, open_store
+    from utils.io import kept, keys, open_store
 
     root = open_store(args.input_file)
     if args.level == 1:
@@ -112,6 +108,8 @@ def main(args):
     else:
         parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
         column = f"{parent.rpartition('_')[0]}_{args.level}"
+    if kept(args.output_file, overwrite=args.overwrite, column=column):
+        return
     if column in keys(root, "obs") and not args.overwrite:
         cli.say(f"{args.input_file}: obs has {column}, which is kept; --overwrite makes it again")
         labels, done = read_labels(root, column), {"kept_from": str(args.input_file)}

@@ -15,7 +15,14 @@ def make_parser():
         output="Output folder: {column}.png, {basis}.tsv.gz",
     )
     parser.add_argument(
-        "--colors", nargs="+", required=True, metavar="COLUMN", help="obs columns to colour by"
+        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to colour by"
+    )
+    parser.add_argument(
+        "--clusters",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="obs columns to colour by and to label on the cells",
     )
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
@@ -36,12 +43,13 @@ def main(args):
     root = open_store(args.input_file)
     if args.basis not in keys(root, "obsm"):
         raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
-    columns = {name: obs_column(root, name) for name in args.colors}
+    columns = {name: obs_column(root, name) for name in [*args.colors, *args.clusters]}
     layout = read_element(root, f"obsm/{args.basis}")
     with atomic_folder(args.output_file) as folder:
         for name, values in cli.progress(columns.items(), desc="plots", total=len(columns)):
             title = f"{args.title}: {name}" if args.title else name
-            figure = plot_embedding(layout, values, title=title)
+            labels = True if name in args.clusters else None
+            figure = plot_embedding(layout, values, title=title, on_data_labels=labels)
             save_figure(figure, folder / f"{file_stem(name)}.png")
         axes = [f"{args.basis.removeprefix('X_')}_{i + 1}" for i in range(2)]
         table = pd.DataFrame(layout[:, :2], columns=axes, index=read_index(root, "obs")).assign(

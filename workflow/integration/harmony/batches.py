@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy import sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import scipy.sparse
 
 NaBatch = Literal["error", "drop", "own"]
 
@@ -57,10 +56,8 @@ class Batches:
         """Key to which every level belongs, shape (n_levels,)."""
         return np.repeat(np.arange(len(self.levels_per_key)), self.levels_per_key)
 
-    def membership(self) -> scipy.sparse.csr_array:
+    def membership(self) -> sparse.csr_array:
         """Which combination has which level, 1 or 0, shape (n_levels, n_combinations)."""
-        from scipy import sparse
-
         rows = self.levels.ravel()
         columns = np.repeat(np.arange(self.n_combinations), len(self.levels_per_key))
         shape = (self.n_levels, self.n_combinations)

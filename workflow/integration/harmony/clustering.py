@@ -20,7 +20,7 @@ allows; otherwise a chunk of it is rebuilt whenever it is needed, with the same 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .layout import Block, Chunk, Layout
     from .parameters import Parameters
 
+Sums = Literal["cells", "directions"]
+BRIEF = 1_000_000  # elements of S that one thread passes over about as quickly as two
 LARGEST_EXPONENT = 80  # exp() of more than this leaves float32
 
 
@@ -174,7 +176,7 @@ class Clustering:
         kernel = self._build_kernel(centroids)
 
         def place(chunk: Chunk, scratch: Any) -> None:
-            rows = self.cells[self.order[chunk.rows]]
+            rows = self.xp.take(self.cells, self.order[chunk.rows], axis=0)
             if self.sorted_cells is not None:
                 self.sorted_cells[chunk.rows] = rows
             self._place(chunk, rows, kernel, scratch)
@@ -189,7 +191,7 @@ class Clustering:
         coefficients = self.xp.asarray(coefficients, dtype=self.cells.dtype)
 
         def place(chunk: Chunk, scratch: Any) -> None:
-            rows = self._corrected(chunk, self._similarities(chunk, scratch), coefficients)
+            rows = self._corrected(chunk, self._fetch(chunk, scratch), coefficients)
             self._place(chunk, rows, kernel, scratch)
 
         self.run(place, self.layout.chunks)
@@ -202,19 +204,15 @@ class Clustering:
         Returns the sum of R_ik times the new direction, shape (n_clusters, n_dims).
         """
         coefficients = self.xp.asarray(coefficients, dtype=self.cells.dtype)
-        sums = np.zeros((self.parameters.n_clusters, self.cells.shape[1]))
+        sums = self._zero_sums("directions")
 
         def place(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
             similarities = self._similarities(chunk, scratch)
             rows = self._corrected(chunk, similarities, coefficients)
             self.directions[chunk.rows] = normalise_rows(rows, self.xp)
-            return self._piece_sums(chunk, similarities, self.directions[chunk.rows])
+            return self._piece_sums(chunk, similarities, "directions")
 
-        def add(_: Chunk, parts: list[np.ndarray]) -> None:
-            for part in parts:
-                np.add(sums, part, out=sums)
-
-        self.run(place, self.layout.chunks, add)
+        self.run(place, self.layout.chunks, self._adder("directions", sums))
         return sums
 
     def finish(self, coefficients: np.ndarray) -> Any:
@@ -223,17 +221,28 @@ class Clustering:
         corrected = self.xp.empty_like(self.cells)
 
         def write(chunk: Chunk, scratch: Any) -> None:
-            similarities = self._similarities(chunk, scratch)
-            rows = self._corrected(chunk, similarities, coefficients)
+            rows = self._corrected(chunk, self._fetch(chunk, scratch), coefficients)
             corrected[self.order[chunk.rows]] = rows
 
         self.run(write, self.layout.chunks)
         return corrected
 
-    def update(self, centroids: np.ndarray | None = None) -> None:
-        """One pass of block updates, with new centroids where some are given (harmony1)."""
+    def update(
+        self, centroids: np.ndarray | None = None, collect: Sums | None = None
+    ) -> np.ndarray | None:
+        """One pass of block updates.
+
+        Parameters
+        ----------
+        centroids
+            New centroids (harmony1).
+        collect
+            Sum on the way, while S is in the cache: "cells" as :meth:`regression_sums`,
+            "directions" as :meth:`direction_sums`.
+        """
         if centroids is not None:
             self.kernel = self._build_kernel(centroids)
+        sums = self._zero_sums(collect)
         theta, flavor = self.parameters.theta, self.parameters.flavor
         floor = np.finfo(self.inverse.dtype).tiny ** 0.5
         mass = self.totals.sum(axis=0)
@@ -246,21 +255,30 @@ class Clustering:
             rho = member.T @ rho
             rho /= rho.max(axis=1, keepdims=True)  # a factor common to a row cancels in R
             self.penalties[number] = np.maximum(rho, floor).astype(self.inverse.dtype)
-            self._assign(block, number)
+            self._assign(block, number, collect, sums)
             self.observed += member @ self.own[number]
             mass += self.own[number].sum(axis=0)
         self.totals[...] = 0
         for block, own in zip(self.layout.blocks, self.own, strict=True):
             self.totals[block.combinations] += own
+        return sums
 
-    def _assign(self, block: Block, number: int) -> None:
+    def _assign(self, block: Block, number: int, collect: Sums | None, sums: Any) -> None:
         """Assign one block's cells anew."""
         rho = self.xp.asarray(self.penalties[number])
 
-        def assign(chunk: Chunk, scratch: Any) -> None:
-            self._normalise(chunk, self._similarities(chunk, scratch), rho)
+        def assign(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
+            similarities = self._similarities(chunk, scratch)
+            self._normalise(chunk, similarities, rho)
+            return self._piece_sums(chunk, similarities, collect) if collect else []
 
-        self.run(assign, block.chunks)
+        elements = (block.chunks[-1].stop - block.chunks[0].start) * rho.shape[1]
+        self.run(
+            assign,
+            block.chunks,
+            self._adder(collect, sums) if collect else None,
+            brief=elements < BRIEF and self.similarities is not None and not collect,
+        )
         self._count(block, number)
 
     def _place(self, chunk: Chunk, rows: Any, kernel: Kernel, scratch: Any) -> None:
@@ -291,11 +309,20 @@ class Clustering:
             self._fill(chunk, self.directions[chunk.rows], self.kernel, similarities)
         return similarities
 
+    def _fetch(self, chunk: Chunk, scratch: Any) -> Any:
+        """S of a chunk in ``scratch``: products that read columns need it in the cache."""
+        similarities = self._similarities(chunk, scratch)
+        if self.similarities is None:
+            return similarities
+        copy = scratch[: chunk.stop - chunk.start]
+        copy[...] = similarities
+        return copy
+
     def _rows(self, chunk: Chunk) -> Any:
         """Fetch the cells of a chunk."""
         if self.sorted_cells is not None:
             return self.sorted_cells[chunk.rows]
-        return self.cells[self.order[chunk.rows]]
+        return self.xp.take(self.cells, self.order[chunk.rows], axis=0)
 
     def _normalise(self, chunk: Chunk, similarities: Any, rho: Any) -> None:
         """Store 1 / n of every row and S' (1 / n) of every piece."""
@@ -339,8 +366,9 @@ class Clustering:
             self.xp,
         )
 
-    def _piece_sums(self, chunk: Chunk, similarities: Any, rows: Any) -> list[np.ndarray]:
+    def _piece_sums(self, chunk: Chunk, similarities: Any, collect: Sums) -> list[np.ndarray]:
         """R' z over the cells of every piece, each of shape (n_clusters, n_dims)."""
+        rows = self._rows(chunk) if collect == "cells" else self.directions[chunk.rows]
         weighted = rows * self.inverse[chunk.rows, None]
         rho = self.penalties[chunk.block]
         sums = []
@@ -350,35 +378,39 @@ class Clustering:
             sums.append(product)
         return sums
 
-    def regression_sums(self) -> np.ndarray:
-        """R' z over the cells of every combination, (n_combinations, n_clusters, n_dims)."""
-        sums = np.zeros((*self.totals.shape, self.cells.shape[1]))
+    def _zero_sums(self, collect: Sums | None) -> np.ndarray | None:
+        if collect is None:
+            return None
+        shape = (self.parameters.n_clusters, self.cells.shape[1])
+        return np.zeros(shape if collect == "directions" else (len(self.totals), *shape))
 
-        def multiply(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
-            return self._piece_sums(chunk, self._similarities(chunk, scratch), self._rows(chunk))
+    def _adder(self, collect: Sums, sums: np.ndarray) -> Callable[[Chunk, list[np.ndarray]], None]:
+        """Return the function that adds the sums of a chunk's pieces to ``sums``."""
 
         def add(chunk: Chunk, parts: list[np.ndarray]) -> None:
             combinations = self.layout.blocks[chunk.block].combinations[chunk.pieces]
             for combination, part in zip(combinations, parts, strict=True):
-                sums[combination] += part
+                target = sums if collect == "directions" else sums[combination]
+                target += part
 
-        self.run(multiply, self.layout.chunks, add)
+        return add
+
+    def _sum(self, collect: Sums) -> np.ndarray:
+        sums = self._zero_sums(collect)
+
+        def multiply(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
+            return self._piece_sums(chunk, self._fetch(chunk, scratch), collect)
+
+        self.run(multiply, self.layout.chunks, self._adder(collect, sums))
         return sums
+
+    def regression_sums(self) -> np.ndarray:
+        """R' z over the cells of every combination, (n_combinations, n_clusters, n_dims)."""
+        return self._sum("cells")
 
     def direction_sums(self) -> np.ndarray:
         """R' times the directions, shape (n_clusters, n_dims): the centroids before scaling."""
-        sums = np.zeros((self.parameters.n_clusters, self.cells.shape[1]))
-
-        def multiply(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
-            similarities = self._similarities(chunk, scratch)
-            return self._piece_sums(chunk, similarities, self.directions[chunk.rows])
-
-        def add(_: Chunk, parts: list[np.ndarray]) -> None:
-            for part in parts:
-                np.add(sums, part, out=sums)
-
-        self.run(multiply, self.layout.chunks, add)
-        return sums
+        return self._sum("directions")
 
     def objective(self) -> float:
         """Harmony's objective, scaled by 2000 / n_cells.

@@ -67,7 +67,7 @@ def kmeans(
         centroids = _host(points[np.sort(chosen)], xp).astype(np.float64)
     elif init == "k-means++":
         weights = np.ones(n_points)
-        centroids = _plus_plus(_host(points, xp).astype(np.float64), weights, n_clusters, rng)
+        centroids = _plus_plus(_host(points, xp), weights, n_clusters, rng)
     else:
         centroids = _parallel_start(
             points, n_clusters, rng, run, chunks, num_init_iterations, oversampling_factor, xp
@@ -171,7 +171,8 @@ def _plus_plus(
     distance = np.full(len(points), np.inf)
     for number in range(1, n_clusters):
         last = centroids[number - 1]
-        to_last = squares - 2 * (points @ last) + last @ last
+        to_last = points @ (-2 * last).astype(points.dtype)
+        to_last += squares + last @ last
         np.minimum(distance, np.maximum(to_last, 0), out=distance)
         centroids[number] = points[_draw(distance * weights, rng)]
     return centroids

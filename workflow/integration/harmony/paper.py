@@ -15,6 +15,7 @@ from .layout import draw_blocks
 
 if TYPE_CHECKING:
     from .batches import Batches
+    from .clustering import Sums
     from .parameters import Parameters
 
 
@@ -85,7 +86,9 @@ class PaperClustering:
             corrected[of_it] -= self.R[of_it] @ effect
         return corrected
 
-    def update(self, centroids: np.ndarray | None = None) -> None:
+    def update(
+        self, centroids: np.ndarray | None = None, collect: Sums | None = None
+    ) -> np.ndarray | None:
         """One pass of block updates over newly drawn blocks."""
         if centroids is not None:
             self._set_similarities(centroids)
@@ -101,6 +104,9 @@ class PaperClustering:
             R = self.similarities[block] * rho[self.batches.combinations[block]]
             self.R[block] = R / R.sum(axis=1, keepdims=True)
             self.totals += self._sums(block)
+        if collect is None:
+            return None
+        return self.regression_sums() if collect == "cells" else self.direction_sums()
 
     def regression_sums(self) -> np.ndarray:
         """R' z over the cells of every combination, (n_combinations, n_clusters, n_dims)."""

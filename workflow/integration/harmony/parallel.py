@@ -9,6 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -67,10 +69,9 @@ def workers(threads: int, make_scratch: Callable[[], Any]) -> Iterator[Callable[
     ------
     ``run(function, items, consume=None)``: calls ``function(item, scratch)`` for every item on
     all workers; ``consume(item, result)`` is called for one item at a time, in the order of
-    ``items``, so that a sum made there does not depend on the number of workers.
+    ``items``, so that a sum made there does not depend on the number of workers. Work that is
+    ``brief``, less than waking a thread takes (0.1 ms), stays on the calling thread.
     """
-    from threadpoolctl import threadpool_limits
-
     scratch = [make_scratch() for _ in range(threads)]
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(max(threads - 1, 1)) as pool:
 
@@ -78,6 +79,8 @@ def workers(threads: int, make_scratch: Callable[[], Any]) -> Iterator[Callable[
             function: Callable[[Any, Any], Any],
             items: Sequence[Any],
             consume: Callable[[Any, Any], None] | None = None,
+            *,
+            brief: bool = False,
         ) -> None:
             lock = Lock()
             queue = iter(range(len(items)))
@@ -101,7 +104,7 @@ def workers(threads: int, make_scratch: Callable[[], Any]) -> Iterator[Callable[
                             consume(items[waiting_for], finished.pop(waiting_for))
                             waiting_for = next(turn, None)
 
-            others = min(threads, len(items)) - 1
+            others = 0 if brief else min(threads, len(items)) - 1
             futures = [pool.submit(work, buffer) for buffer in scratch[1 : others + 1]]
             work(scratch[0])
             for future in futures:

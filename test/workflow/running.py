@@ -1,0 +1,40 @@
+"""Run Snakemake as a person would, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import anndata
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+INPUT = REPO / "test" / "input"
+
+
+def snakemake(folder: Path, *args: object, check: bool = True) -> subprocess.CompletedProcess:
+    """Run Snakemake with this project's Snakefile in `folder`."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "-s", REPO / "Snakefile"]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [*map(str, [*command, *args])], cwd=folder, capture_output=True, text=True, env=environment
+    )
+    if check and done.returncode:
+        pytest.fail(f"snakemake {args} left with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def write_config(folder: Path, **datasets: dict) -> Path:
+    """Write a config with these data sets."""
+    path = folder / "my.yaml"
+    path.write_text(yaml.safe_dump({"DATASETS": datasets}, sort_keys=False))
+    return path
+
+
+def read(path: Path) -> anndata.AnnData:
+    """Open a store as a user would."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return anndata.read_zarr(path)
