@@ -111,10 +111,10 @@ def ours(file: Path, args: argparse.Namespace) -> dict[str, float]:
     import h5py
     import numpy as np
     import pandas  # noqa: F401 (imported before the clock starts)
+
     from preprocessing.hvg import highly_variable_genes
     from preprocessing.normalize import normalize_block
     from preprocessing.pca import gram_pca, project
-
     from utils.blocks import row_blocks
 
     with h5py.File(file) as store:

@@ -56,7 +56,8 @@ def store(request, tmp_path):
         for slot in ("X", "obs", "var"):
             anndata.io.write_elem(group, slot, getattr(adata, slot))
         for slot in ("obsm", "layers", "uns"):
-            anndata.io.write_elem(group, slot, dict(getattr(adata, slot)))
+            items = getattr(adata, slot).items()
+            anndata.io.write_elem(group, slot, {k: v for k, v in items if k is not None})
     group.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
     zarr.consolidate_metadata(group.store)
     return path

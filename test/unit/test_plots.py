@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import colormaps
 
 from evaluation import plots
-from evaluation.plots import compare_embeddings, file_stem, palette, plot_embedding, save_figure
+from evaluation.labels import spread
+from evaluation.palette import COLORMAP, MISSING, palette, rgb
+from evaluation.plots import compare_embeddings, file_stem, plot_embedding, save_figure
 from utils.io import obs_column, open_store
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -91,7 +94,7 @@ def test_spread_separates_rectangles(n, seed):
     rng = np.random.default_rng(seed)
     window = np.array([360.0, 360.0])
     sizes = np.stack([rng.uniform(8, 30, n), np.full(n, 10.0)], axis=1)
-    centres = plots._spread(rng.uniform(90, 270, (n, 2)), sizes, window)
+    centres = spread(rng.uniform(90, 270, (n, 2)), sizes, window)
     apart = np.abs(centres[:, None] - centres[None]) - (sizes[:, None] + sizes[None]) / 2
     clear = (apart > -1e-6).any(axis=2) | np.eye(n, dtype=bool)
     assert clear.all()
@@ -100,7 +103,7 @@ def test_spread_separates_rectangles(n, seed):
 
 def test_spread_leaves_labels_that_do_not_touch():
     anchors = np.array([[10.0, 10.0], [50.0, 50.0]])
-    np.testing.assert_array_equal(plots._spread(anchors, np.full((2, 2), 8.0), [60, 60]), anchors)
+    np.testing.assert_array_equal(spread(anchors, np.full((2, 2), 8.0), [60, 60]), anchors)
 
 
 # ---------------------------------------------------------------- legend, missing, numbers
@@ -126,7 +129,7 @@ def test_missing_lies_underneath_in_grey():
     grey, cells = scatters(plot_embedding(xy, values, title="x"))
     assert grey.get_zorder() < cells.get_zorder()
     assert len(grey.get_offsets()) == 40 and len(cells.get_offsets()) == 80
-    np.testing.assert_allclose(grey.get_facecolor()[0, :3], plots._rgb(plots.MISSING))
+    np.testing.assert_allclose(grey.get_facecolor()[0, :3], rgb(MISSING))
 
 
 def test_long_legends_are_cut_and_the_rest_counted():
@@ -221,7 +224,7 @@ def test_squares_average_numbers_not_colours(monkeypatch):
     values = np.r_[np.tile([0.0, 10.0], 5), np.zeros(10), np.full(10, 10.0)]
     fig = plot_embedding(xy, values, title="x")
     pixels = np.asarray(fig.axes[1].images[0].get_array())
-    middle = plots.colormaps[plots.COLORMAP](0.5)[:3]
+    middle = colormaps[COLORMAP](0.5)[:3]
     assert (np.abs(pixels[..., :3] - middle).max(axis=2) < 0.01).sum() == 1
 
 
@@ -305,7 +308,7 @@ def test_palette_stays_apart_and_is_stable():
     for n, least in ((8, 0.14), (24, 0.09), (64, 0.06)):
         far = np.linalg.norm(lab[:n, None] - lab[None, :n], axis=-1) + np.eye(n)
         assert far.min() > least
-    paper = oklab(np.array([[1.0, 1, 1], plots._rgb(plots.MISSING)]))
+    paper = oklab(np.array([[1.0, 1, 1], rgb(MISSING)]))
     assert np.linalg.norm(lab[:, None] - paper, axis=-1).min() > 0.06
 
 
@@ -372,7 +375,7 @@ def test_unknown_format_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["leiden_0.5_2", "batch", "n_counts", "CellType", "a+b-c"])
+@pytest.mark.parametrize("name", ["leiden_0.5_2", "batch", "n_counts", "cell_type", "a+b-c"])
 def test_ordinary_names_stay(name):
     assert file_stem(name) == name
 
@@ -384,6 +387,12 @@ def test_odd_names_are_readable_and_apart():
     names += ["x" * 80, "x" * 81, "x" * 300, "x" * 300 + "y", "é", "e\u0301", "\ud800", 3]
     stems = [file_stem(name) for name in names]
     assert len(set(stems)) == len(names)
+
+
+def test_names_that_differ_only_in_case_are_apart_on_every_disk():
+    assert file_stem("X_umap").startswith("X_umap-") and file_stem("x_umap") == "x_umap"
+    names = ["celltype", "CellType", "Celltype", "CELLTYPE", "é", "É", "a b", "A b"]
+    assert len({file_stem(name).casefold() for name in names}) == len(names)
 
 
 @settings(max_examples=100, deadline=None)

@@ -164,8 +164,7 @@ def find_communities(
     Peak memory: that of `build`, and about 20 bytes per stored weight.
     """
     flavor, settings = check_options(algorithm, flavor, **options)
-    if not 0 < resolution < np.inf:
-        raise ValueError(f"resolution must be above 0, found {resolution}")
+    check_resolution(resolution)
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed must be from 0 to {2**31 - 1}, found {seed}")
     graph = connectivities
@@ -180,6 +179,12 @@ def find_communities(
         ("louvain", "igraph"): _igraph_louvain,
     }[algorithm, flavor]
     return renumber_by_size(run(graph, float(resolution), int(seed), **settings))
+
+
+def check_resolution(resolution: float) -> None:
+    """Raise a ValueError if the resolution is not above 0."""
+    if not 0 < resolution < np.inf:
+        raise ValueError(f"resolution must be above 0, found {resolution}")
 
 
 def check_options(
@@ -311,7 +316,7 @@ def _igraph_seed(seed: int) -> Iterator[None]:
 
 
 def renumber_by_size(labels: np.ndarray) -> np.ndarray:
-    """Number communities by size, the largest 0; the one with the first cell goes first in ties.
+    """Give communities new numbers by size, the largest 0; in ties the first cell decides.
 
     Parameters
     ----------

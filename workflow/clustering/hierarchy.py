@@ -66,10 +66,10 @@ def split(
     algorithm, seed, **clustering_args
         As for `clustering.communities.find_communities`.
     n_neighbors, metric
-        As for `clustering.graph.nearest_neighbors`.
+        As for `clustering.search.nearest_neighbors`.
     threads
-        Parents that are worked on at a time. While there are fewer parents than threads, a
-        parent takes several. The result does not depend on it.
+        Parents that are worked on at a time; one that is most of the work searches its neighbours
+        with several. The result does not depend on it.
     min_cells
         A parent with fewer cells is not split.
 
@@ -98,12 +98,16 @@ def split(
         raise ValueError(
             f"parents have {len(parents)} cells, the representation {len(representation)}"
         )
-    from clustering.communities import check_options
+    from clustering.communities import check_options, check_resolution
+    from clustering.search import check_search
 
     check_options(algorithm, **clustering_args)
+    check_search(n_neighbors, metric, threads)
     codes = np.asarray(parents.codes)
     names = [str(name) for name in parents.categories]
     resolutions = _resolutions(resolution, names)
+    for value in resolutions.values():
+        check_resolution(value)
     child = np.where(codes >= 0, 0, -1).astype(np.int32)
     unsplit: dict[str, str] = {}
     jobs = []
@@ -121,8 +125,7 @@ def split(
         else:
             jobs.append((name, rows))
     jobs.sort(key=lambda job: -len(job[1]))
-    at_a_time = max(1, min(threads, len(jobs)))
-    inside = max(1, threads // at_a_time)
+    work = np.array([len(rows) ** 1.5 for _, rows in jobs])
 
     def one_parent(job: tuple[str, np.ndarray]) -> tuple[np.ndarray, str | None]:
         name, rows = job
@@ -130,7 +133,8 @@ def split(
             representation[rows],
             n_neighbors=n_neighbors,
             metric=metric,
-            threads=inside,
+            # A parent that is most of the work takes the threads that would wait for it.
+            threads=max(1, round(threads * len(rows) ** 1.5 / work.sum())),
             seed=seed,
             min_cells=max(min_cells, 3),
             algorithm=algorithm,
@@ -138,7 +142,7 @@ def split(
             **clustering_args,
         )
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(at_a_time) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
         found = pool.map(one_parent, jobs)
         bar = progress(found, desc="sub-clustering", total=len(jobs))
         for (name, rows), (labels, reason) in zip(jobs, bar, strict=True):
@@ -184,7 +188,8 @@ def _split_one(
 ) -> tuple[np.ndarray, str | None]:
     """Cluster the cells of one parent; return labels, and a reason where it stays whole."""
     from clustering.communities import find_communities
-    from clustering.graph import finite_rows, fuzzy_connectivities, search
+    from clustering.graph import fuzzy_connectivities
+    from clustering.search import finite_rows, search
 
     keep = finite_rows(X)
     whole = np.zeros(len(X), dtype=np.int32)

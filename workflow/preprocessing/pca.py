@@ -135,8 +135,10 @@ def _product(
             product -= np.outer(sums, shift)
             product -= np.outer(shift, sums + rows * shift)
             return rows, sums, product
-        piece = piece.toarray()
-    values = piece.astype(np.float32) - shift.astype(np.float32)
+        values = piece.astype(np.float32, copy=False).toarray()
+    else:
+        values = piece.astype(np.float32)
+    values -= shift.astype(np.float32)
     return rows, sums, values.T @ values
 
 
@@ -160,7 +162,7 @@ def _decompose(
     if not (gram.diagonal() > 1e-10 * mean**2).any():
         raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
     variance, components = eigh(
-        gram,
+        gram.T,  # the same matrix in LAPACK's order: no copy
         subset_by_index=[len(gram) - n_comps, len(gram) - 1],
         overwrite_a=True,
         check_finite=False,

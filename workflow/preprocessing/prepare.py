@@ -13,6 +13,7 @@ from utils.blocks import matrix_shape, row_blocks, write_blocks
 from utils.cli import progress, say
 from utils.io import (
     keys,
+    length,
     new_store,
     obs_column,
     open_store,
@@ -130,9 +131,7 @@ def prepare_store(
 
 
 def _shape(root: Any) -> tuple[int, int]:
-    frames = (root[name] for name in ("obs", "var"))
-    cells, genes = (int(frame[frame.attrs["_index"]].shape[0]) for frame in frames)
-    return cells, genes
+    return length(root, "obs"), length(root, "var")
 
 
 def _common_genes(roots: list[Any], files: Sequence[Path]) -> list[np.ndarray]:

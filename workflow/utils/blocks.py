@@ -177,7 +177,7 @@ def _write_csr(
         array.attrs.update(attributes)
     held: dict[str, list[np.ndarray]] = {"data": [], "indices": []}
     pointers = [np.zeros(1, np.int64)]
-    n_held = 0
+    n_held = n_values = 0
 
     def flush(*, everything: bool) -> int:
         left = 0
@@ -196,7 +196,8 @@ def _write_csr(
         csr.sort_indices()
         held["data"].append(csr.data)
         held["indices"].append(csr.indices.astype(np.int32, copy=False))
-        pointers.append(csr.indptr[1:].astype(np.int64) + pointers[-1][-1])
+        pointers.append(csr.indptr[1:].astype(np.int64) + n_values)
+        n_values += csr.nnz
         n_held += csr.nnz
         if n_held >= CHUNK:
             n_held = flush(everything=False)

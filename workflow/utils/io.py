@@ -135,9 +135,11 @@ def keys(root: Group, name: str = "") -> list[str]:
     return [key for key in group if key != index]
 
 
-def n_obs(root: Group) -> int:
-    """Return the number of cells without reading them."""
-    return int(_index(root["obs"]).shape[0])
+def length(root: Group, frame: str) -> int:
+    """Return the number of cells (``obs``) or genes (``var``) without reading them."""
+    index = _index(root[frame])
+    # With pandas 3 the names are a group: values, and a mask of missing ones.
+    return int((index if hasattr(index, "shape") else index["values"]).shape[0])
 
 
 def read_index(root: Group, frame: str) -> np.ndarray:
@@ -494,7 +496,10 @@ def _element_of(adata: AnnData, name: str) -> Any:
         raise KeyError(f'AnnData has no slot "{slot}"; it has {", ".join(SLOTS)}')
     value = getattr(adata, slot)
     if not key:
-        return dict(value) if slot in ("obsm", "varm", "obsp", "varp", "layers") else value
+        if slot in ("obsm", "varm", "obsp", "varp", "layers"):
+            # anndata 0.13 counts X among the layers, under the key None.
+            return {name: item for name, item in value.items() if name is not None}
+        return value
     if key not in value:
         raise KeyError(missing(f"adata.{slot} has no", key, value))
     return value[key]

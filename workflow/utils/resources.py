@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 
 def n_cells(file: str) -> int:
@@ -16,11 +17,18 @@ def n_cells(file: str) -> int:
         # Snakemake takes this for "not known yet" where it names an input as it stands.
         raise FileNotFoundError(errno.ENOENT, "no such store", file)
     obs = Path(file) / "obs"
-    if (obs / "zarr.json").is_file():
-        index = json.loads((obs / "zarr.json").read_text())["attributes"]["_index"]
-        return int(json.loads((obs / index / "zarr.json").read_text())["shape"][0])
-    index = json.loads((obs / ".zattrs").read_text())["_index"]
-    return int(json.loads((obs / index / ".zarray").read_text())["shape"][0])
+    attributes = _metadata(obs)
+    index = obs / attributes.get("attributes", attributes)["_index"]
+    # With pandas 3 the names are a group: values, and a mask of missing ones.
+    found = _metadata(index / "values" if (index / "values").is_dir() else index)
+    return int(found["shape"][0])
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    """Read what a zarr store of either format says of an array, or the attributes of a group."""
+    names = ("zarr.json", ".zarray", ".zattrs")
+    path = next(folder / name for name in names if (folder / name).is_file())
+    return json.loads(path.read_text())
 
 
 def size_mb(files: list[str]) -> float:

@@ -29,17 +29,17 @@ def make_parser():
 def main(args):
     """Link, count."""
     from clustering.columns import count_clusters
-    from utils.io import atomic_file, kept, keys, n_obs, new_store, open_store
+    from utils.io import atomic_file, kept, keys, new_store, open_store
 
     if kept(args.output_file, overwrite=args.overwrite):
         return
-    n_cells = n_obs(open_store(args.input_file))
+    n_cells = length(open_store(args.input_file), "obs")
     links, lines = {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
     for file in map(Path, args.clustering):
         root = open_store(file)
-        if n_obs(root) != n_cells:
+        if length(root, "obs") != n_cells:
             raise ValueError(
-                f"{file}: has {n_obs(root):,} cells, {args.input_file} has {n_cells:,}; "
+                f"{file}: has {length(root, 'obs'):,} cells, {args.input_file} has {n_cells:,}; "
                 "merge clusterings of the same cells"
             )
         for column in keys(root, "obs"):

@@ -1,0 +1,205 @@
+"""Sub-clustering: names, numbers, parents that stay whole, the same result on any threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clustering import hierarchy
+from clustering.communities import find_communities
+from clustering.graph import neighbor_graph
+from clustering.hierarchy import natural_order, split
+
+
+def nested(sizes: dict[str, list[int]], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return parents, and coordinates in which each parent has children of these sizes."""
+    rng = np.random.default_rng(seed)
+    parents, X = [], []
+    for parent, children in sizes.items():
+        middle = rng.normal(0, 100, 6)
+        for size in children:
+            X.append(middle + rng.normal(0, 10, 6) + rng.normal(0, 0.3, (size, 6)))
+            parents += [parent] * size
+    shuffled = rng.permutation(len(parents))
+    return np.array(parents)[shuffled], np.concatenate(X)[shuffled]
+
+
+SIZES = {"0": [80, 50, 60], "1": [90], "2": [45, 40], "10": [20], "3": [4]}
+
+
+def children_of(result, parents, parent) -> list[int]:
+    return pd.Series(result.labels.astype(object))[parents == parent].value_counts().tolist()
+
+
+def test_children_are_found_and_numbered_by_size():
+    parents, X = nested(SIZES)
+    result = split(parents, X, resolution=0.2)
+    counts = pd.Series(result.labels).value_counts()
+    assert counts["0_0"] == 80
+    assert counts["0_1"] == 60
+    assert counts["0_2"] == 50
+    assert counts["2_0"] == 45
+    assert counts["2_1"] == 40
+    assert counts["1_0"] == 90
+    assert list(result.labels.categories) == [
+        "0_0", "0_1", "0_2", "1_0", "2_0", "2_1", "3_0", "10_0",
+    ]  # fmt: skip
+    assert not result.labels.isna().any()
+    assert result.unsplit == {
+        "1": "one community at resolution 0.2",
+        "3": "4 cells, fewer than 10",
+        "10": "one community at resolution 0.2",
+    }
+    assert list(result.unsplit) == ["1", "3", "10"]
+
+
+def test_a_mapping_splits_these_and_nothing_else():
+    parents, X = nested(SIZES)
+    result = split(parents, X, resolution={"2": 0.2, "77": 1.0})
+    assert children_of(result, parents, "2") == [45, 40]
+    assert set(result.labels[parents != "2"]) == {"0_0", "1_0", "3_0", "10_0"}
+    assert result.unsplit["0"] == "not among the clusters to split"
+    assert "2" not in result.unsplit
+    assert result.missing_ids == ["77"]
+    assert split(parents, X, resolution=0.2).missing_ids == []
+
+
+def test_each_parent_has_its_own_resolution():
+    parents, X = nested(SIZES)
+    result = split(parents, X, resolution={"0": 0.2, "1": 8})
+    assert len(children_of(result, parents, "0")) == 3
+    assert len(children_of(result, parents, "1")) > 1
+
+
+def test_a_parent_is_clustered_on_its_own_graph():
+    parents, X = nested(SIZES)
+    result = split(parents, X, resolution=1.0, n_neighbors=10, seed=2, flavor="igraph")
+    rows = parents == "0"
+    graph = neighbor_graph(X[rows], n_neighbors=10, seed=2).connectivities
+    alone = find_communities(graph, flavor="igraph", seed=2)
+    assert result.labels[rows].tolist() == [f"0_{label}" for label in alone]
+
+
+@pytest.mark.parametrize("algorithm", ["leiden", "louvain"])
+def test_same_result_on_any_number_of_threads(algorithm):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 8))
+    parents = rng.choice(["0", "1", "2", "3"], 1500, p=[0.6, 0.2, 0.15, 0.05])
+    results = [split(parents, X, algorithm=algorithm, threads=t, seed=1) for t in (1, 2, 4, 8, 1)]
+    assert len(results[0].labels.categories) > 8
+    for other in results[1:]:
+        assert other.labels.tolist() == results[0].labels.tolist()
+        assert other.unsplit == results[0].unsplit
+
+
+def test_the_approximate_search_in_large_parents(monkeypatch):
+    monkeypatch.setattr("clustering.search.EXACT_UP_TO", 500)
+    parents, X = nested({"0": [600, 500], "1": [30, 20]})
+    one, two = (split(parents, X, resolution=0.01, threads=t) for t in (1, 2))
+    assert one.labels.tolist() == two.labels.tolist()
+    assert pd.Series(one.labels).value_counts().tolist() == [600, 500, 30, 20]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from(["0", "1_0", "2", "10", "a", None]), min_size=1, max_size=120),
+    st.floats(0.05, 3),
+    st.integers(0, 1000),
+)
+def test_every_childs_prefix_is_its_parent(parents, resolution, seed):
+    X = np.random.default_rng(seed).normal(size=(len(parents), 3))
+    result = split(pd.Categorical(parents), X, resolution=resolution, seed=seed, min_cells=5)
+    for parent, child in zip(parents, result.labels, strict=True):
+        if parent is None:
+            assert pd.isna(child)
+        else:
+            assert child.rpartition("_")[0] == parent
+    for parent in set(parents) - {None}:
+        sizes = children_of(result, np.array(parents, dtype=object), parent)
+        numbers = {label.rpartition("_")[2] for label in result.labels.categories
+                   if label.rpartition("_")[0] == parent}  # fmt: skip
+        assert numbers == {str(i) for i in range(len(sizes))}
+        if parent in result.unsplit:
+            assert len(sizes) == 1
+
+
+def test_cells_without_label_or_coordinates():
+    parents, X = nested({"0": [60, 50], "1": [40]})
+    parents = parents.astype(object)
+    parents[:7] = [None, np.nan, None, None, None, None, None]
+    lost = np.flatnonzero(parents == "0")[:3]
+    X[lost] = np.nan
+    X[np.flatnonzero(parents == "1")[:35]] = np.nan
+    result = split(parents, X, resolution=0.2)
+    assert pd.isna(result.labels[:7]).all()
+    assert pd.isna(result.labels[lost]).all()
+    # A parent that stays whole keeps all of its cells.
+    assert set(result.labels[parents == "1"]) == {"1_0"}
+    assert result.unsplit["1"].endswith("cells with coordinates, fewer than 10")
+    assert pd.isna(result.labels).sum() == 10
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.Categorical, pd.Series, list])
+def test_parents_of_every_kind(kind):
+    parents, X = nested({"0": [40, 30], "1": [20]})
+    result = split(kind(parents.tolist()), X, resolution=0.2)
+    assert result.labels.tolist() == split(parents, X, resolution=0.2).labels.tolist()
+    assert set(result.labels.categories) == {"0_0", "0_1", "1_0"}
+
+
+def test_categories_without_cells_are_no_parents():
+    parents = pd.Categorical(["b"] * 30, categories=["a", "b"])
+    result = split(parents, np.random.default_rng(0).normal(size=(30, 2)), resolution=0.01)
+    assert list(result.labels.categories) == ["b_0"]
+    assert list(result.unsplit) == ["b"]
+
+
+def test_nothing_to_split():
+    result = split(np.array([None, None], dtype=object), np.zeros((2, 2)))
+    assert pd.isna(result.labels).all()
+    assert result.unsplit == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"n_iteration": 3}, TypeError, 'did you mean "n_iterations"'),
+        ({"algorithm": "laiden"}, ValueError, 'did you mean "leiden"'),
+        ({"metric": "manhattan"}, ValueError, "metric must be one of"),
+        ({"resolution": 0.0}, ValueError, "resolution must be above 0"),
+        ({"resolution": {"1": -1}}, ValueError, "resolution must be above 0"),
+        ({"threads": 0}, ValueError, "threads must be at least 1, found 0"),
+    ],
+)
+def test_bad_options_are_one_line_also_where_nothing_is_split(options, error, words):
+    with pytest.raises(error, match=words):
+        split(np.array(["0", "0", "1"]), np.zeros((3, 2)), **options)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="parents have 2 cells, the representation 3"):
+        split(np.array(["0", "0"]), np.zeros((3, 2)))
+
+
+def test_the_largest_parent_starts_first(monkeypatch):
+    started = []
+    inner = hierarchy._split_one
+
+    def noted(X, **options):
+        started.append(len(X))
+        return inner(X, **options)
+
+    monkeypatch.setattr(hierarchy, "_split_one", noted)
+    parents, X = nested({"0": [20], "1": [60], "2": [40]})
+    split(parents, X)
+    assert started == [60, 40, 20]
+
+
+def test_natural_order():
+    labels = ["10_2", "9_11", "9_2", "1", "10", "a_1", "1_0", "2_0_10", "2_0_9"]
+    assert natural_order(labels) == [
+        "1", "1_0", "2_0_9", "2_0_10", "9_2", "9_11", "10", "10_2", "a_1",
+    ]  # fmt: skip

@@ -1,0 +1,35 @@
+"""What a job asks for."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from utils import resources
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_cells_are_counted_from_metadata(tmp_path, zarr_format):
+    store = zarr.open_group(tmp_path / "x.zarr", mode="w", zarr_format=zarr_format)
+    anndata.io.write_elem(store, "obs", pd.DataFrame(index=[f"c{i}" for i in range(17)]))
+    path = str(tmp_path / "x.zarr")
+    assert resources.n_cells(path) == 17
+    assert resources.memory_mb(path, 2, base=100, per_million=1_000_000) == 234
+    assert resources.gpus(path, True, 17) == 1
+    assert resources.gpus(path, True, 18) == resources.gpus(path, False, 0) == 0
+
+
+def test_a_store_that_is_not_there_yet_is_named(tmp_path):
+    path = str(tmp_path / "x.zarr")
+    with pytest.raises(FileNotFoundError) as error:
+        resources.n_cells(path)
+    assert error.value.filename == path
+
+
+def test_size_of_files_and_stores(tmp_path):
+    (tmp_path / "a.h5ad").write_bytes(b"0" * 1_000_000)
+    zarr.save(tmp_path / "b.zarr", np.zeros(3))
+    inside = sum(f.stat().st_size for f in (tmp_path / "b.zarr").rglob("*") if f.is_file())
+    files = [str(tmp_path / name) for name in ("a.h5ad", "b.zarr")]
+    assert resources.size_mb(files) == pytest.approx(1 + inside / 1e6)

@@ -1,0 +1,145 @@
+"""Labels on the cells: whether the categories' names fit there, and where each is written.
+
+A place is a fraction of the window that shows the cells: x and y from 0 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evaluation.legend import extent
+
+GRID = 64  # squares a side in which a label's place is sought
+LABELS_MOST = 120  # categories that are labelled
+LABEL_LENGTH = 10  # longest name that is written on the cells unasked
+
+
+class Labels(NamedTuple):
+    """Where labels stand, in points from the window's lower left corner."""
+
+    size: float  # of the letters
+    anchors: np.ndarray  # (n, 2): places that the labels name
+    centres: np.ndarray  # (n, 2): middles of the texts
+
+
+def labels_fit(names: list[str], codes: np.ndarray, places: np.ndarray) -> bool:
+    """Whether names are short and lie apart: neighbours share a name more often than by chance.
+
+    Parameters
+    ----------
+    names
+        Of n categories.
+    codes, places
+        Shapes (cells,) and (cells, 2): category (-1: none) and place of each cell.
+    """
+    if not 2 <= len(names) <= LABELS_MOST or max(map(len, names)) > LABEL_LENGTH:
+        return False
+    if set(names) <= {"True", "False"}:
+        return False
+    counts = _grid_counts(len(names), codes, places).reshape(len(names), -1)
+    total = counts.sum(axis=0)
+    pairs = float((total * (total - 1)).sum())
+    if not pairs:
+        return False
+    same = float((counts * (counts - 1)).sum()) / pairs
+    chance = float(((counts.sum(axis=1) / total.sum()) ** 2).sum())
+    return chance < 1 and (same - chance) / (1 - chance) > 0.4
+
+
+def place_labels(
+    texts: list[str], codes: np.ndarray, places: np.ndarray, window: np.ndarray
+) -> Labels:
+    """Put each label on its category, clear of the others.
+
+    Parameters
+    ----------
+    texts
+        What is written on n categories, each of which has cells.
+    codes, places
+        Shapes (cells,) and (cells, 2): category (-1: none) and place of each cell.
+    window
+        Width and height in points.
+    """
+    counts = _grid_counts(len(texts), codes, places)
+    anchors = _anchors(counts)
+    size = 10 if len(texts) <= 25 else 8.5 if len(texts) <= 60 else 7
+    sizes = np.array([extent(text, size, "bold") for text in texts]) + 1.5
+    # A label would hide a cluster smaller than itself: write it above or below, where fewer are.
+    areas = np.count_nonzero(counts, axis=(1, 2)) * (window / GRID).prod()
+    crowd = counts.sum(axis=0)
+    wanted = anchors * window
+    for i in np.flatnonzero(areas < 1.5 * sizes.prod(axis=1)):
+        column, row = (anchors[i] * GRID).astype(int)
+        near = crowd[:, max(column - 2, 0) : column + 3]
+        above, below = near[row + 1 : row + 4].sum(), near[max(row - 3, 0) : row].sum()
+        wanted[i, 1] += size if above <= below else -size
+    return Labels(size, anchors * window, spread(wanted, sizes, window))
+
+
+def spread(anchors: np.ndarray, sizes: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Push rectangles apart until none overlaps, within a window; all in the same unit.
+
+    Parameters
+    ----------
+    anchors, sizes
+        Shape (n, 2): wanted centres, widths and heights.
+    window
+        Width and height; centres lie between 0 and these.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n, 2): centres. Where there is no room, overlaps remain.
+    """
+    centres = anchors.copy()
+    reach = (sizes[:, None] + sizes[None]) / 2
+    side = np.sign(np.subtract.outer(np.arange(len(anchors)), np.arange(len(anchors))))
+    for _ in range(400):
+        apart = centres[:, None] - centres[None]
+        overlap = reach - np.abs(apart)
+        hit = (overlap > 0).all(axis=2) & (side != 0)
+        if not hit.any():
+            break
+        axis = overlap.argmin(axis=2)
+        for k in (0, 1):
+            way = np.where(apart[..., k] == 0, side, np.sign(apart[..., k]))
+            push = np.where(hit & (axis == k), way * (overlap[..., k] / 2 + 0.05), 0)
+            centres[:, k] += push.sum(axis=1)
+        centres = np.clip(centres, sizes / 2, np.maximum(window - sizes / 2, sizes / 2))
+    return centres
+
+
+def squares(places: np.ndarray, wide: int, high: int) -> np.ndarray:
+    """Find the square of each cell in a grid over the window, counted along x first."""
+    column, row = (places * (wide, high)).astype(np.int64).T
+    return row * wide + column
+
+
+def _grid_counts(n: int, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Count cells per category and square of a coarse grid: (n, GRID, GRID), y before x."""
+    known = np.flatnonzero(codes >= 0)
+    flat = codes[known] * np.int64(GRID * GRID) + squares(places[known], GRID, GRID)
+    return np.bincount(flat, minlength=n * GRID * GRID).reshape(n, GRID, GRID)
+
+
+def _anchors(counts: np.ndarray) -> np.ndarray:
+    """Find the place of each label: the median, or what is nearest to it in the densest own part.
+
+    A square counts by its cells of the category times their share of all cells there, over
+    3 x 3 squares; the densest part are those with at least half the highest value.
+    """
+    padded = np.pad(counts, ((0, 0), (1, 1), (1, 1)))
+    own = sum(padded[:, i : i + GRID, j : j + GRID] for i in range(3) for j in range(3))
+    score = own.astype(float) ** 2 / np.maximum(own.sum(axis=0), 1)
+    anchors = np.empty((len(counts), 2))
+    for i, here in enumerate(counts):
+        middle = [int(np.searchsorted(np.cumsum(here.sum(axis=k)), here.sum() / 2)) for k in (0, 1)]
+        # The score of an empty square can be high between two dense ones: stay on the cells.
+        row, column = np.nonzero((score[i] >= score[i].max() / 2) & (here > 0))
+        if not len(row):
+            row, column = np.nonzero(here == here.max())
+        nearest = np.argmin((column - middle[0]) ** 2 + (row - middle[1]) ** 2)
+        anchors[i] = column[nearest] + 0.5, row[nearest] + 0.5
+    return anchors / GRID
