@@ -27,12 +27,7 @@ class Labels(NamedTuple):
 def labels_fit(names: list[str], codes: np.ndarray, places: np.ndarray) -> bool:
     """Whether names are short and lie apart: neighbours share a name more often than by chance.
 
-    Parameters
-    ----------
-    names
-        Of n categories.
-    codes, places
-        Shapes (cells,) and (cells, 2): category (-1: none) and place of each cell.
+    `codes` (cells,) and `places` (cells, 2) tell the category (-1: none) and place of each cell.
     """
     if not 2 <= len(names) <= LABELS_MOST or max(map(len, names)) > LABEL_LENGTH:
         return False
@@ -51,16 +46,9 @@ def labels_fit(names: list[str], codes: np.ndarray, places: np.ndarray) -> bool:
 def place_labels(
     texts: list[str], codes: np.ndarray, places: np.ndarray, window: np.ndarray
 ) -> Labels:
-    """Put each label on its category, clear of the others.
+    """Put each text on its category, clear of the others; every category has cells.
 
-    Parameters
-    ----------
-    texts
-        What is written on n categories, each of which has cells.
-    codes, places
-        Shapes (cells,) and (cells, 2): category (-1: none) and place of each cell.
-    window
-        Width and height in points.
+    `codes` and `places` are those of `labels_fit`, `window` is the width and height in points.
     """
     counts = _grid_counts(len(texts), codes, places)
     anchors = _anchors(counts)
@@ -81,17 +69,8 @@ def place_labels(
 def spread(anchors: np.ndarray, sizes: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Push rectangles apart until none overlaps, within a window; all in the same unit.
 
-    Parameters
-    ----------
-    anchors, sizes
-        Shape (n, 2): wanted centres, widths and heights.
-    window
-        Width and height; centres lie between 0 and these.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, 2): centres. Where there is no room, overlaps remain.
+    From wanted centres, sizes (both (n, 2)) and the window's width and height, return centres.
+    Where there is no room, overlaps remain.
     """
     centres = anchors.copy()
     reach = (sizes[:, None] + sizes[None]) / 2

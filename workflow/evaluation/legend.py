@@ -67,31 +67,17 @@ class Entry(NamedTuple):
     ink: str = PALE  # of its name
 
 
-def legend_columns(
+def legend_table(
     names: list[str],
     colours: np.ndarray,
     counts: list[np.ndarray],
     n_cells: list[int],
-    *,
     height: float,
 ) -> list[list[Entry]]:
     """List the largest categories in their order, how many more there are, and the missing.
 
-    Parameters
-    ----------
-    names, colours
-        Of n categories: text, and (n, 3) sRGB.
-    counts
-        Of each panel, shape (n,): cells per category. Written where they agree in all panels.
-    n_cells
-        Of each panel: cells with and without a category.
-    height
-        Inches that a column may take.
-
-    Returns
-    -------
-    list of list of Entry
-        As few columns as fit, of the same length but for the last.
+    `counts` and `n_cells` hold, of each panel, the cells per category and all cells; they are
+    written where they agree. The list is folded into as few columns as fit in `height` inches.
     """
     agree = all(np.array_equal(count, counts[0]) for count in counts) and len(set(n_cells)) == 1
     total = sum(counts)
@@ -141,30 +127,18 @@ def draw_bar(
     scale: ScalarMappable,
     extend: str,
     missing: list[int],
-    *,
     x: float,
     top: float,
     length: float,
 ) -> None:
     """Draw the colour bar, pointed where values lie beyond it, and name the missing values.
 
-    Parameters
-    ----------
-    page
-        Where to draw.
-    scale, extend
-        From `palette.colour_scale`.
-    missing
-        Of each panel: cells without a value. Written where they agree.
-    x, top, length
-        Upper left corner and length in inches.
+    `missing` counts them in each panel; the number is written where all agree.
     """
-    width, height = page.figure.get_size_inches()
-    box = (x / width, 1 - (top + length) / height, 0.15 / width, length / height)
-    bar = page.figure.add_axes(box)
-    page.figure.colorbar(
-        scale, cax=bar, extend=extend, extendfrac=0.03, format=lambda v, _: f"{v:,.6g}"
-    )
+    fig = page.figure
+    width, height = fig.get_size_inches()
+    bar = fig.add_axes((x / width, 1 - (top + length) / height, 0.15 / width, length / height))
+    fig.colorbar(scale, cax=bar, extend=extend, extendfrac=0.03, format=lambda v, _: f"{v:,.6g}")
     bar.tick_params(labelsize=8, labelcolor=INK, labelfontfamily=FONT, color=PALE, width=0.6)
     for spine in bar.spines.values():
         spine.set_visible(False)

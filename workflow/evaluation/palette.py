@@ -34,19 +34,10 @@ def rgb(colour: str) -> np.ndarray:
 
 
 def colour_scale(values: np.ndarray) -> tuple[ScalarMappable, str]:
-    """Make the colours of numbers, and tell at which ends of the scale some lie beyond it.
+    """Make the colours of numbers, from their 1 % to their 99 % quantile (finite ones only).
 
-    Parameters
-    ----------
-    values
-        Shape (n,), float64; NaN and infinite values count for nothing.
-
-    Returns
-    -------
-    scale
-        From the 1 % to the 99 % quantile; over all values where these are equal.
-    extend
-        ``neither``, ``min``, ``max`` or ``both``, as a colour bar takes it.
+    Where both are equal, all values span the scale. Also tells at which ends some lie beyond it:
+    ``neither``, ``min``, ``max`` or ``both``.
     """
     finite = values[np.isfinite(values)]
     low, high = np.quantile(finite, (0.01, 0.99)) if len(finite) else (0.0, 1.0)

@@ -24,15 +24,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.patheffects import withStroke
 
 from evaluation.labels import LABELS_MOST, labels_fit, place_labels, squares
-from evaluation.legend import (
-    clean,
-    column_width,
-    draw_bar,
-    draw_legend,
-    legend_columns,
-    short,
-    write,
-)
+from evaluation.legend import clean, column_width, draw_bar, draw_legend, legend_table, short, write
 from evaluation.palette import INK, MISSING, PALE, colour_scale, palette, rgb
 
 if TYPE_CHECKING:
@@ -311,14 +303,19 @@ def _read_values(
     ) or inferred in ("integer", "floating", "mixed-integer-float", "decimal")
     if numeric and not as_categories:
         return None, series.to_numpy(dtype=np.float64, na_value=np.nan)
-    found = series.astype("category").cat.remove_unused_categories().cat
-    names = [str(category) for category in found.categories]
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        used = series.cat.remove_unused_categories().cat
+        codes, found, ordered = used.codes, used.categories, used.ordered
+    else:
+        codes, found = pd.factorize(series)
+        ordered = False
+    names = [str(category) for category in found]
     order = list(range(len(names)))
-    if not found.ordered:
+    if not ordered:
         order.sort(key=lambda i: _rank(names[i]))
     lookup = np.full(len(names) + 1, -1, dtype=np.int32)  # the last place: missing
     lookup[order] = np.arange(len(names))
-    return [names[i] for i in order], lookup[found.codes]
+    return [names[i] for i in order], lookup[codes]
 
 
 def _rank(name: str) -> tuple[list[str | int], str]:

@@ -29,7 +29,7 @@ def make_parser():
 def main(args):
     """Link, count."""
     from clustering.columns import count_clusters
-    from utils.io import atomic_file, kept, keys, new_store, open_store
+    from utils.io import atomic_file, kept, keys, length, new_store, open_store
 
     if kept(args.output_file, overwrite=args.overwrite):
         return
