@@ -13,7 +13,6 @@ import argparse
 import datetime
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -82,7 +81,7 @@ def neighbours_scanpy_warm(data, threads):
     def run(X):
         adata = sc.AnnData(obsm={"X_pca": X})
         sc.pp.neighbors(adata, n_neighbors=K, use_rep="X_pca")
-        return {"indices": adata.obsp["distances"].indices.reshape(len(X), K - 1)}
+        return {"indices": adata.obsp["distances"].indices.reshape(len(X), -1)}
 
     run(data["X"][:9000])
     return lambda: run(data["X"])
@@ -148,7 +147,7 @@ def _communities_brisc(resolutions):
         def run():
             found = cells.cluster(
                 QC_column=None,
-                resolution=list(resolutions),
+                resolution=list(resolutions) if len(resolutions) > 1 else resolutions[0],
                 min_cluster_size=1,
                 num_threads=min(threads, len(resolutions)),
             )
@@ -317,12 +316,19 @@ def measure(stage: str, name: str, file: str, threads: int, out: str) -> None:
     with np.load(file) as stored:
         data = dict(stored)
     run = subjects(stage)[name](data, threads)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory(reset=True)
     wall, cpu = time.perf_counter(), time.process_time()
     result = run()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    np.savez(out, wall=wall, cpu=cpu, memory=peak / 1024, **result)
+    np.savez(out, wall=wall, cpu=cpu, memory=peak_memory() - before, **result)
+
+
+def peak_memory(*, reset: bool = False) -> float:
+    """Return the most MB that this process has held, since the last reset (Linux)."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def quality(stage: str, result: dict, data: dict) -> str:

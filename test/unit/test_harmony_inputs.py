@@ -42,6 +42,7 @@ def spoil(row, value):
         ({"Z": Z.tolist()}, TypeError, "must be an array; found list"),
         ({"Z": Z[:, :0]}, ValueError, "no dimensions"),
         ({"Z": Z[:5], "batches": BATCH[:5]}, ValueError, "at least 6 cells; found 5"),
+        ({"batches": "batch"}, TypeError, "one label per cell"),
         ({"batches": BATCH[:-1]}, ValueError, "300 cells but 299 batch labels"),
         ({"batches": np.arange(300)}, ValueError, "each of the 300 cells"),
         ({"batches": [BATCH, np.arange(300).astype(str)]}, ValueError, "each of the 300 cells"),
@@ -97,6 +98,11 @@ def test_one_batch_returns_the_input():
     with pytest.warns(UserWarning, match="only one batch"):
         result = harmonize(Z, np.zeros(300, int))
     assert np.array_equal(result.corrected, Z)
+
+
+def test_the_published_update_takes_one_thread_by_itself():
+    here, there = (harmonize(Z, BATCH, original=True, threads=n) for n in (None, 1))
+    assert np.array_equal(here.corrected, there.corrected)
 
 
 def test_zero_rows_are_kept_and_warned_of():
@@ -285,6 +291,8 @@ def test_joint_key_is_the_key_of_combinations():
     assert np.array_equal(joint.corrected, harmonize(Z, BATCH * 2 + other).corrected)
     stacked = harmonize(Z, np.stack([BATCH, other], axis=1))
     assert stacked.batches.levels_per_key == (3, 2)
+    frame = harmonize(Z, pd.DataFrame({"batch": BATCH, "other": other}))
+    assert np.array_equal(frame.corrected, stacked.corrected)
     assert not np.allclose(stacked.corrected, joint.corrected, atol=1e-3)
 
 

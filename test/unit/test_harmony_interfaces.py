@@ -156,10 +156,12 @@ def test_wrong_calls_of_run_harmony(adata):
         run_harmony(Z, adata.obs, "batch", device="tpu")
 
 
-def test_mps_warns_and_runs_on_the_cpu(adata):
+@pytest.mark.parametrize("device", ["mps", "cuda"])
+def test_without_a_gpu_it_warns_and_runs_on_the_cpu(adata, device, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
     Z = adata.obsm["X_pca"]
     with pytest.warns(UserWarning, match="runs on the CPU"):
-        ho = run_harmony(Z, adata.obs, "batch", device="mps")
+        ho = run_harmony(Z, adata.obs, "batch", device=device)
     assert np.array_equal(ho.corrected, run_harmony(Z, adata.obs, "batch").corrected)
 
 

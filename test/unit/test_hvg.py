@@ -274,7 +274,7 @@ def test_a_bad_value_is_named(flavor, value):
 )
 def test_bad_options_are_explained(options, message):
     with pytest.raises(ValueError, match=message):
-        highly(counts(), **options)
+        highly(counts(), **{"normalize": TARGET, **options})
 
 
 def test_counts_that_are_taken_for_normalised_values_are_recognised():

@@ -12,8 +12,8 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
+from utils.atomic import atomic_file
 from utils.io import (
-    atomic_file,
     keys,
     new_store,
     obs_column,

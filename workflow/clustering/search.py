@@ -14,7 +14,7 @@ METRICS = ("euclidean", "cosine")
 # Up to here the exact search is about as fast as the approximate one (test/bench/RESULTS.md).
 EXACT_UP_TO = 8_192
 # The approximate search reads as many lists as this share of the true neighbours needs.
-TARGET_RECALL = 0.995
+TARGET_RECALL = 0.999
 # Candidates beyond k that the float32 matrix product may put in the wrong order.
 SLACK = 4
 # Rows of a block of queries; bounds the memory, must not depend on the number of threads.

@@ -23,9 +23,6 @@ NAME_LENGTH = 40  # characters of a category's name
 FONT = "DejaVu Sans"  # comes with matplotlib: the same letters on every machine
 
 
-# ---------------------------------------------------------------- text
-
-
 def clean(text: object) -> str:
     """Replace what cannot be drawn: white space by a space, letters the font lacks by a mark."""
     font = get_font(findfont(FontProperties(family=FONT)))
@@ -53,9 +50,6 @@ def write(ax: Axes, x: float, y: float, text: str, **style: object) -> None:
     """Write a text in the house's font and ink; a dollar sign in a name is no formula."""
     style = {"color": INK, "fontfamily": FONT, "parse_math": False, **style}
     ax.text(x, y, text, **style)
-
-
-# ---------------------------------------------------------------- categories
 
 
 class Entry(NamedTuple):
@@ -117,9 +111,6 @@ def draw_legend(page: Axes, columns: list[list[Entry]], x: float, top: float) ->
             write(page, x + 0.2, y, entry.name, color=entry.ink, **style)
             write(page, x + width - 0.2, y, entry.number, color=PALE, ha="right", **style)
         x += width
-
-
-# ---------------------------------------------------------------- numbers
 
 
 def draw_bar(

@@ -58,9 +58,6 @@ class _Panel(NamedTuple):
         return (self.xy - self.corner) / self.span
 
 
-# ---------------------------------------------------------------- public
-
-
 def plot_embedding(
     coordinates: ArrayLike,
     values: Values,
@@ -192,7 +189,7 @@ def compare_embeddings(
         side = 1.2
     elif not on_data_labels:
         n_cells = [len(p.data) for p in drawn]
-        legend = legend_columns(names, colours, counts, n_cells, height=bottom - below - tops[0])
+        legend = legend_table(names, colours, counts, n_cells, bottom - below - tops[0])
         side = sum(map(column_width, legend))
     width, height = right - gap + 0.15 + (side + 0.15 if side else 0), bottom
 
@@ -217,7 +214,7 @@ def compare_embeddings(
             _draw_labels(ax, panel, names, labelled)
     if names is None:
         missing = [int(np.isnan(p.data).sum()) for p in drawn]
-        draw_bar(page, scale, extend, missing, x=right - gap + 0.2, top=tops[0], length=PANEL * 0.6)
+        draw_bar(page, scale, extend, missing, right - gap + 0.2, tops[0], PANEL * 0.6)
     else:
         draw_legend(page, legend, right - gap + 0.2, tops[0])
     return fig
@@ -240,7 +237,7 @@ def save_figure(fig: Figure, path: str | Path, *, dpi: int = 150) -> None:
     ValueError
         If the ending is none of .png, .pdf and .svg.
     """
-    from utils.io import atomic_file
+    from utils.atomic import atomic_file
 
     # What would differ between two runs, or between two versions of matplotlib.
     varying = {
@@ -280,9 +277,6 @@ def file_stem(column: object) -> str:
     plain = re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFKD", name))  # no accents
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "_", plain)[:70].strip("._-")
     return f"{plain or 'column'}-{mark}"
-
-
-# ---------------------------------------------------------------- values
 
 
 def _read_values(
@@ -343,9 +337,6 @@ def _shared(
         np.array([*(place[name] for name in names), -1], dtype=np.int32)[data]
         for names, data in read
     ]
-
-
-# ---------------------------------------------------------------- panels
 
 
 def _panel(title: str, coordinates: ArrayLike, values: np.ndarray) -> _Panel:
@@ -415,9 +406,6 @@ def _draw_arrows(page: Axes, x: float, y: float, name: str) -> None:
     style = {"size": 7, "color": PALE}
     write(page, x, y + 0.05, f"{name} 1", va="top", **style)
     write(page, x - 0.05, y, f"{name} 2", ha="right", va="bottom", rotation=90, **style)
-
-
-# ---------------------------------------------------------------- cells
 
 
 def _draw_cells(ax: Axes, panel: _Panel, shade: Shade, seed: int) -> None:

@@ -3,8 +3,7 @@
 A step of the workflow adds a little to a large data set. Its output is a zarr store in which only
 the new elements are files and every other element is a relative symbolic link to where it already
 is, so any store opens as a full data set with plain ``anndata.read_zarr`` and nothing is copied.
-Stores and files are written beside their place and renamed into it: a killed job leaves the old
-output, the new one or none.
+Stores are written atomically (``utils/atomic.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 import shutil
 import sys
-import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ import h5py
 import numpy as np
 import zarr
 
+from utils.atomic import atomic_folder
 from utils.messages import missing
 
 if TYPE_CHECKING:
@@ -378,44 +377,6 @@ def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool
 def is_store(path: Path) -> bool:
     """Whether a folder is a zarr store."""
     return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
-
-
-@contextlib.contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of `path` when the block ends without error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_folder(out: str | Path) -> Iterator[Path]:
-    """Yield a path beside `out`; the folder made there takes its place if no error comes."""
-    out = Path(out)
-    tag = uuid.uuid4().hex[:8]
-    temporary, old = (out.with_name(f".{tag}.{part}.{out.name}") for part in ("new", "old"))
-    try:
-        yield temporary
-        # A folder that is not empty cannot be replaced in one step, and the same step may be
-        # running twice: move aside what is there, as often as it takes.
-        for _ in range(100):
-            with contextlib.suppress(FileNotFoundError):
-                out.rename(old)
-            try:
-                temporary.rename(out)
-                break
-            except OSError:
-                shutil.rmtree(old, ignore_errors=True)
-        else:
-            raise OSError(f"{out}: cannot be replaced, something keeps writing it")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _link_children(

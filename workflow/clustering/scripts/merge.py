@@ -29,7 +29,8 @@ def make_parser():
 def main(args):
     """Link, count."""
     from clustering.columns import count_clusters
-    from utils.io import atomic_file, kept, keys, length, new_store, open_store
+    from utils.atomic import atomic_file
+    from utils.io import kept, keys, length, new_store, open_store
 
     if kept(args.output_file, overwrite=args.overwrite):
         return

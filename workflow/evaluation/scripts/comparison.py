@@ -32,7 +32,8 @@ def make_parser():
 def main(args):
     """Draw each column."""
     from evaluation.plots import compare_embeddings, file_stem, save_figure
-    from utils.io import atomic_folder, obs_column, open_store, read_element
+    from utils.atomic import atomic_folder
+    from utils.io import obs_column, open_store, read_element
 
     if len(args.names) != len(args.input_file):
         raise ValueError(f"--names has {len(args.names)} titles for {len(args.input_file)} stores")

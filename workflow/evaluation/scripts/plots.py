@@ -37,7 +37,8 @@ def main(args):
     import pandas as pd
 
     from evaluation.plots import file_stem, plot_embedding, save_figure
-    from utils.io import atomic_folder, keys, obs_column, open_store, read_element, read_index
+    from utils.atomic import atomic_folder
+    from utils.io import keys, obs_column, open_store, read_element, read_index
     from utils.messages import missing
 
     root = open_store(args.input_file)

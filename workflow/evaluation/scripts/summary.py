@@ -21,7 +21,7 @@ def make_parser():
 
 def main(args):
     """Join, with the names of the folders as the first columns."""
-    from utils.io import atomic_file
+    from utils.atomic import atomic_file
 
     lines = []
     for file in map(Path, args.input_file):

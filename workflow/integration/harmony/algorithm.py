@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from .batches import Batches, NaBatch
 
+CHUNK_SIZE = 1024  # rows of S that stay in a core's cache
+CHUNK_SIZE_GPU = 65_536
 KEEP_SHARE = 0.6  # of the available memory that the similarities may take
 
 
@@ -184,7 +186,7 @@ def harmonize(
     threads
         None or -1: the cores that this process may use. The result does not depend on it.
     chunk_size, chunk_size_kmeans
-        Most cells per task; None: 1024 and 4096.
+        Most cells per task; None: 1024 (65,536 on a GPU) and 4096.
     lean
         True rebuilds the similarities whenever they are needed, False keeps them; None keeps
         them where they fit into 60 % of the memory that is there. The result is the same.
@@ -213,9 +215,11 @@ def harmonize(
     xp = array_namespace(Z)
     n_cells = len(Z)
     encoded, kept = encode_keys(batches, n_cells, key_names, combine_keys, na_batch, mask)
-    threads = 1 if xp is not np else parallel.resolve_threads(threads)
-    if original and threads != 1:
+    if original and threads not in (None, 1):
         raise ValueError("original=True runs on one thread; set threads=1")
+    threads = 1 if xp is not np or original else parallel.resolve_threads(threads)
+    if chunk_size is None:
+        chunk_size = CHUNK_SIZE if xp is np else CHUNK_SIZE_GPU
     cells = check_cells(Z if kept is None else Z[kept], dtype, xp)
     parameters = check_parameters(
         len(cells),

@@ -42,8 +42,8 @@ class HarmonyResult:
 
     def __init__(self, Z: np.ndarray, harmonized: Harmonized) -> None:
         self._harmonized = harmonized
-        self.corrected: np.ndarray = harmonized.corrected
-        self.Z_corr: np.ndarray = harmonized.corrected.T
+        self.corrected: np.ndarray = _to_host(harmonized.corrected)
+        self.Z_corr: np.ndarray = self.corrected.T
         self.Z_orig: np.ndarray = Z.T
         self.Y: np.ndarray = harmonized.centroids.T
         self.O: np.ndarray = harmonized.observed.T
@@ -61,7 +61,7 @@ class HarmonyResult:
     @cached_property
     def R(self) -> np.ndarray:
         """Soft assignments, shape (K, N); every column sums to 1."""
-        return self._harmonized.assignments().T
+        return _to_host(self._harmonized.assignments()).T
 
     @cached_property
     def Z_cos(self) -> np.ndarray:
@@ -155,7 +155,6 @@ def run_harmony(
     columns = [_column(meta_data, key, "meta_data") for key in keys]
     Z = _embedding(data_mat, len(columns[0]))
     options = _translate(options)
-    options.setdefault("verbose", False)
     mask = None if QC_column is None else _boolean(meta_data, QC_column, "meta_data", meta_data)
     device_Z = _to_device(Z, device)
     harmonized = harmonize(
@@ -406,6 +405,11 @@ def _embedding(data: Any, n_cells: int) -> np.ndarray:
     raise ValueError(f"there are {n_cells} cells, but the embedding has shape {data.shape}")
 
 
+def _to_host(array: Any) -> np.ndarray:
+    """Fetch an array from the GPU where it is there."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
 def _to_device(Z: np.ndarray, device: str | None) -> Any:
     """Move the embedding to the GPU where that is asked for and possible."""
     if device in (None, "cpu"):
@@ -416,10 +420,20 @@ def _to_device(Z: np.ndarray, device: str | None) -> Any:
     if kind == "mps":
         warnings.warn("Harmony does not compute on 'mps'; it runs on the CPU", stacklevel=3)
         return Z
+    cupy = _usable_cupy()
+    if cupy is None:
+        warnings.warn("device='cuda' needs a GPU and CuPy; it runs on the CPU", stacklevel=3)
+        return Z
+    return cupy.asarray(Z)
+
+
+def _usable_cupy() -> Any | None:
+    """Return CuPy where it is installed and sees a GPU."""
     try:
         import cupy
-
-        return cupy.asarray(Z)
     except ImportError:
-        warnings.warn("device='cuda' needs CuPy; Harmony runs on the CPU", stacklevel=3)
-        return Z
+        return None
+    try:
+        return cupy if cupy.cuda.runtime.getDeviceCount() else None
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return None

@@ -225,6 +225,7 @@ class Clustering:
             corrected[self.order[chunk.rows]] = rows
 
         self.run(write, self.layout.chunks)
+        self.similarities = self.sorted_cells = None  # R can be formed from the directions
         return corrected
 
     def update(
@@ -269,7 +270,7 @@ class Clustering:
 
         def assign(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
             similarities = self._similarities(chunk, scratch)
-            self._normalise(chunk, similarities, rho)
+            self._normalise(chunk, similarities, rho[chunk.pieces])
             return self._piece_sums(chunk, similarities, collect) if collect else []
 
         elements = (block.chunks[-1].stop - block.chunks[0].start) * rho.shape[1]
@@ -288,8 +289,8 @@ class Clustering:
             self.directions[chunk.rows] = directions
         similarities = self._room(chunk, scratch)
         self._fill(chunk, directions, kernel, similarities)
-        ones = self.xp.ones_like(self.penalties[chunk.block], shape=(1, similarities.shape[1]))
-        self._normalise(chunk, similarities, self.xp.repeat(ones, int(chunk.pieces[-1]) + 1, 0))
+        rho = self.xp.ones((len(chunk.pieces), similarities.shape[1]), rows.dtype)
+        self._normalise(chunk, similarities, rho)
 
     def _room(self, chunk: Chunk, scratch: Any) -> Any:
         """Where a chunk's S is kept, or a part of the scratch buffer."""
@@ -325,14 +326,14 @@ class Clustering:
         return self.xp.take(self.cells, self.order[chunk.rows], axis=0)
 
     def _normalise(self, chunk: Chunk, similarities: Any, rho: Any) -> None:
-        """Store 1 / n of every row and S' (1 / n) of every piece."""
+        """Store 1 / n of every row and S' (1 / n) of every piece, rho being given per piece."""
         xp = self.xp
         if chunk.local is None:
-            inverse = 1 / (similarities @ rho[chunk.pieces[0]])
+            inverse = 1 / (similarities @ rho[0])
             sums = (inverse @ similarities)[None]
         else:  # one column per piece, of which a row uses its own
             index, local = xp.arange(len(similarities)), xp.asarray(chunk.local)
-            inverse = 1 / (similarities @ rho[xp.asarray(chunk.pieces)].T)[index, local]
+            inverse = 1 / (similarities @ rho.T)[index, local]
             spread = xp.zeros((len(similarities), len(chunk.pieces)), similarities.dtype)
             spread[index, local] = inverse
             sums = spread.T @ similarities

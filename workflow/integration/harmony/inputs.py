@@ -37,12 +37,16 @@ def encode_keys(
     """Encode the batch keys of the cells that take part; also return the mask of these."""
     if isinstance(batches, np.ndarray) and batches.ndim == 2:
         keys = list(batches.T)
+    elif hasattr(batches, "columns"):
+        keys = [batches[column] for column in batches.columns]
     elif isinstance(batches, (list, tuple)) and batches and np.ndim(batches[0]) == 1:
         keys = list(batches)
     else:
         keys = [batches]
     keys = [key if hasattr(key, "dtype") else np.asarray(key) for key in keys]
     for key in keys:
+        if key.ndim != 1:
+            raise TypeError(f"a batch key must be one label per cell; found shape {key.shape}")
         if len(key) != n_cells:
             raise ValueError(f"there are {n_cells} cells but {len(key)} batch labels")
     if mask is not None:

@@ -166,7 +166,7 @@ def check_parameters(
     kmeans_cells: int | None,
     num_init_iterations: int,
     oversampling_factor: float,
-    chunk_size: int | None,
+    chunk_size: int,
     chunk_size_kmeans: int | None,
     seed: int,
 ) -> Parameters:
@@ -248,7 +248,7 @@ def check_parameters(
         kmeans_cells=min(whole("kmeans_cells", kmeans_cells, n_clusters), n_cells),
         num_init_iterations=whole("num_init_iterations", num_init_iterations, 1),
         oversampling_factor=real("oversampling_factor", oversampling_factor, above=0),
-        chunk_size=1024 if chunk_size is None else whole("chunk_size", chunk_size, 1),
+        chunk_size=whole("chunk_size", chunk_size, 1),
         chunk_size_kmeans=(
             4096 if chunk_size_kmeans is None else whole("chunk_size_kmeans", chunk_size_kmeans, 1)
         ),

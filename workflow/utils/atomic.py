@@ -1,0 +1,100 @@
+"""Files and folders that are there as a whole or not at all.
+
+They are written beside their place and renamed into it: a killed process leaves the old one, the
+new one or none. What it leaves beside the place is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import signal
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the place of `path` when the block ends without error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(out: str | Path) -> Iterator[Path]:
+    """Yield a path beside `out`; the folder made there takes its place if no error comes."""
+    out = Path(out)
+    _remove_debris(out)
+    tag = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    new, old = (out.with_name(f".{out.name}.{tag}.{part}") for part in ("new", "old"))
+    try:
+        yield new
+        # A folder that is not empty cannot be replaced in one step, and the same step may be
+        # running twice: move aside what is there, as often as it takes.
+        with _uninterrupted():
+            for _ in range(100):
+                with contextlib.suppress(FileNotFoundError):
+                    out.rename(old)
+                try:
+                    new.rename(out)
+                    break
+                except OSError:
+                    _remove(old)
+            else:
+                raise OSError(f"{out}: cannot be replaced, something keeps writing it")
+            _remove(old)
+    finally:
+        with _uninterrupted():
+            _remove(new)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let signals wait: a few renames and removals are done as a whole."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also while a thread that was interrupted still writes into it."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.02)
+
+
+def _remove_debris(out: Path) -> None:
+    """Remove what a process that was killed on this machine left beside `out`."""
+    host = socket.gethostname()
+    for path in out.parent.glob(f".{glob.escape(out.name)}.{glob.escape(host)}-*"):
+        pid = path.name.removeprefix(f".{out.name}.{host}-").partition("-")[0]
+        if pid.isdigit() and not _alive(int(pid)):
+            _remove(path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
