@@ -23,50 +23,24 @@ from pydantic import (
     model_validator,
 )
 
+from utils.config_values import (
+    Columns,
+    Numbers,
+    as_list,
+    hierarchy_levels,
+    resolution_list,
+)
 from utils.messages import unknown
 
 STAGES = ("preprocessing", "integration", "clustering")
 VERSION = "0.1.0"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-CLUSTER_ID = re.compile(r"\d+(_\d+)*")
-
-
-def number_in(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 class Model(BaseModel):
     """A section of the config: no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-def _as_list(value: Any) -> Any:
-    """Let a single value stand for a list of one."""
-    return value if value is None or isinstance(value, list) else [value]
-
-
-def _column(value: Any) -> Any:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"must be the name of a column, found {value!r}; quote it if it is one")
-    return value
-
-
-Columns = Annotated[list[Annotated[str, BeforeValidator(_column)]], BeforeValidator(_as_list)]
-
-
-def _one_or_many(value: Any) -> Any:
-    """Accept one number or a list of numbers, in one clear message."""
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, bool) or not isinstance(item, int | float):
-            raise ValueError(f"must be a number or a list of numbers, found {item!r}")
-    return value
-
-
-Numbers = Annotated[float | list[float], BeforeValidator(_one_or_many)]
 
 
 class Device(Model):
@@ -86,7 +60,7 @@ class Device(Model):
 class Preparation(Model):
     """What is kept of the input (``prepare.py``); allowed whatever the stage of entry."""
 
-    subset: dict[str, Annotated[list[Any], BeforeValidator(_as_list)]] = Field(
+    subset: dict[str, Annotated[list[Any], BeforeValidator(as_list)]] = Field(
         default_factory=dict,
         description="Keep the cells whose obs column holds one of these values: "
         "`{column: [value, ...]}`; several columns must all hold.",
@@ -279,73 +253,6 @@ class SubLevel(Model):
     )
 
 
-def cluster_ids(value: dict) -> dict[str, float]:
-    """``{1: 0.1, "3_0": 0.2}`` with the ids as text, or a message that says what to write."""
-    found: dict[str, float] = {}
-    for key, resolution in value.items():
-        name = str(key)
-        if isinstance(key, bool) or not CLUSTER_ID.fullmatch(name):
-            raise ValueError(
-                f"{key!r} is not a cluster id; write the number of a level-1 cluster (3) or a "
-                f'quoted deeper label ("3_0"), and its resolution'
-            )
-        if isinstance(resolution, bool) or not isinstance(resolution, int | float):
-            raise ValueError(
-                f"cluster {name}: the resolution must be a number, found {resolution!r}"
-            )
-        if not 0 < resolution < float("inf"):
-            raise ValueError(f"cluster {name}: the resolution must be above 0, found {resolution}")
-        if name in found:
-            raise ValueError(f"cluster {name} is named twice")
-        found[name] = float(resolution)
-    if not found:
-        raise ValueError("names no cluster; write {cluster_id: resolution} or a depth such as 2")
-    return found
-
-
-def _hierarchy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return cluster_ids(value)
-    if isinstance(value, list):
-        if not value:
-            raise ValueError("the list is empty; give one resolution per level below the first")
-        levels = []
-        for level, item in enumerate(value, start=2):
-            if isinstance(item, bool) or not isinstance(item, int | float | dict):
-                raise ValueError(
-                    f"level {level}: must be a resolution or a mapping of parameters, "
-                    f"found {item!r}"
-                )
-            levels.append(item if isinstance(item, dict) else {"resolution": item})
-        return levels
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(
-            f"must be a depth (3), {{cluster_id: resolution}} or a list with one entry per level "
-            f"below the first, found {value!r}"
-        )
-    if not 1 <= value <= 20:
-        raise ValueError(f"the depth must be between 1 and 20, found {value}")
-    return value
-
-
-def _resolutions(value: Any) -> Any:
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, bool) or not isinstance(item, int | float):
-            hint = ""
-            if isinstance(item, str) and (number := number_in(item)) is not None:
-                hint = f"; YAML reads it as text, write {number}"
-            raise ValueError(f"must be numbers above 0, found {item!r}{hint}")
-        if not 0 < item < float("inf"):
-            raise ValueError(f"must be numbers above 0, found {item}")
-    values = [float(item) for item in (value if isinstance(value, list) else [value])]
-    if not values:
-        raise ValueError("is empty; give at least one resolution, such as [1.0]")
-    twice = sorted({str(v) for v in values if values.count(v) > 1})
-    if twice:
-        raise ValueError(f"{', '.join(twice)} stands twice")
-    return values
-
-
 class UMAP(Model):
     """The layout (``umap.py``)."""
 
@@ -359,10 +266,10 @@ class UMAP(Model):
 class Clustering(Device):
     """Neighbours, communities at every resolution and level, layout and pictures."""
 
-    algorithm: Annotated[list[Literal["leiden", "louvain"]], BeforeValidator(_as_list)] = Field(
+    algorithm: Annotated[list[Literal["leiden", "louvain"]], BeforeValidator(as_list)] = Field(
         ["leiden"], min_length=1, description="`leiden`, `louvain` or a list of them."
     )
-    resolutions: Annotated[list[float], BeforeValidator(_resolutions)] = Field(
+    resolutions: Annotated[list[float], BeforeValidator(resolution_list)] = Field(
         [1.0], description="Resolutions of level 1, such as `[0.2, 0.4, 0.8]`."
     )
     hierarchy: Annotated[
@@ -370,7 +277,7 @@ class Clustering(Device):
         | Annotated[dict[str, float], Tag("dict[id]")]
         | Annotated[list[SubLevel], Tag("list[level]")],
         Discriminator(lambda value: {int: "int", dict: "dict[id]"}.get(type(value), "list[level]")),
-        BeforeValidator(_hierarchy),
+        BeforeValidator(hierarchy_levels),
     ] = Field(
         1,
         description="Sub-clustering: a depth (`3`: all clusters, down to level 3, at the level-1 "
@@ -420,7 +327,7 @@ class DataSet(Device):
 
     input: dict[
         Literal["preprocessing", "integration", "clustering"],
-        Annotated[list[str], BeforeValidator(_as_list)],
+        Annotated[list[str], BeforeValidator(as_list)],
     ] = Field(
         description="`{stage: file}` or `{stage: [file, ...]}` (.h5ad or .zarr); the stage "
         "(`preprocessing`, `integration`, `clustering`) is where the data set enters. "

@@ -171,7 +171,8 @@ def subcluster(args, root, parent):
     from clustering.columns import check_cluster_ids, read_labels, read_representation
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
-    from utils.config import Neighbors, cluster_ids
+    from utils.config import Neighbors
+    from utils.config_values import cluster_ids
 
     options = cli.check_options(Neighbors, args.neighbors_args, prefix="--neighbors_args: ")
     parents = read_labels(root, parent)

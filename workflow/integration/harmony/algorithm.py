@@ -220,7 +220,7 @@ def harmonize(
     threads = 1 if xp is not np or original else parallel.resolve_threads(threads)
     if chunk_size is None:
         chunk_size = CHUNK_SIZE if xp is np else CHUNK_SIZE_GPU
-    cells = check_cells(Z if kept is None else Z[kept], dtype, xp)
+    cells = check_cells(Z if kept is None else Z[xp.asarray(kept)], dtype, xp)
     parameters = check_parameters(
         len(cells),
         encoded,

@@ -407,7 +407,7 @@ def _embedding(data: Any, n_cells: int) -> np.ndarray:
 
 def _to_host(array: Any) -> np.ndarray:
     """Fetch an array from the GPU where it is there."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    return array.get() if hasattr(array, "get") else array
 
 
 def _to_device(Z: np.ndarray, device: str | None) -> Any:

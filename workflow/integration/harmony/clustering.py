@@ -266,11 +266,11 @@ class Clustering:
 
     def _assign(self, block: Block, number: int, collect: Sums | None, sums: Any) -> None:
         """Assign one block's cells anew."""
-        rho = self.xp.asarray(self.penalties[number])
+        rho = self.penalties[number]
 
         def assign(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
             similarities = self._similarities(chunk, scratch)
-            self._normalise(chunk, similarities, rho[chunk.pieces])
+            self._normalise(chunk, similarities, self.xp.asarray(rho[chunk.pieces]))
             return self._piece_sums(chunk, similarities, collect) if collect else []
 
         elements = (block.chunks[-1].stop - block.chunks[0].start) * rho.shape[1]

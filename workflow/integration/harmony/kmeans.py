@@ -64,7 +64,7 @@ def kmeans(
     ]
     if init == "random":
         chosen = rng.choice(n_points, n_clusters, replace=False)
-        centroids = _host(points[np.sort(chosen)], xp).astype(np.float64)
+        centroids = _host(points[xp.asarray(np.sort(chosen))], xp).astype(np.float64)
     elif init == "k-means++":
         weights = np.ones(n_points)
         centroids = _plus_plus(_host(points, xp), weights, n_clusters, rng)
@@ -197,10 +197,10 @@ def _parallel_start(
         if total <= 0:
             break
         drawn = np.flatnonzero(rng.random(len(points)) < per_pass * distance / total)
-        candidates = np.concatenate([candidates, _host(points[drawn], xp)])
+        candidates = np.concatenate([candidates, _host(points[xp.asarray(drawn)], xp)])
     if len(candidates) < n_clusters:  # few passes or few distinct points: fill up at random
         more = rng.choice(len(points), n_clusters - len(candidates), replace=False)
-        candidates = np.concatenate([candidates, _host(points[np.sort(more)], xp)])
+        candidates = np.concatenate([candidates, _host(points[xp.asarray(np.sort(more))], xp)])
     _, nearest = _nearest_distance(points, candidates, run, chunks, xp)
     weights = np.bincount(nearest, minlength=len(candidates)).astype(np.float64)
     return _plus_plus(candidates, weights, n_clusters, rng)

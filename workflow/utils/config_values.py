@@ -1,0 +1,112 @@
+"""Values of the config that can be written in several ways: checked, brought to one form.
+
+Each check says in one line what was found and what to write.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+CLUSTER_ID = re.compile(r"\d+(_\d+)*")
+
+
+def number_in(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def as_list(value: Any) -> Any:
+    """Let a single value stand for a list of one."""
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _column(value: Any) -> Any:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"must be the name of a column, found {value!r}; quote it if it is one")
+    return value
+
+
+Columns = Annotated[list[Annotated[str, BeforeValidator(_column)]], BeforeValidator(as_list)]
+
+
+def _one_or_many(value: Any) -> Any:
+    """Accept one number or a list of numbers, in one clear message."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            raise ValueError(f"must be a number or a list of numbers, found {item!r}")
+    return value
+
+
+Numbers = Annotated[float | list[float], BeforeValidator(_one_or_many)]
+
+
+def cluster_ids(value: dict) -> dict[str, float]:
+    """``{1: 0.1, "3_0": 0.2}`` with the ids as text, or a message that says what to write."""
+    found: dict[str, float] = {}
+    for key, resolution in value.items():
+        name = str(key)
+        if isinstance(key, bool) or not CLUSTER_ID.fullmatch(name):
+            raise ValueError(
+                f"{key!r} is not a cluster id; write the number of a level-1 cluster (3) or a "
+                f'quoted deeper label ("3_0"), and its resolution'
+            )
+        if isinstance(resolution, bool) or not isinstance(resolution, int | float):
+            raise ValueError(
+                f"cluster {name}: the resolution must be a number, found {resolution!r}"
+            )
+        if not 0 < resolution < float("inf"):
+            raise ValueError(f"cluster {name}: the resolution must be above 0, found {resolution}")
+        if name in found:
+            raise ValueError(f"cluster {name} is named twice")
+        found[name] = float(resolution)
+    if not found:
+        raise ValueError("names no cluster; write {cluster_id: resolution} or a depth such as 2")
+    return found
+
+
+def hierarchy_levels(value: Any) -> Any:
+    if isinstance(value, dict):
+        return cluster_ids(value)
+    if isinstance(value, list):
+        if not value:
+            raise ValueError("the list is empty; give one resolution per level below the first")
+        levels = []
+        for level, item in enumerate(value, start=2):
+            if isinstance(item, bool) or not isinstance(item, int | float | dict):
+                raise ValueError(
+                    f"level {level}: must be a resolution or a mapping of parameters, "
+                    f"found {item!r}"
+                )
+            levels.append(item if isinstance(item, dict) else {"resolution": item})
+        return levels
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(
+            f"must be a depth (3), {{cluster_id: resolution}} or a list with one entry per level "
+            f"below the first, found {value!r}"
+        )
+    if not 1 <= value <= 20:
+        raise ValueError(f"the depth must be between 1 and 20, found {value}")
+    return value
+
+
+def resolution_list(value: Any) -> Any:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            hint = ""
+            if isinstance(item, str) and (number := number_in(item)) is not None:
+                hint = f"; YAML reads it as text, write {number}"
+            raise ValueError(f"must be numbers above 0, found {item!r}{hint}")
+        if not 0 < item < float("inf"):
+            raise ValueError(f"must be numbers above 0, found {item}")
+    values = [float(item) for item in (value if isinstance(value, list) else [value])]
+    if not values:
+        raise ValueError("is empty; give at least one resolution, such as [1.0]")
+    twice = sorted({str(v) for v in values if values.count(v) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands twice")
+    return values
