@@ -193,7 +193,7 @@ def write_clustering(args: Namespace, column: str, labels: Any, record: dict[str
 
     source = Path(args.input_file)
     if not isinstance(labels, pd.Categorical):
-        labels = pd.Series(labels).astype(str).array
+        labels = [None if label < 0 else str(label) for label in labels.tolist()]
     names = [str(name) for name in pd.unique(pd.Series(labels).dropna())]
     values = pd.Categorical(labels, categories=natural_order(names))
     sizes = pd.Series(values).value_counts()
@@ -221,7 +221,6 @@ def write_clustering(args: Namespace, column: str, labels: Any, record: dict[str
         f"{args.output_file}: {column} has {len(sizes)} clusters of "
         f"{len(values):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
     )
-
 
 
 def _versions() -> dict[str, str]:

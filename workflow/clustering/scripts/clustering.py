@@ -129,11 +129,19 @@ def main(args):
 
 def cluster(args, root):
     """Cluster the whole graph; on the GPU where that was decided and works."""
+    import numpy as np
+
     from clustering.columns import read_graph
     from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
     from utils.device import choose_device
 
-    connectivities = read_graph(root, args.neighbors_key)
+    whole = read_graph(root, args.neighbors_key)
+    # Cells that an earlier step left out have no neighbours: they get no label.
+    linked = np.flatnonzero(np.diff(whole.indptr) > 0)
+    connectivities = whole
+    if 0 < len(linked) < whole.shape[0]:
+        connectivities = whole[linked][:, linked]
+        cli.say(f"{whole.shape[0] - len(linked):,} cells have no neighbours and get no label")
     flavor = args.clustering_args.get("flavor")
     device = choose_device(
         connectivities.shape[0],
@@ -158,6 +166,9 @@ def cluster(args, root):
         labels = find_communities(connectivities, **options, **args.clustering_args)
         flavor = flavor or DEFAULT_FLAVOR[args.algorithm]
     cli.say(f"device: {name.upper()} ({reason})")
+    if len(labels) < whole.shape[0]:
+        inside, labels = labels, np.full(whole.shape[0], -1)
+        labels[linked] = inside
     return labels, {
         "device": name,
         "reason": reason,

@@ -24,7 +24,7 @@ def make_parser():
 
 def main(args):
     """Choose genes, decompose, write obsm, varm, uns and columns of var."""
-    from preprocessing.normalize import median_target_sum, normalize_block
+    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
     from utils.blocks import matrix_shape, row_blocks, write_blocks
     from utils.io import kept, keys, new_store, open_store, write_element
@@ -55,9 +55,11 @@ def main(args):
 
     def values(step):
         for block in counts(step):
+            chosen = block if genes is None else block[:, genes]
             if options.normalize:
-                block = normalize_block(block, target_sum=target_sum)
-            yield block if genes is None else block[:, genes]
+                totals = row_totals(block)  # of all genes, not of the chosen ones
+                chosen = normalize_block(chosen, target_sum=target_sum, totals=totals)
+            yield chosen
 
     found = gram_pca(lambda: values("products"), n_comps=options.n_comps, threads=args.threads)
     n_comps = found.components.shape[1]
