@@ -32,7 +32,9 @@ every_flavor = pytest.mark.parametrize(("algorithm", "flavor"), EVERY)
 
 def cliques(sizes, bridge: float = 0.0) -> sp.csr_matrix:
     """Complete graphs, one edge of weight `bridge` between one and the next."""
-    matrix = sp.block_diag([np.ones((size, size)) - np.eye(size) for size in sizes]).tolil()
+    matrix = sp.block_diag(
+        [sp.coo_matrix(np.ones((size, size)) - np.eye(size)) for size in sizes]
+    ).tolil()
     ends = np.cumsum(sizes)
     for end in ends[:-1] if bridge else []:
         matrix[end - 1, end] = matrix[end, end - 1] = bridge
@@ -134,7 +136,7 @@ def test_every_edge_is_passed_once_and_the_graph_built_once(cells):
 
 @every_flavor
 def test_several_pieces_and_cells_without_neighbours(algorithm, flavor):
-    weights = sp.block_diag([cliques([4, 6]), np.zeros((2, 2))]).tocsr()
+    weights = sp.block_diag([cliques([4, 6]), sp.coo_matrix((2, 2))]).tocsr()
     labels = find_communities(weights, algorithm=algorithm, flavor=flavor)
     np.testing.assert_array_equal(labels, np.repeat([1, 0, 2, 3], [4, 6, 1, 1]))
 

@@ -65,7 +65,7 @@ def test_rows_of_different_lengths_and_a_stored_diagonal(cells):
     layout = umap_layout(distances, n_epochs=100)
     near = nearest_neighbors(layout, 15).indices
     assert (cells[1][near] == cells[1][:, None]).mean() > 0.9
-    with_self = (cells[2].tolil() + sp.eye(600)).tocsr()
+    with_self = (cells[2].tolil() + sp.csr_matrix(np.eye(600))).tocsr()
     np.testing.assert_array_equal(
         umap_layout(with_self, n_epochs=5), umap_layout(cells[2], n_epochs=5)
     )
@@ -90,10 +90,10 @@ def test_the_smallest_graph():
         (sp.csr_matrix((5, 5)), {}, "at least 3 cells with neighbours, found 0 of 5"),
         (sp.csr_matrix([[0, np.nan], [1, 0]]), {}, "finite"),
         (sp.csr_matrix([[0, -1.0], [1, 0]]), {}, "at least 0"),
-        (sp.eye(4, k=1), {"min_dist": -1}, "min_dist must be from 0"),
-        (sp.eye(4, k=1), {"spread": 0}, "min_dist must be from 0"),
-        (sp.eye(4, k=1), {"n_epochs": 0}, "n_epochs must be at least 1"),
-        (sp.eye(4, k=1), {"seed": -1}, "seed must be from 0"),
+        (sp.csr_matrix(np.eye(4, k=1)), {"min_dist": -1}, "min_dist must be from 0"),
+        (sp.csr_matrix(np.eye(4, k=1)), {"spread": 0}, "min_dist must be from 0"),
+        (sp.csr_matrix(np.eye(4, k=1)), {"n_epochs": 0}, "n_epochs must be at least 1"),
+        (sp.csr_matrix(np.eye(4, k=1)), {"seed": -1}, "seed must be from 0"),
     ],
 )
 def test_bad_input_is_one_line(distances, options, words):
