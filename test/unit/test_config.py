@@ -1,5 +1,6 @@
 """The config: what is accepted, what is refused and in which words."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils import config_docs
-from utils.config import Clustering
+from utils.config import Clustering, Harmony
 from utils.validate import load_config
 
 REPO = Path(__file__).resolve().parents[2]
@@ -207,3 +208,13 @@ def test_schema_and_tables_are_up_to_date():
     assert (config / "schema.json").read_text() == config_docs.schema(), "run make docs"
     text = (config / "README.md").read_text()
     assert text == config_docs.readme(text), "run make docs"
+
+
+def test_harmony_has_the_defaults_of_its_algorithm():
+    from integration.harmony import harmonize
+
+    algorithm = inspect.signature(harmonize).parameters
+    fields = {k: v for k, v in Harmony.model_fields.items() if k != "method"}
+    assert {k: v.default for k, v in fields.items()} == {
+        k: algorithm[k].default for k in fields
+    } | {"dtype": "float32"}

@@ -238,3 +238,14 @@ def test_scanpy_works_on_the_result():
     assert np.isfinite(ours.obsm["X_diffmap"]).all()
     sc.tl.umap(ours, maxiter=5)
     assert np.isfinite(ours.obsm["X_umap"]).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_thousands_of_equal_cells_do_not_take_the_square(share):
+    X = np.random.default_rng(0).normal(size=(12_000, 5))
+    X[: int(share * len(X))] = 1.0
+    found = nearest_neighbors(X, 15)
+    assert found.method == "ivf"
+    assert found.recall > 0.99
+    assert (found.distances[: int(share * len(X))] == 0).all()
+    assert (np.diff(found.distances, axis=1) >= 0).all()

@@ -211,7 +211,8 @@ def neighbor_graph(
         X if keep.all() else X[keep], n_neighbors, metric=metric, threads=threads, seed=seed
     )
     if found.recall is not None:
-        logger.info("approximate neighbours: recall %.4f on 1000 cells", found.recall)
+        level = logging.INFO if found.recall > 0.95 else logging.WARNING
+        logger.log(level, "approximate neighbours: recall %.4f on 1000 cells", found.recall)
     connectivities = fuzzy_connectivities(found.indices, found.distances)
     k = found.indices.shape[1]
     starts = np.arange(0, found.indices.size + 1, k)

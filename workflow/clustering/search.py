@@ -15,6 +15,8 @@ METRICS = ("euclidean", "cosine")
 EXACT_UP_TO = 8_192
 # The approximate search reads as many lists as this share of the true neighbours needs.
 TARGET_RECALL = 0.999
+# But not more lists than this: in data without any structure it would be all of them.
+MOST_PROBES = 256
 # Candidates beyond k that the float32 matrix product may put in the wrong order.
 SLACK = 4
 # Rows of a block of queries; bounds the memory, must not depend on the number of threads.
@@ -90,7 +92,8 @@ def nearest_neighbors(
     Notes
     -----
     Peak memory: two copies of X in float32, the result, and per thread two blocks of `BLOCK` x
-    candidates in float32 (all cells where exact, about 20,000 for a million cells).
+    candidates in float32 (all cells where exact, about 20,000 for a million cells), and two squares of the number of
+    groups, 2 sqrt(cells).
     """
     from threadpoolctl import threadpool_limits
 
@@ -118,11 +121,11 @@ def search(
     X = X - X.mean(axis=0, dtype=np.float64).astype(np.float32)
     lists = _Lists.build(X, rng, threads)
     exact = n <= EXACT_UP_TO
-    probes, sample, truth = lists.count, None, None
+    probes = lists.count
     if not exact:
         sample = np.sort(rng.choice(n, 1000, replace=False))
-        truth = _brute_force(X, sample, k, threads)
-        probes = lists.probes_for(sample, truth, TARGET_RECALL)
+        truth, reach = _brute_force(X, sample, k, threads)
+        probes = min(lists.probes_for(sample, truth, TARGET_RECALL), MOST_PROBES)
     indices = np.empty((n, k), dtype=np.int32)
     distances = np.empty((n, k), dtype=np.float32)
 
@@ -140,14 +143,14 @@ def search(
     # Too few candidates leave holes, a handful of cells in odd data: these look everywhere.
     holes = np.flatnonzero(~np.isfinite(distances[:, -1]))
     if len(holes):
-        indices[holes] = _brute_force(X, holes, k, threads)
-        distances[holes] = _distances(X, holes, indices[holes])
+        indices[holes], distances[holes] = _brute_force(X, holes, k, threads)
+    recall = None
+    if not exact:
+        # Another cell at the same distance is as good a neighbour.
+        recall = float((distances[sample] <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
     if metric == "cosine":
         # For unit vectors.
         distances = np.float32(0.5) * distances * distances
-    recall = None
-    if not exact:
-        recall = float(_overlap(truth, indices[sample]))
     return Neighbors(indices, distances, "exact" if exact else "ivf", recall)
 
 
@@ -227,8 +230,14 @@ class _Lists:
         of_cell = _assign(X, centers, threads)
         # Empty lists would cost a probe each.
         used, of_cell = np.unique(of_cell, return_inverse=True)
-        centers = centers[used]
         order = np.argsort(of_cell, kind="stable").astype(np.int32)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(of_cell))])
+        # Nor may a long one, such as thousands of equal cells, cost its square: it is cut.
+        place = np.empty(n, dtype=np.int64)
+        place[order] = np.arange(n) - starts[of_cell[order]]
+        part = of_cell.astype(np.int64) * n + place // (8 * count)
+        parts, of_cell = np.unique(part, return_inverse=True)
+        centers = centers[used[parts // n]]
         starts = np.concatenate([[0], np.cumsum(np.bincount(of_cell))])
         norms = np.einsum("ij,ij->i", centers, centers)
         between = norms - 2 * (centers @ centers.T)
@@ -279,17 +288,21 @@ def _nearest(
     # |y|^2 - 2xy orders the candidates y of x as their distances do.
     score = (np.float32(-2) * X[rows]) @ Y.T
     score += np.einsum("ij,ij->i", Y, Y)
-    # No neighbour is farther than the take-th of the likely ones: few others remain to be sorted.
-    bound = np.partition(score[:, :near], take - 1, axis=1)[:, take - 1]
+    # The best of the likely ones; of the others, few are better than the worst of these.
+    first = np.argpartition(score[:, :near], take - 1, axis=1)[:, :take]
+    bound = np.take_along_axis(score, first[:, -1:], axis=1)
+    better = score[:, near:] < bound
     # Several times faster than np.nonzero of the matrix.
-    row, column = np.divmod(np.flatnonzero(score <= bound[:, None]), len(candidates))
+    row, column = np.divmod(np.flatnonzero(better), max(1, better.shape[1]))
     counts = np.bincount(row, minlength=len(rows))
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    width = int(counts.max())
+    place = take + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    width = take + int(counts.max())
     value = np.full((len(rows), width), np.inf, dtype=np.float32)
-    value[row, place] = score[row, column]
+    value[:, :take] = np.take_along_axis(score, first, axis=1)
+    value[row, place] = score[row, near + column]
     which = np.zeros((len(rows), width), dtype=np.int32)
-    which[row, place] = candidates[column]
+    which[:, :take] = candidates[first]
+    which[row, place] = candidates[near + column]
     if width > take:
         best = np.argpartition(value, take - 1, axis=1)[:, :take]
         which = np.take_along_axis(which, best, axis=1)
@@ -320,17 +333,15 @@ def _distances(X: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarra
     return result
 
 
-def _brute_force(X: np.ndarray, rows: np.ndarray, k: int, threads: int) -> np.ndarray:
-    """Return the k nearest of some cells among all cells."""
+def _brute_force(
+    X: np.ndarray, rows: np.ndarray, k: int, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest of some cells among all cells, and their distances."""
     everyone = np.arange(len(X), dtype=np.int32)
     size = max(1, min(BLOCK, 2**24 // len(X)))
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
     near = min(len(X), 4096)
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda block: _nearest(X, block, X, everyone, k, near)[0], blocks))
-    return np.concatenate(found)
-
-
-def _overlap(truth: np.ndarray, found: np.ndarray) -> float:
-    """Return the share of `truth` that is in the same row of `found`."""
-    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
+        found = list(pool.map(lambda block: _nearest(X, block, X, everyone, k, near), blocks))
+    indices, distances = zip(*found, strict=True)
+    return np.concatenate(indices), np.concatenate(distances)

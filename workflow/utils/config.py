@@ -159,12 +159,19 @@ class Harmony(Model):
         description="Cells without a batch: stop, leave out (NaN), or a batch of their own.",
     )
     kmeans_init: Literal["random", "k-means++", "k-means||"] = Field(
-        "random", description="How the first clusters are found."
+        "k-means++", description="How the first clusters are found."
     )
     kmeans_iterations: int = Field(25, ge=1, description="k-means iterations at most.")
     kmeans_tolerance: float = Field(0.01, ge=0, description="Relative tolerance of k-means.")
+    kmeans_cells: int | None = Field(
+        None, ge=1, description="Cells that k-means sees at most. Unset: 256 a cluster."
+    )
     num_init_iterations: int = Field(5, ge=1, description="Rounds of `k-means||`.")
     oversampling_factor: float = Field(1.0, gt=0, description="Candidates a round of `k-means||`.")
+    chunk_size: int | None = Field(None, ge=1, description="Cells worked on at a time.")
+    chunk_size_kmeans: int | None = Field(
+        None, ge=1, description="Cells that k-means works on at a time."
+    )
     dtype: Literal["float32", "float64"] = Field("float32", description="Working precision.")
     lean: bool | None = Field(
         None, description="Less memory for more time. Unset: by the memory that is there."

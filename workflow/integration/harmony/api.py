@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from functools import cached_property
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from utils.messages import missing, unknown
+
 from .algorithm import Harmonized, harmonize
 from .batches import factorize
 from .clustering import normalise_rows
 from .rapids import harmonize_with_rapids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
 
@@ -220,7 +221,7 @@ def harmony_integrate(
     for number, data_set in enumerate(data_sets):
         where = _name(number, several)
         if basis not in data_set.obsm:
-            raise KeyError(_missing(f"{where}.obsm", "embedding", basis, data_set.obsm.keys()))
+            raise KeyError(missing(f"{where}.obsm has no embedding", basis, data_set.obsm.keys()))
         if adjusted_basis in data_set.obsm and not overwrite:
             raise ValueError(
                 f"{where}.obsm already has {adjusted_basis!r}; set overwrite=True to replace it"
@@ -264,9 +265,7 @@ def _translate(options: dict[str, Any]) -> dict[str, Any]:
     known -= {"keep_assignments"}
     for name in options:
         if name not in known and name not in HARMONYPY_NAMES:
-            close = difflib.get_close_matches(name, [*known, *HARMONYPY_NAMES], 1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"Harmony has no option {name!r}{hint}")
+            raise TypeError(unknown("option of Harmony", name, [*sorted(known), *HARMONYPY_NAMES]))
     translated = {}
     for name, value in options.items():
         target = HARMONYPY_NAMES.get(name, name)
@@ -288,14 +287,6 @@ def _translate(options: dict[str, Any]) -> dict[str, Any]:
     return translated
 
 
-def _missing(where: str, what: str, name: Any, available: Iterable[Any]) -> str:
-    """Say that something is not there, and what is."""
-    available = [str(item) for item in available]
-    close = difflib.get_close_matches(str(name), available, 1)
-    hint = f'; did you mean "{close[0]}"?' if close else "."
-    return f'{where} has no {what} "{name}"{hint} Available: {", ".join(available) or "none"}'
-
-
 def _name(number: int, several: bool) -> str:
     return f"data set {number}" if several else "adata"
 
@@ -303,7 +294,7 @@ def _name(number: int, several: bool) -> str:
 def _column(table: Any, name: Any, where: str) -> Any:
     """Fetch a column of a data frame or mapping."""
     if name not in table:
-        raise KeyError(_missing(where, "column", name, table.keys()))
+        raise KeyError(missing(f"{where} has no column", name, table.keys()))
     return table[name] if hasattr(table[name], "dtype") else np.asarray(table[name])
 
 

@@ -54,6 +54,7 @@ def main(args):
         batches,
         mask=mask,
         key_names=args.batch,
+        verbose=True,
         **options,
     )
     record = {
