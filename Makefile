@@ -5,7 +5,9 @@ VENV ?= .venv
 CORES ?= 2
 BIN = $(VENV)/bin
 
-.PHONY: run test check docs clean
+PEERS = $(VENV)-peers
+
+.PHONY: run test check docs bench bench-harmony bench-pca bench-clustering clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -19,12 +21,18 @@ check: $(VENV)/installed-test
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+# Side by side with the peers; each writes its section of test/bench/RESULTS.md.
+bench: bench-pca bench-harmony bench-clustering
+
+bench-harmony bench-pca bench-clustering: bench-%: $(VENV)/installed $(PEERS)/installed
+	$(BIN)/python test/bench/bench_$*.py --peers-python $(PEERS)/bin/python
+
 # config/schema.json and the tables of config/README.md, from the models
 docs: $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
 
 clean:
-	rm -rf $(VENV) results .snakemake
+	rm -rf $(VENV) $(PEERS) results .snakemake
 
 $(VENV)/installed: envs/snakemake.txt envs/scanpy.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else \
@@ -32,6 +40,11 @@ $(VENV)/installed: envs/snakemake.txt envs/scanpy.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile \
 	    $(addprefix -r ,$^)
+	@touch $@
+
+$(PEERS)/installed: envs/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
 $(VENV)/installed-test: envs/test.txt $(VENV)/installed

@@ -330,12 +330,12 @@ def peak_memory(*, reset: bool = False) -> float:
 def quality(stage: str, result: dict, data: dict) -> str:
     """Return what a result is worth."""
     from clustering.communities import modularity
-    from clustering.search import _brute_force, _overlap, nearest_neighbors
+    from clustering.search import _brute_force, nearest_neighbors
 
     if "indices" in result:
         sample = np.sort(np.random.default_rng(1).choice(len(data["X"]), 1000, replace=False))
-        truth = _brute_force(data["X"], sample, K - 1, 1)
-        return f"recall {_overlap(truth, result['indices'][sample]):.4f}"
+        truth, _ = _brute_force(data["X"], sample, K - 1, 1)
+        return f"recall {shared(truth, result['indices'][sample]):.4f}"
     if stage.startswith("communities"):
         labels = result["labels"]
         return f"Q {modularity(_weights(data), labels):.4f}, {len(np.unique(labels))} clusters"
@@ -343,8 +343,13 @@ def quality(stage: str, result: dict, data: dict) -> str:
         return f"{len(np.unique(result['labels']))} children"
     if "layout" in result:
         near = nearest_neighbors(result["layout"].astype(np.float32), K).indices
-        return f"{_overlap(data['indices'], near):.3f} of neighbours kept"
+        return f"{shared(data['indices'], near):.3f} of neighbours kept"
     return f"{int(result['nnz']):,} weights"
+
+
+def shared(truth: np.ndarray, found: np.ndarray) -> float:
+    """Return the share of `truth` that is in the same row of `found`."""
+    return float((truth[:, :, None] == found[:, None, :]).any(axis=2).mean())
 
 
 def run_all(args: argparse.Namespace) -> list[tuple]:
@@ -439,14 +444,18 @@ def write(rows: list[tuple], imports: list[tuple[str, float]], args: argparse.Na
         "| step | cells | | wall, s | cpu, s | MB | quality |",
         "|---|--:|---|--:|--:|--:|---|",
     ]
-    for stage, n, name, wall, cpu, memory, text in rows:
-        lines.append(
-            f"| {stage} | {n:,} | {name} | {wall:.2f} | {cpu:.2f} | {memory:.0f} | {text} |"
-        )
+    text = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
+    for stage in STAGES:
+        lines += [
+            f"| {stage} | {n:,} | {name} | {wall:.2f} | {cpu:.2f} | {memory:.0f} | {worth} |"
+            for step, n, name, wall, cpu, memory, worth in rows
+            if step == stage
+        ]
+        if stage not in args.stages:  # stays as it was measured before
+            lines += [line for line in text.splitlines() if line.startswith(f"| {stage} | ")]
     lines += ["", "| import | seconds |", "|---|--:|"]
     lines += [f"| {module} | {seconds:.2f} |" for module, seconds in imports]
     section = "\n".join([*lines, END])
-    text = RESULTS.read_text() if RESULTS.exists() else "# Measured\n"
     if START in text:
         text = text[: text.index(START)] + section + text[text.index(END) + len(END) :]
     else:

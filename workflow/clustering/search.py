@@ -91,9 +91,9 @@ def nearest_neighbors(
 
     Notes
     -----
-    Peak memory: two copies of X in float32, the result, and per thread two blocks of `BLOCK` x
-    candidates in float32 (all cells where exact, about 20,000 for a million cells), and two squares of the number of
-    groups, 2 sqrt(cells).
+    Peak memory: two copies of X in float32, the result, per thread two blocks of `BLOCK` x
+    candidates in float32 (all cells where exact, about 20,000 for a million cells), and four
+    squares of the number of groups, which is 2 sqrt(cells).
     """
     from threadpoolctl import threadpool_limits
 

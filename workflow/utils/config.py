@@ -404,10 +404,6 @@ class DataSet(Device):
                     f"integration.batch: is missing; method {name} needs the obs column that "
                     "names the batch"
                 )
-            elif isinstance(params.theta, list) and len(params.theta) != keys:
-                problems.append(
-                    f"{where}.theta: has {len(params.theta)} numbers for {keys} batch columns"
-                )
             if params.early_stopping and params.max_iter_clustering < 4:
                 problems.append(
                     f"{where}.max_iter_clustering: early_stopping needs 4 or more, "
