@@ -226,7 +226,7 @@ def write_clustering(args: Namespace, column: str, labels: Any, record: dict[str
 def _versions() -> dict[str, str]:
     """Versions of what the labels depend on, as far as it is there."""
     found = {}
-    for name in ("numpy", "scipy", "faiss-cpu", "igraph", "leidenalg", "graspologic-native"):
+    for name in ("numpy", "scipy", "igraph", "leidenalg", "graspologic-native"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
