@@ -61,7 +61,6 @@ def main(args):
 def compute(args, representation, options):
     """Search on the GPU where that was decided and works, else on the CPU."""
     from clustering.graph import neighbor_graph
-
     from utils.device import Device, choose_device
 
     device = choose_device(
