@@ -50,17 +50,17 @@ rule comparison:
         plan.log("{dataset}/comparison.log"),
     benchmark:
         plan.benchmark("{dataset}/comparison.tsv")
-    params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("comparison", wildcards),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             input[0], attempt, base=1000, per_million=500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
-    threads: 1
-    conda:
-        "../../envs/scanpy.yaml"
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("comparison", wildcards),
     message:
         "{wildcards.dataset}: methods side by side"
     shell:
