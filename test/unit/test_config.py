@@ -13,6 +13,12 @@ from utils.config import Clustering, Harmony
 from utils.validate import load_config
 
 REPO = Path(__file__).resolve().parents[2]
+SHIPPED = [
+    "config/config.yaml",
+    "workflow/clustering/config.yaml",
+    "config/examples/integration_only.yaml",
+    "config/examples/several_files.yaml",
+]
 
 
 def dataset(**sections):
@@ -41,7 +47,7 @@ def test_defaults_are_those_of_the_documentation():
     assert (config.use_gpu, config.n_cell_cpu) == (False, 100_000)
 
 
-@pytest.mark.parametrize("name", ["config/config.yaml", "workflow/clustering/config.yaml"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_are_valid(name):
     text = (REPO / name).read_text()
     load_config(yaml.safe_load(text), yaml_texts={name: text})
