@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.cli import say
 from utils.messages import unknown
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import igraph
     import scipy.sparse as sp
 
-logger = logging.getLogger(__name__)
 
 FLAVORS = {"leiden": ("graspologic", "igraph", "leidenalg"), "louvain": ("igraph",)}
 # Chosen by time, modularity and determinism: test/bench/RESULTS.md.
@@ -67,7 +66,7 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
     ----------
     connectivities
         Cells x cells, weights of at least 0. Weights that are not symmetric are made so by the
-        larger one of each pair, with a warning; the diagonal plays no part.
+        larger one of each pair, which is said; the diagonal plays no part.
 
     Returns
     -------
@@ -106,7 +105,7 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
         # The last bits of a symmetric float32 matrix may differ.
         difference = abs(matrix - reverse)
         if difference.nnz and difference.max() > 1e-6 * matrix.data.max():
-            logger.warning("connectivities are not symmetric: takes the larger of each pair")
+            say("connectivities are not symmetric: takes the larger of each pair")
         matrix = matrix.maximum(reverse).tocsr()
         matrix.sort_indices()
     return CommunityGraph(matrix)

@@ -6,27 +6,16 @@ scanpy's layout.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clustering.search import Neighbors, finite_rows, nearest_neighbors
+from clustering.search import finite_rows, nearest_neighbors
+from utils.cli import say
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
-
-__all__ = [
-    "Graph",
-    "Neighbors",
-    "finite_rows",
-    "fuzzy_connectivities",
-    "nearest_neighbors",
-    "neighbor_graph",
-]
-
-logger = logging.getLogger(__name__)
 
 # Cells whose bandwidths are sought at a time; bounds the memory.
 BLOCK = 8192
@@ -211,15 +200,14 @@ def neighbor_graph(
         X if keep.all() else X[keep], n_neighbors, metric=metric, threads=threads, seed=seed
     )
     if found.recall is not None:
-        level = logging.INFO if found.recall > 0.95 else logging.WARNING
-        logger.log(level, "approximate neighbours: recall %.4f on 1000 cells", found.recall)
+        say(f"approximate neighbours: recall {found.recall:.4f} on 1000 cells")
     connectivities = fuzzy_connectivities(found.indices, found.distances)
     k = found.indices.shape[1]
     starts = np.arange(0, found.indices.size + 1, k)
     shape = connectivities.shape
     distances = sp.csr_matrix((found.distances.ravel(), found.indices.ravel(), starts), shape=shape)
     if not keep.all():
-        logger.info("%d of %d cells have no coordinates and take no part", n - keep.sum(), n)
+        say(f"{n - keep.sum():,} of {n:,} cells have no coordinates and take no part")
         distances, connectivities = _expand(distances, keep), _expand(connectivities, keep)
     params = {"n_neighbors": k + 1, "method": "umap", "random_state": seed, "metric": metric}
     return Graph(distances, connectivities, params, found.method, found.recall)

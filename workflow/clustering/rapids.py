@@ -88,6 +88,6 @@ def neighbor_graph_gpu(
         "method": "umap",
         "random_state": seed,
         "metric": metric,
-        "search": "rapids",
     }
-    return Graph(adata.obsp["distances"], adata.obsp["connectivities"], params)
+    graph = (adata.obsp[name] for name in ("distances", "connectivities"))
+    return Graph(*graph, params, "rapids", None)

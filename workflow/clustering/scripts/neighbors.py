@@ -51,6 +51,9 @@ def main(args):
         write_element(store, f"obsp/{names['distances_key']}", graph.distances)
         write_element(store, f"obsp/{names['connectivities_key']}", graph.connectivities)
         params = {**graph.params, "use_rep": use_rep, "device": device.name}
+        params["search"] = graph.search
+        if graph.recall is not None:
+            params["recall"] = graph.recall
         write_element(store, f"uns/{key}", {**names, "params": params})
     cli.say(
         f"{args.output_file}: {graph.connectivities.nnz:,} neighbours of "
