@@ -12,6 +12,8 @@ import pytest
 from running import INPUT, REPO, read
 
 CUPY = """
+class ndarray:
+    pass
 class cuda:
     class runtime:
         class CUDARuntimeError(Exception):
@@ -20,6 +22,9 @@ class cuda:
         def getDeviceCount():
             return {count}
 """
+
+# anndata asks for these where there is a cupy.
+CUPYX = "class csr_matrix: pass\nclass csc_matrix: pass\nclass spmatrix: pass\n"
 
 RAPIDS = """
 import numpy as np
@@ -39,6 +44,11 @@ NO_MEMORY = "raise MemoryError('out of memory: 80 GB')"
 def cluster(tmp_path):
     def run(body, count=1, *options):
         (tmp_path / "cupy.py").write_text(CUPY.format(count=count))
+        sparse = tmp_path / "cupyx" / "scipy" / "sparse"
+        sparse.mkdir(parents=True, exist_ok=True)
+        for folder in (sparse.parent.parent, sparse.parent):
+            (folder / "__init__.py").touch()
+        (sparse / "__init__.py").write_text(CUPYX)
         (tmp_path / "rapids_singlecell.py").write_text(RAPIDS.format(body=body))
         out = tmp_path / "out.zarr"
         words = [REPO / "workflow/clustering/scripts/clustering.py", INPUT / "pbmc68k.h5ad", out]

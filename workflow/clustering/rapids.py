@@ -52,8 +52,7 @@ def find_communities_gpu(
     options = {"dtype": "float64", "key_added": "labels", **options}
     if algorithm == "leiden":
         options["random_state"] = seed
-    function = {"leiden": rsc.tl.leiden, "louvain": rsc.tl.louvain}[algorithm]
-    function(adata, resolution, adjacency=connectivities, **options)
+    getattr(rsc.tl, algorithm)(adata, resolution, adjacency=connectivities, **options)
     return renumber_by_size(adata.obs["labels"].astype(int).to_numpy())
 
 
