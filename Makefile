@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 
 PEERS = $(VENV)-peers
 
-.PHONY: run test check docs bench bench-harmony bench-pca bench-clustering clean
+.PHONY: run test check docs bench bench-harmony bench-harmony1 bench-pca bench-clustering clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -22,17 +22,20 @@ check: $(VENV)/installed-test
 	$(BIN)/snakemake --lint
 
 # Side by side with the peers; each writes its section of test/bench/RESULTS.md.
-bench: bench-pca bench-harmony bench-clustering
+bench: bench-pca bench-harmony bench-harmony1 bench-clustering
 
 bench-harmony bench-pca bench-clustering: bench-%: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python test/bench/bench_$*.py --peers-python $(PEERS)/bin/python
+
+bench-harmony1: $(VENV)/installed $(PEERS)-harmony1/installed
+	$(BIN)/python test/bench/bench_harmony1.py --peers-python $(PEERS)-harmony1/bin/python
 
 # config/schema.json and the tables of config/README.md, from the models
 docs: $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
 
 clean:
-	rm -rf $(VENV) $(PEERS) results .snakemake
+	rm -rf $(VENV) $(VENV)-peers* results .snakemake
 
 $(VENV)/installed: envs/snakemake.txt envs/scanpy.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else \
@@ -42,9 +45,9 @@ $(VENV)/installed: envs/snakemake.txt envs/scanpy.txt
 	    $(addprefix -r ,$^)
 	@touch $@
 
-$(PEERS)/installed: envs/peers.txt
-	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --compile -r $<
+$(VENV)-%/installed: envs/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
 $(VENV)/installed-test: envs/test.txt $(VENV)/installed
