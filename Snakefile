@@ -26,7 +26,7 @@ if "DATASETS" not in config:
 plan = make_plan(read_config(config, workflow.configfiles))
 SCRIPTS = str(BASE / "workflow")
 if workflow.is_main_process:
-    banner(plan)
+    banner(plan, workflow.configfiles)
 
 
 include: "workflow/preprocessing/rules.smk"

@@ -370,7 +370,7 @@ def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers-python", help="interpreter that has brisc and harmonypy")
-    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--dims", type=int, default=50)
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--clusters", type=int, default=100)

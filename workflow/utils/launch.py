@@ -60,10 +60,14 @@ def _check_files(config: Config) -> None:
         raise ValueError("\n".join(problems))
 
 
-def banner(plan: Plan) -> None:
-    """Say on stderr what will run, on which data and where."""
+def banner(plan: Plan, files: Iterable[str | Path]) -> None:
+    """Say on stderr what will run, from which config files, on which data and where."""
     config = plan.config
-    lines = [f"cellstrata {VERSION}: {len(config.DATASETS)} data set(s) -> {config.output_dir}/"]
+    names = [os.path.relpath(file) for file in files]
+    lines = [
+        f"cellstrata {VERSION}, {', '.join(names) or 'config from the command line'}: "
+        f"{len(config.DATASETS)} data set(s) -> {config.output_dir}/"
+    ]
     for name, dataset in config.DATASETS.items():
         clustering = dataset.clustering
         levels = depth(clustering)
