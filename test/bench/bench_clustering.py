@@ -439,7 +439,8 @@ def write(rows: list[tuple], imports: list[tuple[str, float]], args: argparse.Na
         f"{os.cpu_count()} cores, {args.threads} threads, load {os.getloadavg()[1]:.1f}, "
         f"Python {platform.python_version()}, best of {args.repeats}; k = {K}, 50 dimensions. "
         "cpu: seconds of all cores together, which says more than the wall where the machine is "
-        "shared. MB: beyond what the process held before.",
+        "shared. MB: beyond what the process held before. Rows that were not measured again keep "
+        "the figures of their own run.",
         "",
         "| step | cells | | wall, s | cpu, s | MB | quality |",
         "|---|--:|---|--:|--:|--:|---|",
