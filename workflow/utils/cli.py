@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -167,6 +168,7 @@ def run(
         parser.error(f"argument --threads: must be at least 1, found {threads}")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)  # read when NumPy is imported, which is later
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     # A job that is cancelled cleans up behind itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
