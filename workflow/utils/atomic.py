@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -64,12 +65,24 @@ def atomic_folder(out: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let signals wait: a few renames and removals are done as a whole."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    """Let signals wait: a few renames and removals are done as a whole.
+
+    A signal mask would not do: another thread takes the signal, and Python runs the handler in
+    the main thread all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {s: signal.signal(s, lambda number, _: waiting.append(number)) for s in signals}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def _remove(folder: Path) -> None:
