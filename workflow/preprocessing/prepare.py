@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.blocks import matrix_shape, row_blocks, write_blocks
+from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
 from utils.cli import progress, say
 from utils.io import (
     keys,
@@ -186,7 +186,7 @@ def _selected(
 ) -> Iterator[sp.csr_matrix | np.ndarray]:
     start = 0
     all_genes = len(genes) == matrix_shape(matrix)[1] and (np.diff(genes) == 1).all()
-    for block in progress(row_blocks(matrix), desc=desc, total=-(-len(cells) // 8192)):
+    for block in progress(row_blocks(matrix), desc=desc, total=n_blocks(len(cells))):
         mask = cells[start : start + block.shape[0]]
         start += block.shape[0]
         rows = block if mask.all() else block[mask]

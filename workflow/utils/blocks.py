@@ -26,6 +26,11 @@ def matrix_shape(matrix: Any) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
+def n_blocks(n_cells: int) -> int:
+    """Return into how many blocks `row_blocks` cuts this many rows."""
+    return -(-n_cells // ROWS)
+
+
 def row_blocks(matrix: Any, *, rows: int = ROWS) -> Iterator[Block]:
     """Read a stored matrix in blocks of consecutive rows.
 

@@ -17,6 +17,8 @@ import warnings
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
+from utils.device import N_CELL_CPU
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -59,7 +61,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--n_cell_cpu",
         type=int,
-        default=100_000,
+        default=N_CELL_CPU,
         help="Force CPU when dataset has fewer than this many cells (default: %(default)s)",
     )
 

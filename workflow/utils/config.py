@@ -30,6 +30,7 @@ from utils.config_values import (
     hierarchy_levels,
     resolution_list,
 )
+from utils.device import N_CELL_CPU
 from utils.messages import unknown
 
 STAGES = ("preprocessing", "integration", "clustering")
@@ -432,7 +433,7 @@ class Config(Model):
     output_dir: str = Field("results", min_length=1, description="Where the results go.")
     use_gpu: bool = Field(False, description="Use a GPU where one is visible and pays.")
     n_cell_cpu: int = Field(
-        100_000, ge=0, description="Below this number of cells the CPU is used."
+        N_CELL_CPU, ge=0, description="Below this number of cells the CPU is used."
     )
     seed: int = Field(0, ge=0, description="Random seed of every step.")
 

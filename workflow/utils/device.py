@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 N_CELL_CPU = 100_000
 
@@ -58,6 +63,29 @@ def choose_device(
     if problem:
         return Device("cpu", problem)
     return Device("gpu", f"{n_cells:,} cells, a GPU is visible")
+
+
+def try_gpu(device: Device, compute: Callable[[], T]) -> tuple[T | None, Device]:
+    """Compute on the GPU where that was decided; where it fails, decide for the CPU.
+
+    Parameters
+    ----------
+    device
+        As returned by `choose_device`.
+    compute
+        What to run on the GPU.
+
+    Returns
+    -------
+    (result, Device)
+        The result, or ``None`` where the CPU has to compute it; the device, with the reason.
+    """
+    if device.name == "cpu":
+        return None, device
+    try:
+        return compute(), device
+    except Exception as error:  # whatever a GPU does wrong, the CPU can do
+        return None, Device("cpu", f"the GPU failed: {type(error).__name__}: {error}")
 
 
 def gpu_problem() -> str | None:

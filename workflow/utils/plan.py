@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from utils.config import METHODS, PCA, Clustering, Config, DataSet, Preparation, SubLevel
+from utils.device import N_CELL_CPU
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,7 +178,7 @@ class Plan:
         words = _changed({"seed": self.setting(wildcards, stage, "seed")}, {"seed": 0})
         if device:
             # False has to be said: a script by hand uses the GPU that it finds.
-            defaults = {"use_gpu": None, "n_cell_cpu": 100_000}
+            defaults = {"use_gpu": None, "n_cell_cpu": N_CELL_CPU}
             words += _changed(self.device(wildcards, stage), defaults)
         return words
 

@@ -8,6 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
 
 from utils import cli
+from utils.device import N_CELL_CPU
 
 
 def make_parser():
@@ -62,7 +63,7 @@ def make_parser():
     add(
         "--n_cell_cpu",
         type=int,
-        default=100_000,
+        default=N_CELL_CPU,
         help="Force CPU when dataset has fewer than this many cells (default: %(default)s)",
     )
     more = parser.add_argument_group("more options")
@@ -133,7 +134,7 @@ def cluster(args, root):
 
     from clustering.columns import read_graph
     from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
-    from utils.device import choose_device
+    from utils.device import Device, choose_device, try_gpu
 
     whole = read_graph(root, args.neighbors_key)
     # Cells that an earlier step left out have no neighbours: they get no label.
@@ -150,29 +151,28 @@ def cluster(args, root):
         cpu_only=f"flavor {flavor}" if flavor else None,
     )
     options = {"algorithm": args.algorithm, "resolution": args.resolution, "seed": args.seed}
-    name, reason, labels = device.name, device.reason, None
-    if name == "gpu":
+
+    def on_gpu():
         from clustering.rapids import find_communities_gpu
 
-        try:
-            labels = find_communities_gpu(connectivities, **options, **args.clustering_args)
-            if too_many_clusters(
-                labels, resolution=args.resolution, max_cluster_factor=args.max_cluster_factor
-            ):
-                name, reason = "cpu", f"the GPU found {labels.max() + 1:,} clusters"
-        except Exception as error:  # whatever a GPU does wrong, the CPU can do
-            name, reason = "cpu", f"the GPU failed: {type(error).__name__}: {error}"
-    if name == "cpu":
+        return find_communities_gpu(connectivities, **options, **args.clustering_args)
+
+    labels, device = try_gpu(device, on_gpu)
+    if labels is not None and too_many_clusters(
+        labels, resolution=args.resolution, max_cluster_factor=args.max_cluster_factor
+    ):
+        device = Device("cpu", f"the GPU found {labels.max() + 1:,} clusters")
+    if device.name == "cpu":
         labels = find_communities(connectivities, **options, **args.clustering_args)
         flavor = flavor or DEFAULT_FLAVOR[args.algorithm]
-    cli.say(f"device: {name.upper()} ({reason})")
+    cli.say(f"device: {device}")
     if len(labels) < whole.shape[0]:
         inside, labels = labels, np.full(whole.shape[0], -1)
         labels[linked] = inside
     return labels, {
-        "device": name,
-        "reason": reason,
-        "flavor": "rapids" if name == "gpu" else flavor,
+        "device": device.name,
+        "reason": device.reason,
+        "flavor": "rapids" if device.name == "gpu" else flavor,
         "clustering_args": args.clustering_args,
     }
 

@@ -64,7 +64,7 @@ def main(args):
 def compute(args, representation, options):
     """Search on the GPU where that was decided and works, else on the CPU."""
     from clustering.graph import neighbor_graph
-    from utils.device import Device, choose_device
+    from utils.device import choose_device, try_gpu
 
     device = choose_device(
         representation.shape[0], use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu
@@ -74,14 +74,13 @@ def compute(args, representation, options):
         "metric": options.metric,
         "seed": args.seed,
     }
-    graph = None
-    if device.name == "gpu":
+
+    def on_gpu():
         from clustering.rapids import neighbor_graph_gpu
 
-        try:
-            graph = neighbor_graph_gpu(representation, **parameters)
-        except Exception as error:  # whatever a GPU does wrong, the CPU can do
-            device = Device("cpu", f"the GPU failed: {type(error).__name__}: {error}")
+        return neighbor_graph_gpu(representation, **parameters)
+
+    graph, device = try_gpu(device, on_gpu)
     if graph is None:
         graph = neighbor_graph(representation, threads=args.threads, **parameters)
     cli.say(f"device: {device}")

@@ -78,17 +78,16 @@ def main(args):
 def integrate(args, Z, batches, **options):
     """Run Harmony on the GPU where that was decided and works, else on the CPU."""
     from integration.harmony import harmonize
-    from utils.device import Device, choose_device
+    from utils.device import choose_device, try_gpu
 
     device = choose_device(len(Z), use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu)
-    result = None
-    if device.name == "gpu":
+
+    def on_gpu():
         import cupy
 
-        try:
-            result = harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
-        except Exception as error:  # whatever a GPU does wrong, the CPU can do
-            device = Device("cpu", f"the GPU failed: {type(error).__name__}: {error}")
+        return harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
+
+    result, device = try_gpu(device, on_gpu)
     if result is None:
         result = harmonize(Z, batches, seed=args.seed, threads=args.threads, **options)
     cli.say(f"device: {device}")

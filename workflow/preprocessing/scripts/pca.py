@@ -26,7 +26,7 @@ def main(args):
     """Choose genes, decompose, write obsm, varm, uns and columns of var."""
     from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
-    from utils.blocks import matrix_shape, row_blocks, write_blocks
+    from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
     from utils.io import kept, keys, new_store, open_store, write_element
     from utils.messages import missing
 
@@ -44,8 +44,7 @@ def main(args):
     n_cells, n_genes = matrix_shape(matrix)
 
     def counts(step):
-        total = -(-n_cells // 8192)
-        return cli.progress(row_blocks(matrix), desc=step, total=total)
+        return cli.progress(row_blocks(matrix), desc=step, total=n_blocks(n_cells))
 
     target_sum = options.target_sum
     if options.normalize and target_sum is None:
