@@ -5,7 +5,8 @@ import argparse
 import pytest
 
 from utils import cli
-from utils.config import Harmony, Preparation
+from utils.config import Preparation
+from utils.config_methods import Harmony
 from utils.device import choose_device, gpu_problem
 
 SCRIPTS = [

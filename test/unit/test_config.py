@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils import config_docs
-from utils.config import Clustering, Harmony
+from utils.config import Clustering
+from utils.config_methods import Harmony
 from utils.validate import load_config
 
 REPO = Path(__file__).resolve().parents[2]
@@ -220,7 +221,24 @@ def test_harmony_has_the_defaults_of_its_algorithm():
     from integration.harmony import harmonize
 
     algorithm = inspect.signature(harmonize).parameters
-    fields = {k: v for k, v in Harmony.model_fields.items() if k != "method"}
+    fields = {k: v for k, v in Harmony.model_fields.items() if k not in ("method", "basis")}
     assert {k: v.default for k, v in fields.items()} == {
         k: algorithm[k].default for k in fields
     } | {"dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("{a: {method: harmony, basis: X_a}}", r"methods\.a\.basis: starts from itself \(a <- a\)"),
+        (
+            "{a: {method: harmony, basis: X_b}, b: {method: harmony, basis: X_a}}",
+            r"a\.basis: starts from itself \(a <- b <- a\)",
+        ),
+        ("{harmony: {basis: X_topic}}", r'unknown embedding "X_topic".*X_pca'),
+    ],
+)
+def test_chains_that_lead_nowhere(methods, message):
+    text = f"{{input: {{preprocessing: x.h5ad}}, integration: {{batch: c, methods: {methods}}}}}"
+    with pytest.raises(ValueError, match=message):
+        load_config({"DATASETS": {"d": yaml.safe_load(text)}})

@@ -154,8 +154,22 @@ def test_names_of_columns_reach_the_shell_as_they_are():
         )
     )
     wildcards = Wildcards(dataset="a", method="harmony")
-    for script in ("harmony", "plots"):
+    for script in ("integration", "plots"):
         assert column in shlex.split(plan.options(script, wildcards))
+
+
+def test_a_method_starts_from_the_result_of_another():
+    plan = plan_of(
+        "DATASETS: {a: {input: {preprocessing: x.h5ad}, integration: {batch: c,"
+        " methods: {twice: {method: harmony, basis: X_harmony}, harmony: {basis: X_pca}}}}}"
+    )
+    first = Wildcards(dataset="a", method="harmony")
+    second = Wildcards(dataset="a", method="twice")
+    assert plan.source(first) == "results/a/pca.zarr"
+    assert plan.source(second) == "results/a/harmony/embedding.zarr"
+    assert plan.options("integration", first) == "--batch c --overwrite --no-use_gpu"
+    words = shlex.split(plan.options("integration", second))
+    assert words[:6] == ["--batch", "c", "--basis", "X_harmony", "--key_added", "X_twice"]
 
 
 def test_method_patterns():

@@ -1,11 +1,12 @@
-# Needs:  {dataset}/pca.zarr, or prepared.zarr where the data set enters at integration.
+# Needs:  {dataset}/pca.zarr, or prepared.zarr where the data set enters at integration,
+#         or {dataset}/{other}/embedding.zarr where a method starts from another's result.
 # Makes:  {dataset}/{method}/embedding.zarr  + obsm/X_{method}
 # The method `unintegrated` has no rule: its neighbours are searched in the basis itself.
 
 
 rule harmony:
     input:
-        lambda wildcards: plan.basis(wildcards),
+        lambda wildcards: plan.source(wildcards),
     output:
         directory(plan.pattern("embedding")),
     log:
@@ -29,7 +30,7 @@ rule harmony:
         ),
     params:
         scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("harmony", wildcards),
+        options=lambda wildcards: plan.options("integration", wildcards),
     message:
         "{wildcards.dataset}: {wildcards.method}"
     shell:

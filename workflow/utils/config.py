@@ -13,9 +13,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -23,25 +21,19 @@ from pydantic import (
     model_validator,
 )
 
+from utils.config_methods import Harmony, Method, Unintegrated, by_name, chain_problems
 from utils.config_values import (
+    NAME,
     Columns,
-    Numbers,
+    Model,
     as_list,
     hierarchy_levels,
     resolution_list,
 )
 from utils.device import N_CELL_CPU
-from utils.messages import unknown
 
 STAGES = ("preprocessing", "integration", "clustering")
 VERSION = "0.1.0"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class Model(BaseModel):
-    """A section of the config: no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Device(Model):
@@ -104,129 +96,16 @@ class Preprocessing(PCA, Preparation):
     """What is kept of the input, and how counts become principal components."""
 
 
-class Unintegrated(Model):
-    """No correction: the basis goes on as it is, to compare with."""
-
-    method: Literal["unintegrated"] = "unintegrated"
-
-
-class Harmony(Model):
-    """Parameters of Harmony (``harmony.py``); `integration/harmony` documents each formula."""
-
-    method: Literal["harmony"] = Field("harmony", description="The method behind the name.")
-    flavor: Literal["harmony2", "harmony1"] = Field("harmony2", description="Harmony 2 or 1.")
-    n_clusters: int | None = Field(
-        None, ge=1, description="Soft clusters. Unset: min(100, cells / 30), at least 1."
-    )
-    max_iter_harmony: int | None = Field(
-        10, ge=1, description="Outer iterations at most. `null`: until convergence."
-    )
-    max_iter_clustering: int = Field(5, ge=1, description="Clustering passes per outer iteration.")
-    early_stopping: bool = Field(
-        False,
-        description="Stop the clustering passes at `tol_clustering` (needs 4 passes or more).",
-    )
-    tol_harmony: float | None = Field(
-        1e-2, ge=0, description="Stop at this relative fall of the objective. `null`: never early."
-    )
-    tol_clustering: float = Field(1e-3, ge=0, description="Relative tolerance of `early_stopping`.")
-    sigma: Numbers = Field(0.1, description="Width of the soft clusters.")
-    theta: Numbers = Field(
-        2.0,
-        description="Weight of the diversity penalty, one number or one per batch column. "
-        "0 drops the penalty, not the correction.",
-    )
-    tau: float = Field(0.0, ge=0, description="Protects small batches: discount on `theta`.")
-    alpha: float = Field(
-        0.2, gt=0, lt=1, description="Harmony 2: ridge penalty as a share of the expected cells."
-    )
-    ridge_lambda: Numbers | None = Field(
-        1.0, description="Harmony 1: fixed ridge penalty. `null` or -1: dynamic, as in Harmony 2."
-    )
-    batch_prune_threshold: float | None = Field(
-        1e-5,
-        ge=0,
-        description="Harmony 2: a batch with a smaller share of its cells in a cluster is not "
-        "corrected there. `null`: off.",
-    )
-    block_proportion: float = Field(
-        0.05, gt=0, le=1, description="Share of the cells updated together."
-    )
-    combine_keys: bool = Field(
-        False, description="Join several batch columns into one instead of stacking them."
-    )
-    na_batch: Literal["error", "drop", "own"] = Field(
-        "error",
-        description="Cells without a batch: stop, leave out (NaN), or a batch of their own.",
-    )
-    kmeans_init: Literal["random", "k-means++", "k-means||"] = Field(
-        "k-means++", description="How the first clusters are found."
-    )
-    kmeans_iterations: int = Field(25, ge=1, description="k-means iterations at most.")
-    kmeans_tolerance: float = Field(0.01, ge=0, description="Relative tolerance of k-means.")
-    kmeans_cells: int | None = Field(
-        None, ge=1, description="Cells that k-means sees at most. Unset: 256 a cluster."
-    )
-    num_init_iterations: int = Field(5, ge=1, description="Rounds of `k-means||`.")
-    oversampling_factor: float = Field(1.0, gt=0, description="Candidates a round of `k-means||`.")
-    chunk_size: int | None = Field(None, ge=1, description="Cells worked on at a time.")
-    chunk_size_kmeans: int | None = Field(
-        None, ge=1, description="Cells that k-means works on at a time."
-    )
-    dtype: Literal["float32", "float64"] = Field("float32", description="Working precision.")
-    lean: bool | None = Field(
-        None, description="Less memory for more time. Unset: by the memory that is there."
-    )
-    original: bool = Field(
-        False, description="The published block update on one thread, to compare with."
-    )
-
-
-METHODS: dict[str, type[Model]] = {"unintegrated": Unintegrated, "harmony": Harmony}
-
-
-def _methods(value: Any) -> Any:
-    """Fill in what ``method`` a name stands for; a list of names takes every default."""
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = dict.fromkeys(value)
-    if not isinstance(value, dict) or not value:
-        raise ValueError(
-            f"must map a method to its parameters, such as {{harmony: {{theta: 2}}}}, "
-            f"found {value!r}"
-        )
-    filled = {}
-    for name, params in value.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} cannot name a folder; use letters, digits, '_', '-', '.'")
-        if params is not None and not isinstance(params, dict):
-            raise ValueError(f"{name}: must map parameters to values, found {params!r}")
-        method = (params or {}).get("method", name)
-        if method not in METHODS:
-            hint = (
-                ""
-                if "method" in (params or {})
-                else f"; for a name of your own write {{{name}: {{method: harmony}}}}"
-            )
-            raise ValueError(unknown("method", method, METHODS) + hint)
-        if (name == "unintegrated") != (method == "unintegrated"):
-            raise ValueError(f'{name}: the name "unintegrated" and its method belong together')
-        filled[name] = {**(params or {}), "method": method}
-    return filled
-
-
-Method = Annotated[Unintegrated | Harmony, Field(discriminator="method")]
-
-
 class Integration(Device):
     """How batches are brought together."""
 
     batch: Columns | None = Field(
         None, description="The obs column that names the batch, or a list of them."
     )
-    basis: str = Field("X_pca", description="The obsm key that the methods start from.")
-    methods: Annotated[dict[str, Method], BeforeValidator(_methods)] | None = Field(
+    basis: str = Field(
+        "X_pca", description="The obsm key that methods without one of their own start from."
+    )
+    methods: Annotated[dict[str, Method], BeforeValidator(by_name)] | None = Field(
         None,
         description="`{method: {parameter: value}}`; a name of your own says `method:` among its "
         "parameters. Unset: `harmony` where `batch` is set, else `unintegrated`.",
@@ -395,21 +274,19 @@ class DataSet(Device):
                 "clustering.neighbors.use_rep: would override the embedding of every method; "
                 "remove it, or write input: {clustering: ...}"
             )
-        for name, params in self.methods.items():
-            if not isinstance(params, Harmony):
-                continue
-            where = f"integration.methods.{name}"
-            keys = len(self.integration.batch or [])
-            if not keys:
-                problems.append(
-                    f"integration.batch: is missing; method {name} needs the obs column that "
-                    "names the batch"
-                )
-            if params.early_stopping and params.max_iter_clustering < 4:
-                problems.append(
-                    f"{where}.max_iter_clustering: early_stopping needs 4 or more, "
-                    f"found {params.max_iter_clustering}"
-                )
+        if not self.integration.batch:
+            problems += [
+                f"integration.batch: is missing; method {name} needs the obs column that names "
+                "the batch"
+                for name, params in self.methods.items()
+                if params.needs_batch
+            ]
+        problems += [
+            f"integration.methods.{line}"
+            for line in chain_problems(
+                self.methods, self.integration.basis, computed=self.stage == "preprocessing"
+            )
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self

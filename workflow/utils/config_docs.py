@@ -19,12 +19,12 @@ from utils.config import (
     Config,
     DataSet,
     Device,
-    Harmony,
     Integration,
     Neighbors,
     Preparation,
     SubLevel,
 )
+from utils.config_methods import METHODS
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"
 BEGIN, END = "<!-- tables: begin (make docs) -->", "<!-- tables: end -->"
@@ -39,7 +39,11 @@ def tables() -> str:
         ("`preprocessing`: what is kept, at every stage of entry", Preparation.model_fields),
         ("`preprocessing`: counts to components", PCA.model_fields),
         ("`integration`", _without(Integration.model_fields, *device)),
-        ("`integration.methods`: `harmony`", _without(Harmony.model_fields, "method")),
+        *(
+            (f"`integration.methods`: `{name}`", fields)
+            for name, model in METHODS.items()
+            if (fields := _without(model.model_fields, "method"))
+        ),
         ("`clustering`", _without(Clustering.model_fields, *device)),
         ("`clustering.hierarchy`: one level of a list", SubLevel.model_fields),
         ("`clustering.neighbors`", Neighbors.model_fields),

@@ -8,9 +8,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 CLUSTER_ID = re.compile(r"\d+(_\d+)*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Model(BaseModel):
+    """A section of the config: no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def number_in(text: str) -> float | None:

@@ -11,7 +11,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from utils.config import METHODS, PCA, Clustering, Config, DataSet, Preparation, SubLevel
+from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
+from utils.config_methods import Latent, start
 from utils.device import N_CELL_CPU
 
 if TYPE_CHECKING:
@@ -97,6 +98,18 @@ class Plan:
         """Return the store that holds what the methods start from."""
         stage = self.dataset(wildcards).stage
         return self.path("pca" if stage == "preprocessing" else "prepared", wildcards)
+
+    def start(self, wildcards: Any) -> tuple[str, str | None]:
+        """Return the obsm key that a method starts from, and the method whose result that is."""
+        dataset = self.dataset(wildcards)
+        return start(wildcards.method, dataset.methods, dataset.integration.basis)
+
+    def source(self, wildcards: Any) -> str:
+        """Return the store that a method starts from."""
+        before = self.start(wildcards)[1]
+        if before is not None:
+            return self.path("embedding", wildcards, method=before)
+        return self.basis(wildcards)
 
     def embedding(self, wildcards: Any) -> str:
         """Return the store that holds the embedding of a method."""
@@ -234,17 +247,21 @@ def _pca(plan: Plan, wildcards: Any) -> list[str]:
     return ["--overwrite", *layer, *_fields(PCA, section)]
 
 
-def _harmony(plan: Plan, wildcards: Any) -> list[str]:
+def _integration(plan: Plan, wildcards: Any) -> list[str]:
+    """Write the options of any integration method."""
     dataset = plan.dataset(wildcards)
     params = dataset.methods[wildcards.method]
+    words = []
+    if params.needs_batch:
+        words += ["--batch", *map(shlex.quote, dataset.integration.batch or [])]
+    if isinstance(params, Latent):
+        words += _changed({"basis": plan.start(wildcards)[0]}, {"basis": "X_pca"})
     return [
-        "--batch",
-        *map(shlex.quote, dataset.integration.batch or []),
-        *_changed({"basis": dataset.integration.basis}, {"basis": "X_pca"}),
-        *_changed({"key_added": f"X_{wildcards.method}"}, {"key_added": "X_harmony"}),
+        *words,
+        *_changed({"key_added": f"X_{wildcards.method}"}, {"key_added": f"X_{params.method}"}),
         "--overwrite",
-        *_fields(METHODS["harmony"], params),
-        *plan._run_options(wildcards, "integration"),
+        *_fields(type(params), params),
+        *plan._run_options(wildcards, "integration", device=params.has_gpu),
     ]
 
 
@@ -328,7 +345,7 @@ def _comparison(plan: Plan, wildcards: Any) -> list[str]:
 _OPTIONS = {
     "prepare": _prepare,
     "pca": _pca,
-    "harmony": _harmony,
+    "integration": _integration,
     "neighbors": _neighbors,
     "umap": _umap,
     "clustering": _clustering,
@@ -342,7 +359,7 @@ def _fields(model: type[BaseModel], section: BaseModel) -> list[str]:
     defaults = {
         name: field.get_default(call_default_factory=True)
         for name, field in model.model_fields.items()
-        if name != "method"
+        if name not in ("method", "basis")
     }
     return _changed({name: getattr(section, name) for name in defaults}, defaults)
 

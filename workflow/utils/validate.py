@@ -8,7 +8,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config import METHODS, Config
+from utils.config import Config
+from utils.config_methods import METHODS
 from utils.config_values import number_in
 from utils.messages import one_line, unknown
 

@@ -8,7 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
-from utils.config import Harmony
+from utils.config_methods import Harmony
 
 
 def make_parser():
@@ -30,7 +30,7 @@ def main(args):
     from utils.io import kept, keys, new_store, obs_column, open_store, read_element, write_element
     from utils.messages import missing
 
-    options = cli.from_options(Harmony, args).model_dump(exclude={"method"})
+    options = cli.from_options(Harmony, args).model_dump(exclude={"method", "basis"})
     if kept(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)

@@ -1,0 +1,194 @@
+"""The integration methods of the config: one model each, and what a name stands for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+from pydantic import Field, model_validator
+
+from utils.config_values import NAME, Model, Numbers
+from utils.messages import unknown
+
+
+class AnyMethod(Model):
+    """What the plan has to know of every method."""
+
+    needs_batch: ClassVar[bool] = True
+    has_gpu: ClassVar[bool] = False
+
+
+class Unintegrated(AnyMethod):
+    """No correction: the basis goes on as it is, to compare with."""
+
+    needs_batch: ClassVar[bool] = False
+
+    method: Literal["unintegrated"] = "unintegrated"
+
+
+class Latent(AnyMethod):
+    """A method that starts from an embedding."""
+
+    basis: str | None = Field(
+        None,
+        description="The obsm key to start from; `X_{name}` is the result of another method. "
+        "Unset: `integration.basis`.",
+    )
+
+
+class Harmony(Latent):
+    """Parameters of Harmony (``harmony.py``); `integration/harmony` documents each formula."""
+
+    has_gpu: ClassVar[bool] = True
+
+    method: Literal["harmony"] = Field("harmony", description="The method behind the name.")
+    flavor: Literal["harmony2", "harmony1"] = Field("harmony2", description="Harmony 2 or 1.")
+    n_clusters: int | None = Field(
+        None, ge=1, description="Soft clusters. Unset: min(100, cells / 30), at least 1."
+    )
+    max_iter_harmony: int | None = Field(
+        10, ge=1, description="Outer iterations at most. `null`: until convergence."
+    )
+    max_iter_clustering: int = Field(5, ge=1, description="Clustering passes per outer iteration.")
+    early_stopping: bool = Field(
+        False,
+        description="Stop the clustering passes at `tol_clustering` (needs 4 passes or more).",
+    )
+    tol_harmony: float | None = Field(
+        1e-2, ge=0, description="Stop at this relative fall of the objective. `null`: never early."
+    )
+    tol_clustering: float = Field(1e-3, ge=0, description="Relative tolerance of `early_stopping`.")
+    sigma: Numbers = Field(0.1, description="Width of the soft clusters.")
+    theta: Numbers = Field(
+        2.0,
+        description="Weight of the diversity penalty, one number or one per batch column. "
+        "0 drops the penalty, not the correction.",
+    )
+    tau: float = Field(0.0, ge=0, description="Protects small batches: discount on `theta`.")
+    alpha: float = Field(
+        0.2, gt=0, lt=1, description="Harmony 2: ridge penalty as a share of the expected cells."
+    )
+    ridge_lambda: Numbers | None = Field(
+        1.0, description="Harmony 1: fixed ridge penalty. `null` or -1: dynamic, as in Harmony 2."
+    )
+    batch_prune_threshold: float | None = Field(
+        1e-5,
+        ge=0,
+        description="Harmony 2: a batch with a smaller share of its cells in a cluster is not "
+        "corrected there. `null`: off.",
+    )
+    block_proportion: float = Field(
+        0.05, gt=0, le=1, description="Share of the cells updated together."
+    )
+    combine_keys: bool = Field(
+        False, description="Join several batch columns into one instead of stacking them."
+    )
+    na_batch: Literal["error", "drop", "own"] = Field(
+        "error",
+        description="Cells without a batch: stop, leave out (NaN), or a batch of their own.",
+    )
+    kmeans_init: Literal["random", "k-means++", "k-means||"] = Field(
+        "k-means++", description="How the first clusters are found."
+    )
+    kmeans_iterations: int = Field(25, ge=1, description="k-means iterations at most.")
+    kmeans_tolerance: float = Field(0.01, ge=0, description="Relative tolerance of k-means.")
+    kmeans_cells: int | None = Field(
+        None, ge=1, description="Cells that k-means sees at most. Unset: 256 a cluster."
+    )
+    num_init_iterations: int = Field(5, ge=1, description="Rounds of `k-means||`.")
+    oversampling_factor: float = Field(1.0, gt=0, description="Candidates a round of `k-means||`.")
+    chunk_size: int | None = Field(None, ge=1, description="Cells worked on at a time.")
+    chunk_size_kmeans: int | None = Field(
+        None, ge=1, description="Cells that k-means works on at a time."
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="Working precision.")
+    lean: bool | None = Field(
+        None, description="Less memory for more time. Unset: by the memory that is there."
+    )
+    original: bool = Field(
+        False, description="The published block update on one thread, to compare with."
+    )
+
+    @model_validator(mode="after")
+    def _window(self) -> Harmony:
+        if self.early_stopping and self.max_iter_clustering < 4:
+            raise ValueError(
+                "early_stopping needs max_iter_clustering of 4 or more, "
+                f"found {self.max_iter_clustering}"
+            )
+        return self
+
+
+METHODS: dict[str, type[AnyMethod]] = {"unintegrated": Unintegrated, "harmony": Harmony}
+Method = Annotated[Union[tuple(METHODS.values())], Field(discriminator="method")]  # noqa: UP007
+
+
+def by_name(value: Any) -> Any:
+    """Fill in what ``method`` a name stands for; a list of names takes every default."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = dict.fromkeys(value)
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f"must map a method to its parameters, such as {{harmony: {{theta: 2}}}}, "
+            f"found {value!r}"
+        )
+    filled = {}
+    for name, params in value.items():
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a folder; use letters, digits, '_', '-', '.'")
+        if params is not None and not isinstance(params, dict):
+            raise ValueError(f"{name}: must map parameters to values, found {params!r}")
+        method = (params or {}).get("method", name)
+        if method not in METHODS:
+            hint = (
+                ""
+                if "method" in (params or {})
+                else f"; for a name of your own write {{{name}: {{method: harmony}}}}"
+            )
+            raise ValueError(unknown("method", method, METHODS) + hint)
+        if (name == "unintegrated") != (method == "unintegrated"):
+            raise ValueError(f'{name}: the name "unintegrated" and its method belong together')
+        filled[name] = {**(params or {}), "method": method}
+    return filled
+
+
+def start(name: str, methods: dict[str, Any], basis: str) -> tuple[str, str | None]:
+    """Return the obsm key that a method starts from, and the method whose result that is."""
+    key = getattr(methods[name], "basis", None) or basis
+    before = key.removeprefix("X_") if key.startswith("X_") else ""
+    return key, before if before in methods and before != "unintegrated" else None
+
+
+def chain_problems(methods: dict[str, Any], basis: str, *, computed: bool) -> list[str]:
+    """Say what is wrong with the methods that start from another's result.
+
+    Parameters
+    ----------
+    methods
+        The methods by name.
+    basis
+        The obsm key that a method without a `basis` of its own starts from.
+    computed
+        Whether `basis` is all there is; else the input may bring other keys.
+
+    Returns
+    -------
+    list of str
+        One line per method that starts from itself, by way of others or not, or from nothing.
+    """
+    problems = []
+    for name, params in methods.items():
+        if not isinstance(params, Latent):
+            continue
+        key, before = start(name, methods, basis)
+        chain = [name]
+        while before is not None and before not in chain:
+            chain.append(before)
+            before = start(before, methods, basis)[1]
+        if before == name:
+            problems.append(f"{name}.basis: starts from itself ({' <- '.join([*chain, name])})")
+        elif computed and len(chain) == 1 and key != basis:
+            known = [basis, *(f"X_{n}" for n in methods if n not in (name, "unintegrated"))]
+            problems.append(f"{name}.basis: {unknown('embedding', key, known)}")
+    return problems
