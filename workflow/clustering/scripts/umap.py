@@ -25,9 +25,8 @@ def make_parser():
 
 def main(args):
     """Lay out, write obsm/X_umap."""
-    from clustering.columns import graph_key
-    from utils.io import kept, keys, new_store, open_store, read_element, write_element
-    from utils.messages import missing
+    from clustering.columns import read_graph
+    from utils.io import kept, keys, new_store, open_store, write_element
 
     options = cli.from_options(UMAP, args)
     if kept(args.output_file, overwrite=args.overwrite):
@@ -39,11 +38,8 @@ def main(args):
             return
     from clustering.layout import umap_layout
 
-    name = graph_key(root, args.neighbors_key, "distances")
-    if name not in keys(root, "obsp"):
-        raise KeyError(missing("adata.obsp has no", name, keys(root, "obsp")))
     layout = umap_layout(
-        read_element(root, f"obsp/{name}"),
+        read_graph(root, args.neighbors_key),
         min_dist=options.min_dist,
         spread=options.spread,
         n_epochs=options.n_epochs,
