@@ -184,18 +184,21 @@ def test_lengths_must_agree():
         split(np.array(["0", "0"]), np.zeros((3, 2)))
 
 
-def test_the_largest_parent_starts_first(monkeypatch):
+def test_the_largest_parents_start_first_and_small_ones_share_a_batch(monkeypatch):
     started = []
-    inner = hierarchy._split_one
+    inner = hierarchy._split_batch
 
-    def noted(X, **options):
-        started.append(len(X))
-        return inner(X, **options)
+    def noted(parts, resolutions, **options):
+        started.append([len(part) for part in parts])
+        return inner(parts, resolutions, **options)
 
-    monkeypatch.setattr(hierarchy, "_split_one", noted)
-    parents, X = nested({"0": [20], "1": [60], "2": [40]})
-    split(parents, X)
-    assert started == [60, 40, 20]
+    monkeypatch.setattr(hierarchy, "_split_batch", noted)
+    monkeypatch.setattr(hierarchy, "BATCH", 50)
+    parents, X = nested({"0": [20], "1": [60], "2": [40], "3": [30]})
+    apart = split(parents, X)
+    assert started == [[60], [40, 30], [20]]
+    monkeypatch.setattr(hierarchy, "BATCH", 1000)
+    assert (split(parents, X).labels == apart.labels).all()
 
 
 def test_natural_order():

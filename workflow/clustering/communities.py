@@ -30,8 +30,12 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("leiden", "leidenalg"): {"n_iterations": 2, "max_comm_size": 0},
     ("louvain", "igraph"): {},
 }
+# Stored weights from which on looking up neighbours costs more than bringing them together.
+REORDER_ABOVE = 1_000_000
 # igraph has one random number generator for the whole process.
 _IGRAPH = threading.Lock()
+# Several resolutions share one graph, reordered once.
+_COMPACT = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,16 @@ class CommunityGraph:
     """
 
     adjacency: sp.csr_matrix
+
+    @cached_property
+    def compact(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
+        """The same with neighbours near each other in memory, and the cells in that order."""
+        from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+        if self.adjacency.nnz < REORDER_ABOVE:
+            return self.adjacency, None
+        order = reverse_cuthill_mckee(self.adjacency, symmetric_mode=True)
+        return self.adjacency[order][:, order], order
 
     @cached_property
     def igraph(self) -> igraph.Graph:
@@ -238,7 +252,8 @@ def _graspologic(
 ) -> np.ndarray:
     from graspologic_native import leiden_csr
 
-    matrix = graph.adjacency
+    with _COMPACT:
+        matrix, order = graph.compact
     _, found = leiden_csr(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32, copy=False),
@@ -257,6 +272,8 @@ def _graspologic(
     )
     alone = labels < 0
     labels[alone] = labels.max() + 1 + np.arange(alone.sum())
+    if order is not None:
+        labels[order] = labels.copy()
     return labels
 
 

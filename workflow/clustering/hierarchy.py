@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     import pandas as pd
+    import scipy.sparse as sp
+
+    from clustering.search import Neighbors
 
 # Fewer cells than this have no neighbourhood worth a graph.
 MIN_CELLS = 10
+# Parents are worked on together up to this number of cells: calls cost more than tiny arrays.
+BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,8 @@ def split(
     n_neighbors, metric
         As for `clustering.search.nearest_neighbors`.
     threads
-        Parents that are worked on at a time; one that is most of the work searches its neighbours
-        with several. The result does not depend on it.
+        Batches of parents that are worked on at a time; one that is most of the work searches its
+        neighbours with several. The result does not depend on it.
     min_cells
         A parent with fewer cells is not split.
 
@@ -86,7 +91,7 @@ def split(
     Notes
     -----
     Peak memory: `threads` times a copy of the largest parent's rows and its graph (about 100
-    bytes per cell and neighbour).
+    bytes per cell and neighbour), or of `BATCH` cells.
     """
     import pandas as pd
     from threadpoolctl import threadpool_limits
@@ -125,30 +130,32 @@ def split(
         else:
             jobs.append((name, rows))
     jobs.sort(key=lambda job: -len(job[1]))
-    work = np.array([len(rows) ** 1.5 for _, rows in jobs])
+    batches = _batches(jobs)
+    work = [sum(len(rows) ** 1.5 for _, rows in batch) for batch in batches]
 
-    def one_parent(job: tuple[str, np.ndarray]) -> tuple[np.ndarray, str | None]:
-        name, rows = job
-        return _split_one(
-            representation[rows],
+    def one_batch(number: int) -> list[tuple[np.ndarray, str | None]]:
+        batch = batches[number]
+        return _split_batch(
+            [representation[rows] for _, rows in batch],
+            [resolutions[name] for name, _ in batch],
             n_neighbors=n_neighbors,
             metric=metric,
-            # A parent that is most of the work takes the threads that would wait for it.
-            threads=max(1, round(threads * len(rows) ** 1.5 / work.sum())),
+            # A batch that is most of the work takes the threads that would wait for it.
+            threads=max(1, round(threads * work[number] / sum(work))),
             seed=seed,
             min_cells=max(min_cells, 3),
             algorithm=algorithm,
-            resolution=resolutions[name],
             **clustering_args,
         )
 
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        found = pool.map(one_parent, jobs)
-        bar = progress(found, desc="sub-clustering", total=len(jobs))
-        for (name, rows), (labels, reason) in zip(jobs, bar, strict=True):
-            child[rows] = labels
-            if reason is not None:
-                unsplit[name] = reason
+        found = pool.map(one_batch, range(len(batches)))
+        bar = progress(found, desc="sub-clustering", total=len(batches))
+        for batch, results in zip(batches, bar, strict=True):
+            for (name, rows), (labels, reason) in zip(batch, results, strict=True):
+                child[rows] = labels
+                if reason is not None:
+                    unsplit[name] = reason
     pairs, first = np.unique(codes.astype(np.int64) << 32 | child, return_inverse=True)
     texts = [f"{names[p >> 32]}_{p & 0xFFFFFFFF}" if p >= 0 else None for p in pairs.tolist()]
     labels = np.array(texts, dtype=object)[first]
@@ -176,8 +183,22 @@ def _resolutions(resolution: float | Mapping[str, float], names: list[str]) -> d
     return {str(name): float(value) for name, value in resolution.items()}
 
 
-def _split_one(
-    X: np.ndarray,
+def _batches(jobs: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndarray]]]:
+    """Group parents, in their order, until a group has `BATCH` cells."""
+    batches: list[list[tuple[str, np.ndarray]]] = []
+    cells = BATCH
+    for job in jobs:
+        if cells >= BATCH:
+            batches.append([])
+            cells = 0
+        batches[-1].append(job)
+        cells += len(job[1])
+    return batches
+
+
+def _split_batch(
+    parts: list[np.ndarray],
+    resolutions: list[float],
     *,
     n_neighbors: int,
     metric: str,
@@ -185,23 +206,60 @@ def _split_one(
     seed: int,
     min_cells: int,
     **options: Any,
-) -> tuple[np.ndarray, str | None]:
-    """Cluster the cells of one parent; return labels, and a reason where it stays whole."""
-    from clustering.communities import find_communities
-    from clustering.graph import fuzzy_connectivities
+) -> list[tuple[np.ndarray, str | None]]:
+    """Cluster each parent's cells; return labels, and a reason where a parent stays whole."""
+    from clustering.communities import CommunityGraph, find_communities
     from clustering.search import finite_rows, search
 
-    keep = finite_rows(X)
-    whole = np.zeros(len(X), dtype=np.int32)
-    if keep.sum() < min_cells:
-        return whole, f"{keep.sum()} cells with coordinates, fewer than {min_cells}"
-    found = search(X[keep], n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True)
-    graph = fuzzy_connectivities(found.indices, found.distances)
-    labels = np.full(len(X), -1, dtype=np.int32)
-    labels[keep] = find_communities(graph, seed=seed, **options)
-    if labels.max() == 0:
-        return whole, f"one community at resolution {options['resolution']}"
-    return labels, None
+    results: list[tuple[np.ndarray, str | None]] = []
+    keeps, found, which = [], [], []
+    for i, X in enumerate(parts):
+        keep = finite_rows(X)
+        results.append((np.zeros(len(X), dtype=np.int32), None))
+        if keep.sum() < min_cells:
+            reason = f"{keep.sum()} cells with coordinates, fewer than {min_cells}"
+            results[i] = results[i][0], reason
+            continue
+        X = X if keep.all() else X[keep]
+        found.append(search(X, n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True))
+        keeps.append(keep)
+        which.append(i)
+    for i, keep, graph in zip(which, keeps, _graphs(found), strict=True):
+        inside = find_communities(
+            CommunityGraph(graph), seed=seed, resolution=resolutions[i], **options
+        )
+        if inside.max() == 0:
+            results[i] = results[i][0], f"one community at resolution {resolutions[i]}"
+            continue
+        labels = np.full(len(keep), -1, dtype=np.int32)
+        labels[keep] = inside
+        results[i] = labels, None
+    return results
+
+
+def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
+    """Return the connectivities of several sets of cells, computed as one of separate blocks."""
+    import scipy.sparse as sp
+
+    from clustering.graph import fuzzy_connectivities
+
+    graphs: dict[int, sp.csr_matrix] = {}
+    # Sets with fewer cells than neighbours have rows of their own length.
+    for width in {part.indices.shape[1] for part in found}:
+        same = [i for i, part in enumerate(found) if part.indices.shape[1] == width]
+        sizes = [len(found[i].indices) for i in same]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        indices = [found[i].indices + start for i, start in zip(same, starts, strict=False)]
+        distances = [found[i].distances for i in same]
+        whole = fuzzy_connectivities(np.concatenate(indices), np.concatenate(distances))
+        weights = whole.data.astype(np.float64)
+        for i, start, size in zip(same, starts, sizes, strict=False):
+            rows = whole.indptr[start : start + size + 1]
+            part = slice(rows[0], rows[-1])
+            graphs[i] = sp.csr_matrix(
+                (weights[part], whole.indices[part] - start, rows - rows[0]), shape=(size, size)
+            )
+    return [graphs[i] for i in range(len(found))]
 
 
 def natural_order(labels: Iterable[str]) -> list[str]:

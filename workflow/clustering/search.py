@@ -13,6 +13,8 @@ from utils.cli import progress
 METRICS = ("euclidean", "cosine")
 # Up to here the exact search is about as fast as the approximate one (test/bench/RESULTS.md).
 EXACT_UP_TO = 8_192
+# Up to here lists of candidates cost more than they save.
+NO_LISTS_UP_TO = 1_024
 # The approximate search reads as many lists as this share of the true neighbours needs.
 TARGET_RECALL = 0.999
 # But not more lists than this: in data without any structure it would be all of them.
@@ -119,8 +121,11 @@ def search(
     rng = np.random.default_rng(seed)
     # Distances do not change, but the matrix product loses fewer digits.
     X = X - X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    lists = _Lists.build(X, rng, threads)
     exact = n <= EXACT_UP_TO
+    if n <= NO_LISTS_UP_TO:
+        indices, distances = _brute_force(X, np.arange(n), k, threads)
+        return Neighbors(indices, _as_metric(distances, metric), "exact", None)
+    lists = _Lists.build(X, rng, threads)
     probes = lists.count
     if not exact:
         sample = np.sort(rng.choice(n, 1000, replace=False))
@@ -148,10 +153,13 @@ def search(
     if not exact:
         # Another cell at the same distance is as good a neighbour.
         recall = float((distances[sample] <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
-    if metric == "cosine":
-        # For unit vectors.
-        distances = np.float32(0.5) * distances * distances
+    distances = _as_metric(distances, metric)
     return Neighbors(indices, distances, "exact" if exact else "ivf", recall)
+
+
+def _as_metric(distances: np.ndarray, metric: str) -> np.ndarray:
+    """Turn Euclidean distances, for the cosine those of unit vectors, into the metric's."""
+    return distances if metric == "euclidean" else np.float32(0.5) * distances * distances
 
 
 def check_search(n_neighbors: int, metric: str, threads: int) -> None:
@@ -341,7 +349,11 @@ def _brute_force(
     size = max(1, min(BLOCK, 2**24 // len(X)))
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
     near = min(len(X), 4096)
+
+    def one_block(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _nearest(X, block, X, everyone, k, near)
+
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda block: _nearest(X, block, X, everyone, k, near), blocks))
+        found = list((pool.map if threads > 1 else map)(one_block, blocks))
     indices, distances = zip(*found, strict=True)
     return np.concatenate(indices), np.concatenate(distances)

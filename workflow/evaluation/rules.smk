@@ -20,7 +20,7 @@ rule plots:
         plan.benchmark("{dataset}/{method}/plots.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 1
+    threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             str(input), attempt, base=1000, per_million=500
@@ -33,7 +33,7 @@ rule plots:
         "{wildcards.dataset}, {wildcards.method}: plots"
     shell:
         "python {params.scripts:q}/evaluation/scripts/plots.py {input:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule comparison:
