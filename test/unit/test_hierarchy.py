@@ -188,9 +188,9 @@ def test_the_largest_parents_start_first_and_small_ones_share_a_batch(monkeypatc
     started = []
     inner = hierarchy._split_batch
 
-    def noted(parts, resolutions, **options):
-        started.append([len(part) for part in parts])
-        return inner(parts, resolutions, **options)
+    def noted(parts, sizes, resolutions, **options):
+        started.append(sizes)
+        return inner(parts, sizes, resolutions, **options)
 
     monkeypatch.setattr(hierarchy, "_split_batch", noted)
     monkeypatch.setattr(hierarchy, "BATCH", 50)
@@ -206,3 +206,15 @@ def test_natural_order():
     assert natural_order(labels) == [
         "1", "1_0", "2_0_9", "2_0_10", "9_2", "9_11", "10", "10_2", "a_1",
     ]  # fmt: skip
+
+
+def test_a_function_gives_parents_their_own_representation():
+    parents, X = nested(SIZES)
+    plain = split(parents, X, resolution=0.2)
+
+    def own(parts):
+        return ["no genes" if len(rows) == 20 else X[rows] * 2 for rows in parts]
+
+    result = split(parents, own, resolution=0.2)
+    assert (result.labels == plain.labels).all()
+    assert result.unsplit == {**plain.unsplit, "10": "no genes"}

@@ -102,6 +102,29 @@ def test_a_list_gives_each_level_its_parameters():
     assert third[third.index("--clustering_args") + 1] == '{"n_iterations": 3, "flavor": "igraph"}'
 
 
+def test_sub_levels_that_go_back_to_the_counts():
+    plan = plan_of(
+        "DATASETS: {a: {input: {integration: x.h5ad}, preprocessing: {n_comps: 20, layer: raw},"
+        " integration: {batch: c, methods: {unintegrated: , strong: {method: harmony, theta: 4}}},"
+        " clustering: {refine: integration, hierarchy: [0.5, {refine: neighbors}]}}}"
+    )
+
+    def words(method, level):
+        run = Wildcards(
+            dataset="a", method=method, algorithm="leiden", resolution="1.0", level=level
+        )
+        return plan.options("clustering", run)
+
+    pca = "--layer raw --pca_args '{\"n_comps\": 20}'"
+    harmony = (
+        "--batch c --batch_file results/a/strong/embedding.zarr --harmony_args '{\"theta\": 4.0}'"
+    )
+    assert f"--refine integration {pca} {harmony}" in words("strong", "2")
+    assert f"--refine pca {pca}" in words("unintegrated", "2")
+    assert "--batch" not in words("unintegrated", "2")
+    assert "--refine" not in words("strong", "1") + words("strong", "3")
+
+
 def test_siblings_only_where_ids_are_named():
     plan = plan_of(
         "DATASETS: {a: {input: {clustering: x.h5ad},"

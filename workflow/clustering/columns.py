@@ -232,11 +232,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def count_clusters(root: Any, column: str) -> tuple[int, int, int, int]:
+def count_clusters(labels: pd.Categorical) -> tuple[int, int, int, int]:
     """Return number of clusters, largest, smallest, and cells without a label."""
     import numpy as np
 
-    codes = np.asarray(read_labels(root, column).codes)
+    codes = np.asarray(labels.codes)
     sizes = np.bincount(codes[codes >= 0])
     sizes = sizes[sizes > 0]
     if not len(sizes):

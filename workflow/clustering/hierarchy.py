@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import pandas as pd
     import scipy.sparse as sp
 
     from clustering.search import Neighbors
 
+    Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
+
 # Fewer cells than this have no neighbourhood worth a graph.
 MIN_CELLS = 10
 # Parents are worked on together up to this number of cells: calls cost more than tiny arrays.
 BATCH = 4096
+# Where the counts are read again, which is one pass for each batch.
+REFINED_BATCH = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class SplitResult:
 
 def split(
     parents: pd.Categorical | np.ndarray,
-    representation: np.ndarray,
+    representation: np.ndarray | Represent,
     *,
     resolution: float | Mapping[str, float] = 1.0,
     algorithm: str = "leiden",
@@ -65,7 +69,10 @@ def split(
         Labels of the level above, text; missing (None, NaN) for cells that take no part.
     representation
         Cells x dimensions, in which neighbours are searched. A row with NaN stays in a child of
-        its own parent only where the parent is not split; where it is, it has no label.
+        its own parent only where the parent is not split; where it is, it has no label. Or a
+        function that takes the positions of the cells of several parents and returns for each its
+        own representation, or a text that says why it has none (such as
+        `clustering.refine.own_components`); it is called for `REFINED_BATCH` cells at a time.
     resolution
         One for all parents, or ``{parent: resolution}``: then the others are not split.
     algorithm, seed, **clustering_args
@@ -91,7 +98,7 @@ def split(
     Notes
     -----
     Peak memory: `threads` times a copy of the largest parent's rows and its graph (about 100
-    bytes per cell and neighbour), or of `BATCH` cells.
+    bytes per cell and neighbour), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
     """
     import pandas as pd
     from threadpoolctl import threadpool_limits
@@ -99,7 +106,8 @@ def split(
     from utils.cli import progress
 
     parents = _categorical(parents)
-    if len(parents) != len(representation):
+    refined = callable(representation)
+    if not refined and len(parents) != len(representation):
         raise ValueError(
             f"parents have {len(parents)} cells, the representation {len(representation)}"
         )
@@ -130,13 +138,15 @@ def split(
         else:
             jobs.append((name, rows))
     jobs.sort(key=lambda job: -len(job[1]))
-    batches = _batches(jobs)
+    batches = _batches(jobs, REFINED_BATCH if refined else BATCH)
     work = [sum(len(rows) ** 1.5 for _, rows in batch) for batch in batches]
 
     def one_batch(number: int) -> list[tuple[np.ndarray, str | None]]:
         batch = batches[number]
+        parts = [rows for _, rows in batch]
         return _split_batch(
-            [representation[rows] for _, rows in batch],
+            representation(parts) if refined else [representation[rows] for rows in parts],
+            [len(rows) for rows in parts],
             [resolutions[name] for name, _ in batch],
             n_neighbors=n_neighbors,
             metric=metric,
@@ -183,12 +193,12 @@ def _resolutions(resolution: float | Mapping[str, float], names: list[str]) -> d
     return {str(name): float(value) for name, value in resolution.items()}
 
 
-def _batches(jobs: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndarray]]]:
-    """Group parents, in their order, until a group has `BATCH` cells."""
+def _batches(jobs: list[tuple[str, np.ndarray]], most: int) -> list[list[tuple[str, np.ndarray]]]:
+    """Group parents, in their order, until a group has `most` cells."""
     batches: list[list[tuple[str, np.ndarray]]] = []
-    cells = BATCH
+    cells = most
     for job in jobs:
-        if cells >= BATCH:
+        if cells >= most:
             batches.append([])
             cells = 0
         batches[-1].append(job)
@@ -197,7 +207,8 @@ def _batches(jobs: list[tuple[str, np.ndarray]]) -> list[list[tuple[str, np.ndar
 
 
 def _split_batch(
-    parts: list[np.ndarray],
+    parts: list[np.ndarray | str],
+    sizes: list[int],
     resolutions: list[float],
     *,
     n_neighbors: int,
@@ -214,8 +225,10 @@ def _split_batch(
     results: list[tuple[np.ndarray, str | None]] = []
     keeps, found, which = [], [], []
     for i, X in enumerate(parts):
+        results.append((np.zeros(sizes[i], dtype=np.int32), X if isinstance(X, str) else None))
+        if isinstance(X, str):
+            continue
         keep = finite_rows(X)
-        results.append((np.zeros(len(X), dtype=np.int32), None))
         if keep.sum() < min_cells:
             reason = f"{keep.sum()} cells with coordinates, fewer than {min_cells}"
             results[i] = results[i][0], reason

@@ -2,7 +2,8 @@
 # Makes:  {dataset}/{method}/neighbors.zarr  + obsp/{connectivities,distances}, uns/neighbors
 #         {dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr  one obs column
 #         {dataset}/{method}/umap.zarr       + obsm/X_umap
-#         {dataset}/{method}/atlas.zarr      everything; clusters.tsv counts the clusters
+#         {dataset}/{method}/atlas.zarr      everything; clusters.tsv counts the clusters,
+#                                            tree.tsv and tree.nwk name each with its parent
 
 
 rule neighbors:
@@ -141,6 +142,8 @@ rule merge:
     output:
         atlas=directory(plan.pattern("atlas")),
         table=plan.pattern("clusters"),
+        tree=plan.pattern("tree"),
+        newick=plan.pattern("newick"),
     log:
         plan.log("{dataset}/{method}/merge.log"),
     benchmark:
@@ -159,4 +162,5 @@ rule merge:
         "{wildcards.dataset}, {wildcards.method}: atlas"
     shell:
         "python {params.scripts:q}/clustering/scripts/merge.py {input.umap:q} {output.atlas:q}"
-        " --clustering {input.clustering:q} --table {output.table:q} 2>&1 | tee {log:q} >&2"
+        " --clustering {input.clustering:q} --table {output.table:q}"
+        " --tree {output.tree:q} --newick {output.newick:q} 2>&1 | tee {log:q} >&2"

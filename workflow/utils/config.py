@@ -135,6 +135,9 @@ class SubLevel(Model):
     )
     use_rep: str | None = Field(None, description="The obsm key to search in.")
     metric: Literal["euclidean", "cosine"] | None = Field(None, description="Distance.")
+    refine: Literal["neighbors", "pca", "integration"] | None = Field(
+        None, description="As `refine`, for this level."
+    )
     clustering_args: dict[str, Any] = Field(
         default_factory=dict, description="As `clustering_args`, for this level."
     )
@@ -172,6 +175,12 @@ class Clustering(Device):
         '`"3_0"`), or a list with one resolution (or mapping of parameters) per level below '
         "the first.",
     )
+    refine: Literal["neighbors", "pca", "integration"] = Field(
+        "neighbors",
+        description="What a sub-level does anew within each parent: neighbours; or also PCA on the "
+        "parent's own variable genes (from the counts, by the keys of `preprocessing`); or also "
+        "Harmony on those (methods that are Harmony; others stay at PCA).",
+    )
     neighbors_key: str = Field(
         "neighbors", description="The key of the neighbours in `uns`; existing ones are used."
     )
@@ -199,6 +208,12 @@ class Clustering(Device):
     umap_colors: Columns = Field(
         [], description="obs columns to colour the layout by; every cluster column is added."
     )
+
+    @property
+    def refines(self) -> bool:
+        """Whether a sub-level goes back to the counts."""
+        levels = self.hierarchy if isinstance(self.hierarchy, list) else []
+        return {self.refine, *(level.refine for level in levels)} & {"pca", "integration"} != set()
 
     @field_validator("algorithm", "umap_colors")
     @classmethod
@@ -251,7 +266,7 @@ class DataSet(Device):
     def _possible(self) -> DataSet:
         """Refuse keys that could have no effect where the data set enters."""
         problems = []
-        if self.stage != "preprocessing":
+        if self.stage != "preprocessing" and not self.clustering.refines:
             idle = sorted(self.preprocessing.model_fields_set & set(PCA.model_fields))
             problems += [
                 f"preprocessing.{key}: has no effect where the data set enters at {self.stage}; "

@@ -30,6 +30,8 @@ STORES = {
     "clustering": "{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr",
     "atlas": "{dataset}/{method}/atlas.zarr",
     "clusters": "{dataset}/{method}/clusters.tsv",
+    "tree": "{dataset}/{method}/tree.tsv",
+    "newick": "{dataset}/{method}/tree.nwk",
     "plots": "{dataset}/{method}/plots",
     "comparison": "{dataset}/comparison",
     "summary": "clusters.tsv",
@@ -316,6 +318,7 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
             "metric": sub.metric or neighbors.metric,
         }
         words += ["--neighbors_args", _json({k: v for k, v in args.items() if v is not None})]
+        words += _refine(plan, wildcards, sub.refine or clustering.refine)
     values = {
         "clustering_args": {**clustering.clustering_args, **sub.clustering_args},
         "neighbors_key": clustering.neighbors_key,
@@ -326,6 +329,30 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
     if clustering.overwrite:
         words.append("--overwrite")
     return words + plan._run_options(wildcards, "clustering")
+
+
+def _refine(plan: Plan, wildcards: Any, refine: str) -> list[str]:
+    """Write what a sub-level does with the counts of its parents."""
+    dataset = plan.dataset(wildcards)
+    method = dataset.methods[wildcards.method]
+    if refine == "integration" and method.method != "harmony":
+        refine = "pca"
+    if refine == "neighbors":
+        return []
+    section = dataset.preprocessing
+    args = {name: getattr(section, name) for name in PCA.model_fields if name != "batch_key"}
+    words = ["--refine", refine, *_changed({"layer": section.layer}, {"layer": None})]
+    words += ["--pca_args", _json(_differing(args, PCA()))]
+    if refine == "integration":
+        args = method.model_dump(exclude={"method", "basis"})
+        words += ["--batch", *map(shlex.quote, dataset.integration.batch or [])]
+        words += ["--batch_file", shlex.quote(plan.embedding(wildcards))]
+        words += ["--harmony_args", _json(_differing(args, type(method)()))]
+    return words
+
+
+def _differing(values: Mapping[str, Any], defaults: BaseModel) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
 def _plots(plan: Plan, wildcards: Any) -> list[str]:

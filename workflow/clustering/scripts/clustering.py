@@ -81,6 +81,31 @@ def make_parser():
         help="The level above at other resolutions, whose ids --hierarchy may name too",
     )
     more.add_argument(
+        "--refine",
+        choices=["neighbors", "pca", "integration"],
+        default="neighbors",
+        help="What is done anew within each parent: neighbours, or also PCA on its own variable "
+        "genes, or also Harmony on that; --level 2 or more (default: %(default)s)",
+    )
+    more.add_argument("--layer", help="The layer with the counts of --refine (default: X)")
+    for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
+        more.add_argument(
+            f"--{name}_args",
+            type=cli.json_option,
+            default={},
+            metavar="JSON",
+            help=f"Parameters of the {what} of --refine, as in the config",
+        )
+    more.add_argument(
+        "--batch", nargs="+", default=[], metavar="COLUMN", help="Batches of --refine integration"
+    )
+    more.add_argument(
+        "--batch_file",
+        metavar="FILE",
+        help="The store whose obs has --batch (default: the input; outputs of this script have "
+        "one column)",
+    )
+    more.add_argument(
         "--use_gpu",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -97,6 +122,8 @@ def main(args):
         raise ValueError(f"--level must be at least 1, found {args.level}")
     if not 0 < args.resolution < float("inf"):
         raise ValueError(f"--resolution must be above 0, found {args.resolution}")
+    if args.refine != "neighbors" and args.level == 1:
+        raise ValueError("--refine is about the parents of a sub-level; add --level 2 or more")
     if args.hierarchy is not None and args.level == 1:
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
 
@@ -187,7 +214,10 @@ def subcluster(args, root, parent):
 
     options = cli.check_options(Neighbors, args.neighbors_args, prefix="--neighbors_args: ")
     parents = read_labels(root, parent)
-    key, representation = read_representation(root, options.use_rep, args.neighbors_key)
+    if args.refine == "neighbors":
+        key, representation = read_representation(root, options.use_rep, args.neighbors_key)
+    else:
+        key, representation = f"own {args.refine}", refined(args, root)
     resolution = args.resolution
     if args.hierarchy is not None:
         wanted = cluster_ids(args.hierarchy)
@@ -207,6 +237,7 @@ def subcluster(args, root, parent):
         "parent": parent,
         "use_rep": key,
         "neighbors_args": neighbors,
+        "refine": args.refine,
         "hierarchy": args.hierarchy,
         "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR[args.algorithm]),
         "clustering_args": args.clustering_args,
@@ -214,6 +245,34 @@ def subcluster(args, root, parent):
         "reason": "sub-clustering runs on the CPU",
         "unsplit": result.unsplit,
     }
+
+
+def refined(args, root):
+    """Return a function that gives parents representations of their own."""
+    from functools import partial
+
+    from clustering.refine import own_components
+    from utils.blocks import row_blocks
+    from utils.config import PCA
+    from utils.config_methods import Harmony
+    from utils.io import counts_matrix, obs_column, open_store
+
+    harmony = {}
+    if args.refine == "integration":
+        if not args.batch:
+            raise ValueError("--refine integration needs the obs columns of the batch: --batch")
+        options = cli.check_options(Harmony, args.harmony_args, prefix="--harmony_args: ")
+        harmony = options.model_dump(exclude={"method", "basis"})
+        store = open_store(args.batch_file) if args.batch_file else root
+        harmony["batches"] = [obs_column(store, column) for column in args.batch]
+    matrix = counts_matrix(root, args.layer)
+    return partial(
+        own_components,
+        lambda: row_blocks(matrix),
+        options=cli.check_options(PCA, args.pca_args, prefix="--pca_args: "),
+        seed=args.seed,
+        **harmony,
+    )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ def make_parser():
     parser.add_argument(
         "--table", metavar="TSV", help="Write column, number of clusters, largest, smallest"
     )
+    parser.add_argument("--tree", metavar="TSV", help="Write every cluster, its parent and size")
+    parser.add_argument("--newick", metavar="NWK", help="Write the same as one tree a line")
     parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
@@ -28,14 +30,15 @@ def make_parser():
 
 def main(args):
     """Link, count."""
-    from clustering.columns import count_clusters
+    from clustering.columns import count_clusters, read_labels
+    from clustering.tree import COLUMNS, cluster_tree, newick
     from utils.atomic import atomic_file
     from utils.io import kept, keys, length, new_store, open_store
 
     if kept(args.output_file, overwrite=args.overwrite):
         return
     n_cells = length(open_store(args.input_file), "obs")
-    links, lines = {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
+    links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
     for file in map(Path, args.clustering):
         root = open_store(file)
         if length(root, "obs") != n_cells:
@@ -49,11 +52,19 @@ def main(args):
             links[f"obs/{column}"] = file / "obs" / column
             if column in keys(root, "uns"):
                 links[f"uns/{column}"] = file / "uns" / column
-            lines.append("\t".join(map(str, (column, *count_clusters(root, column)))))
+            labels[column] = read_labels(root, column)
+            lines.append("\t".join(map(str, (column, *count_clusters(labels[column])))))
+    tree = cluster_tree(labels)
+    texts = {
+        args.table: "\n".join(lines) + "\n",
+        args.tree: "".join("\t".join(map(str, row)) + "\n" for row in [COLUMNS, *tree]),
+        args.newick: newick(tree),
+    }
     with new_store(args.output_file, source=args.input_file, links=links):
-        if args.table:
-            with atomic_file(args.table) as table:
-                table.write_text("\n".join(lines) + "\n")
+        for file, text in texts.items():
+            if file:
+                with atomic_file(file) as temporary:
+                    temporary.write_text(text)
     cli.say(f"{args.output_file}: {n_cells:,} cells, {len(lines) - 1} cluster columns")
 
 

@@ -27,8 +27,7 @@ def main(args):
     from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
     from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
-    from utils.io import kept, keys, new_store, open_store, write_element
-    from utils.messages import missing
+    from utils.io import counts_matrix, kept, keys, new_store, open_store, write_element
 
     options = cli.from_options(PCA, args)
     if kept(args.output_file, overwrite=args.overwrite):
@@ -36,11 +35,7 @@ def main(args):
     root = open_store(args.input_file)
     if "X_pca" in keys(root, "obsm") and not args.overwrite:
         raise ValueError("adata.obsm has X_pca already; --overwrite replaces it")
-    if args.layer and args.layer not in keys(root, "layers"):
-        raise KeyError(missing("adata.layers has no", args.layer, keys(root, "layers")))
-    if not args.layer and "X" not in root:
-        raise KeyError(f"{args.input_file}: has no X; name a --layer")
-    matrix = root[f"layers/{args.layer}" if args.layer else "X"]
+    matrix = counts_matrix(root, args.layer)
     n_cells, n_genes = matrix_shape(matrix)
 
     def counts(step):

@@ -1,0 +1,118 @@
+"""A parent's own representation: components of its own variable genes, integrated again or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    import pandas as pd
+    import scipy.sparse as sp
+
+    from utils.config import PCA
+
+
+def own_components(
+    blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]],
+    parts: Sequence[np.ndarray],
+    *,
+    options: PCA,
+    batches: Sequence[pd.Series] = (),
+    seed: int = 0,
+    **harmony: Any,
+) -> list[np.ndarray | str]:
+    """Compute principal components of some sets of cells, each on its own variable genes.
+
+    The counts are read in one pass for all sets. Each set is treated as a data set of its own is:
+    scaled, its variable genes found, its components computed, and where there are `batches`
+    integrated with Harmony.
+
+    Parameters
+    ----------
+    blocks
+        Counts of all cells, in consecutive blocks of rows, cells x genes.
+    parts
+        Positions of the cells of each set; no cell in two of them.
+    options
+        As for a whole data set. A set of few cells has fewer components.
+    batches
+        Columns of the batch, of all cells; a set that is within one batch is not integrated.
+    seed, **harmony
+        As for `integration.harmony.harmonize`.
+
+    Returns
+    -------
+    list
+        float32 of shape (cells of the set, components) for each set, or a text that says why it
+        has no components.
+
+    Notes
+    -----
+    Peak memory: the counts of the sets, twice those of the largest one, and 16 bytes per pair of
+    variable genes.
+    """
+    results: list[np.ndarray | str] = []
+    for rows, counts in zip(parts, _gather(blocks, parts), strict=True):
+        try:
+            Z = _components(counts, options)
+            varying = [column.iloc[rows] for column in batches]
+            varying = [column for column in varying if (column != column.iloc[0]).any()]
+            if varying:
+                from integration.harmony import harmonize
+
+                Z = harmonize(Z, varying, seed=seed, **harmony).corrected
+            results.append(Z)
+        except ValueError as error:
+            results.append(str(error))
+    return results
+
+
+def _gather(
+    blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]], parts: Sequence[np.ndarray]
+) -> list[sp.csr_matrix]:
+    """Return the rows of each set, in its order."""
+    import scipy.sparse as sp
+
+    found: list[list] = [[] for _ in parts]
+    sorted_parts = [np.sort(rows) for rows in parts]
+    first = 0
+    for block in blocks():
+        end = first + block.shape[0]
+        for rows, pieces in zip(sorted_parts, found, strict=True):
+            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
+            if len(here):
+                pieces.append(sp.csr_matrix(block[here]))
+        first = end
+    return [
+        sp.vstack(pieces, format="csr")[np.argsort(np.argsort(rows))]
+        for pieces, rows in zip(found, parts, strict=True)
+    ]
+
+
+def _components(counts: sp.csr_matrix, options: PCA) -> np.ndarray:
+    from preprocessing.hvg import highly_variable_genes
+    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
+    from preprocessing.pca import gram_pca, project
+
+    target_sum = options.target_sum
+    if options.normalize and target_sum is None:
+        target_sum = median_target_sum(lambda: [counts])
+    values = counts
+    if options.n_top_genes is not None:
+        normalize = {"target_sum": target_sum} if options.normalize else None
+        table = highly_variable_genes(
+            lambda: [counts],
+            counts.shape[1],
+            n_top_genes=options.n_top_genes,
+            flavor=options.flavor,
+            normalize=normalize if options.flavor == "seurat" else None,
+        )
+        values = counts[:, np.flatnonzero(table["highly_variable"])]
+    if options.normalize:
+        values = normalize_block(values, target_sum=target_sum, totals=row_totals(counts))
+    n_comps = max(1, min(options.n_comps, min(values.shape) - 1))
+    found = gram_pca(lambda: [values], n_comps=n_comps)
+    return np.concatenate(list(project(lambda: [values], found.components, found.mean)))
