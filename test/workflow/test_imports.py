@@ -1,0 +1,55 @@
+"""A job pays for every import: no step loads a package that it does not use."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from running import REPO
+
+# Packages that take a tenth of a second or more, and which step may load them.
+HEAVY = {
+    "anndata", "h5py", "igraph", "leidenalg", "matplotlib", "numba", "pandas", "pydantic",
+    "scanpy", "scipy", "sklearn", "snakemake", "torch", "umap", "zarr",
+}  # fmt: skip
+STORES = {"scipy", "zarr", "pandas", "anndata", "h5py"}
+LOADED = {
+    "preprocessing/scripts/prepare.py": STORES | {"pydantic"},
+    "preprocessing/scripts/pca.py": STORES | {"pydantic"},
+    "integration/scripts/harmony.py": STORES | {"pydantic"},
+    "clustering/scripts/neighbors.py": STORES | {"pydantic"},
+    "clustering/scripts/umap.py": STORES | {"pydantic"},
+    "clustering/scripts/clustering.py": STORES,
+    "clustering/scripts/merge.py": STORES,
+    "evaluation/scripts/plots.py": STORES | {"matplotlib"},
+    "evaluation/scripts/comparison.py": STORES | {"matplotlib"},
+}
+
+
+def loaded_by(command: list[str], folder) -> set[str]:
+    """Return the packages that a command imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command], cwd=folder, capture_output=True, text=True
+    )
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 0, "\n".join(errors)
+    modules = re.findall(r"^import time: .*\| +([\w.]+)$", done.stderr, re.MULTILINE)
+    return {module.partition(".")[0] for module in modules}
+
+
+@pytest.mark.parametrize("script", LOADED)
+def test_modules_of_each_step(script, pancreas, tmp_path):
+    pattern = rf"python (\S*/{re.escape(script)} .*?) 2>&1"
+    command = shlex.split(re.search(pattern, (pancreas / "printed.txt").read_text())[1])
+    # Behind the input, or behind several.
+    written = next((i for i, word in enumerate(command) if word.endswith("/comparison")), 2)
+    command[written] = str(tmp_path / "out.zarr")
+    found = loaded_by(command, pancreas) & HEAVY
+    assert found == LOADED[script], f"{script} loads {sorted(found)}"
+
+
+@pytest.mark.parametrize("script", [*LOADED, "evaluation/scripts/summary.py"])
+def test_help_loads_nothing_heavy(script, tmp_path):
+    found = loaded_by([str(REPO / "workflow" / script), "--help"], tmp_path) & HEAVY
+    assert found <= {"pydantic"}, f"{script} --help loads {sorted(found)}"
