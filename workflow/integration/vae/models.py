@@ -1,0 +1,319 @@
+"""The two models and their evidence lower bounds (ELBO).
+
+For cell i, gene j, with counts x, their total s and covariates c::
+
+    x_ij | z_i, c_i ~ Poisson(s_i λ_j(z_i, c_i)),  λ = softmax(network([z, c])), so Σ_j λ_j = 1
+    PVAE:   z_i ~ N(0, 1);              q(z_i | x_i) = N(m(x_i), σ²(x_i))
+    GMVAE:  y_i uniform on M labels, z_i | y_i ~ N(μ_y, σ_y²);
+            q(y_i | x_i) = π(x_i), q(z_i | x_i, y_i) = N(m(x_i, y_i), σ²(x_i, y_i))
+
+The encoders see log1p(x) and not c: what c explains, z need not. Rates that sum to 1 make s the
+cell's total and nothing else, where free rates would let s λ trade scale for scale. GMVAE is the
+unsupervised case of Kingma et al. 2014 (semi-supervised learning with deep generative models,
+M2), here with every label enumerated, so that the bound over y is exact and has no sampling noise.
+
+Everything works on minibatches: x (cells, genes) and c (cells, covariates) are dense float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .training import fit, latent, probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Elbo(NamedTuple):
+    """The parts of the bound, one number per cell: log_likelihood − kl_z − kl_y."""
+
+    log_likelihood: Tensor
+    kl_z: Tensor
+    kl_y: Tensor
+
+    def total(self, kl_weight: float = 1.0) -> Tensor:
+        """Return the bound, shape (cells,); below 1 the weight warms the model up."""
+        return self.log_likelihood - kl_weight * (self.kl_z + self.kl_y)
+
+
+def poisson_log_likelihood(x: Tensor, log_rates: Tensor) -> Tensor:
+    """Σ_j log Poisson(x_j; s λ_j) with s = Σ_j x_j and Σ_j λ_j = 1.
+
+    Parameters
+    ----------
+    x
+        Counts, (cells, genes).
+    log_rates
+        log λ, (..., cells, genes).
+
+    Returns
+    -------
+    torch.Tensor, (..., cells)
+        Σ_j [x_j log(s λ_j) − s λ_j − log Γ(x_j + 1)], the first two sums over s taken at once:
+        s log s − s. A cell without counts has 0.
+    """
+    totals = x.sum(-1)
+    # Without a gradient and the same for every sample and label: once per cell.
+    constant = torch.special.xlogy(totals, totals) - totals - torch.lgamma(x + 1).sum(-1)
+    return (x * log_rates).sum(-1) + constant
+
+
+def normal_kl(mean: Tensor, scale: Tensor, prior_mean: Tensor, prior_scale: Tensor) -> Tensor:
+    """KL(N(m, σ²) ‖ N(μ, τ²)) = Σ_d log(τ/σ) + (σ² + (m − μ)²) / (2τ²) − ½, over the last axis."""
+    spread = (scale.square() + (mean - prior_mean).square()) / (2 * prior_scale.square())
+    return (torch.log(prior_scale) - torch.log(scale) + spread - 0.5).sum(-1)
+
+
+def uniform_kl(log_probabilities: Tensor) -> Tensor:
+    """KL(π ‖ uniform on M labels) = Σ_y π_y log π_y + log M, over the last axis."""
+    entropy = (log_probabilities.exp() * log_probabilities).sum(-1)
+    return entropy + math.log(log_probabilities.shape[-1])
+
+
+class PVAE(nn.Module):
+    """Poisson variational autoencoder.
+
+    Parameters
+    ----------
+    input_dim
+        Number of genes.
+    latent_dim
+        Dimensions of the embedding.
+    covar_dim
+        Columns of the covariates (``inputs.design``).
+    hidden_dim
+        Width of the two layers of every network.
+    seed
+        Of the initial weights.
+
+    Raises
+    ------
+    ValueError
+        If a size is below 1 (``covar_dim``: 0).
+    """
+
+    label_dim = 0
+
+    def __init__(
+        self,
+        input_dim: int,
+        latent_dim: int = 10,
+        covar_dim: int = 0,
+        hidden_dim: int = 128,
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {"input_dim": input_dim, "latent_dim": latent_dim, "hidden_dim": hidden_dim}
+        for name, size in [*sizes.items(), ("covar_dim", covar_dim + 1)]:
+            if size < 1:
+                raise ValueError(f"{name} is too small: {size - (name == 'covar_dim')}")
+        self.input_dim, self.latent_dim, self.covar_dim = input_dim, latent_dim, covar_dim
+        self.history: list[dict[str, float]] = []
+        with torch.random.fork_rng(devices=[]):  # leave the caller's random numbers alone
+            torch.manual_seed(seed)
+            self._build(hidden_dim)
+
+    def _build(self, hidden_dim: int) -> None:
+        self.encoder = _Gaussian(self.input_dim, self.latent_dim, hidden_dim)
+        self.decoder = _LogRates(self.latent_dim + self.covar_dim, self.input_dim, hidden_dim)
+
+    def forward(
+        self,
+        x: Tensor,
+        covariates: Tensor,
+        *,
+        n_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Elbo:
+        """Return the parts of the ELBO, (cells,) each, from `n_samples` draws of z per cell."""
+        mean, scale = self.encoder(torch.log1p(x))
+        log_likelihood = self._expected(x, covariates, mean, scale, n_samples, generator)
+        kl_z = normal_kl(mean, scale, mean.new_zeros(()), mean.new_ones(()))
+        return Elbo(log_likelihood, kl_z, torch.zeros_like(kl_z))
+
+    def posterior_mean(self, x: Tensor) -> Tensor:
+        """E[z | x], (cells, latent_dim)."""
+        return self.encoder(torch.log1p(x))[0]
+
+    def _expected(
+        self,
+        x: Tensor,
+        covariates: Tensor,
+        mean: Tensor,
+        scale: Tensor,
+        n_samples: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """E_q[log p(x | z, c)], (..., cells), by draws z = m + σ ε that keep the gradient."""
+        noise = torch.randn((n_samples, *mean.shape), generator=generator).to(mean.device)
+        z = mean + scale * noise
+        c = covariates.expand(*z.shape[:-1], -1)
+        return poisson_log_likelihood(x, self.decoder(torch.cat([z, c], -1))).mean(0)
+
+    fit = fit
+    latent = latent
+
+
+class GMVAE(PVAE):
+    """Poisson variational autoencoder with a mixture of Gaussians as the prior of z.
+
+    Parameters
+    ----------
+    label_dim
+        Number M of mixture components, at least 2. Time grows in proportion.
+    input_dim, latent_dim, covar_dim, hidden_dim, seed
+        As for :class:`PVAE`.
+
+    Notes
+    -----
+    The networks of the prior map a one-hot label to μ_y and σ_y; they are tables of M rows.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        latent_dim: int = 10,
+        covar_dim: int = 0,
+        label_dim: int = 10,
+        hidden_dim: int = 128,
+        *,
+        seed: int = 0,
+    ) -> None:
+        if label_dim < 2:
+            raise ValueError(f"label_dim must be at least 2, found {label_dim}; PVAE has no labels")
+        self.label_dim = label_dim
+        super().__init__(input_dim, latent_dim, covar_dim, hidden_dim, seed=seed)
+
+    def _build(self, hidden_dim: int) -> None:
+        super()._build(hidden_dim)
+        n_labels, n_dims = self.label_dim, self.latent_dim
+        self.classifier = nn.Sequential(
+            _Network(self.input_dim, hidden_dim), nn.Linear(hidden_dim, n_labels)
+        )
+        # What a one-hot label adds to the encoder's first layer.
+        self.label_shift = nn.Parameter(torch.randn(n_labels, hidden_dim))
+        self.prior_mean = nn.Parameter(torch.randn(n_labels, n_dims))
+        self.prior_raw_scale = nn.Parameter(torch.full((n_labels, n_dims), math.log(math.e - 1)))
+
+    def forward(
+        self,
+        x: Tensor,
+        covariates: Tensor,
+        *,
+        n_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Elbo:
+        """Return the parts of the ELBO, (cells,) each; the sum over labels is exact."""
+        seen = torch.log1p(x)
+        log_pi = torch.log_softmax(self.classifier(seen), -1)
+        pi = log_pi.exp().T  # (labels, cells)
+        mean, scale = self.encoder(seen, self.label_shift)  # (labels, cells, latent_dim)
+        log_likelihood = self._expected(x, covariates, mean, scale, n_samples, generator)
+        prior_scale = _positive(self.prior_raw_scale)[:, None]
+        kl_z = normal_kl(mean, scale, self.prior_mean[:, None], prior_scale)
+        return Elbo((pi * log_likelihood).sum(0), (pi * kl_z).sum(0), uniform_kl(log_pi))
+
+    def posterior_mean(self, x: Tensor) -> Tensor:
+        """E[z | x] = Σ_y π_y(x) m(x, y), (cells, latent_dim)."""
+        mean, _ = self.encoder(torch.log1p(x), self.label_shift)
+        return (self.label_probabilities(x).T[..., None] * mean).sum(0)
+
+    def label_probabilities(self, x: Tensor) -> Tensor:
+        """π(x), (cells, labels)."""
+        return torch.softmax(self.classifier(torch.log1p(x)), -1)
+
+    probabilities = probabilities
+
+
+# ---------------------------------------------------------------- networks
+
+
+def _positive(raw: Tensor) -> Tensor:
+    """Softplus, kept off 0 so that no logarithm overflows."""
+    return nn.functional.softplus(raw) + 1e-4
+
+
+class _BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, in plain reductions.
+
+    PyTorch's own splits its sums by threads on the CPU, so its bits depend on their number.
+    """
+
+    def __init__(self, size: int, momentum: float = 0.1, floor: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.floor = momentum, floor
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("var", torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, var = self.mean, self.var
+        if self.training:
+            axes = tuple(range(x.ndim - 1))
+            mean = x.mean(axes)
+            var = (x - mean).square().mean(axes)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.var.lerp_(var, self.momentum)
+        return (x - mean) * torch.rsqrt(var + self.floor) * self.weight + self.bias
+
+
+class _Network(nn.Module):
+    """Two fully connected layers, each with batch normalisation and ReLU."""
+
+    def __init__(self, n_in: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(n_in, hidden_dim)
+        self.rest = nn.Sequential(
+            _BatchNorm(hidden_dim),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, hidden_dim),
+            _BatchNorm(hidden_dim),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        h = self.first(x)
+        if shift is not None:  # one copy of the cells per label
+            h = h + shift[:, None]
+        return self.rest(h)
+
+
+class _Gaussian(nn.Module):
+    """Mean and scale of the latent variables of every cell."""
+
+    def __init__(self, n_in: int, n_out: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.network = _Network(n_in, hidden_dim)
+        self.mean = nn.Linear(hidden_dim, n_out)
+        self.raw_scale = nn.Linear(hidden_dim, n_out)
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        h = self.network(x, shift)
+        return self.mean(h), _positive(self.raw_scale(h))
+
+
+class _LogRates(nn.Module):
+    """log λ of every gene, a log-softmax."""
+
+    def __init__(self, n_in: int, n_genes: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.network = _Network(n_in, hidden_dim)
+        self.logits = nn.Linear(hidden_dim, n_genes)
+
+    @torch.no_grad()
+    def start_at(self, gene_totals: np.ndarray) -> None:
+        """Start at the mean proportions: b_j = log of gene j's share (half a count at least)."""
+        smoothed = np.maximum(gene_totals, 0.5)
+        self.logits.bias.copy_(torch.from_numpy(np.log(smoothed / smoothed.sum())))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.log_softmax(self.logits(self.network(z)), -1)
