@@ -7,6 +7,6 @@ import os
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 from .models import GMVAE, PVAE
-from .training import fit, latent, probabilities
+from .training import fit, gpu_problem, latent, probabilities
 
-__all__ = ["GMVAE", "PVAE", "fit", "latent", "probabilities"]
+__all__ = ["GMVAE", "PVAE", "fit", "gpu_problem", "latent", "probabilities"]

@@ -3,9 +3,9 @@
 For cell i, gene j, with counts x, their total s and covariates c::
 
     x_ij | z_i, c_i ~ Poisson(s_i λ_j(z_i, c_i)),  λ = softmax(network([z, c])), so Σ_j λ_j = 1
-    PVAE:   z_i ~ N(0, 1);              q(z_i | x_i) = N(m(x_i), σ²(x_i))
-    GMVAE:  y_i uniform on M labels, z_i | y_i ~ N(μ_y, σ_y²);
-            q(y_i | x_i) = π(x_i), q(z_i | x_i, y_i) = N(m(x_i, y_i), σ²(x_i, y_i))
+    PVAE:   z_i ~ N(0, 1);              q(z_i | x_i) = N(m(x_i), sigma^2(x_i))
+    GMVAE:  y_i uniform on M labels, z_i | y_i ~ N(μ_y, sigma_y^2);
+            q(y_i | x_i) = π(x_i), q(z_i | x_i, y_i) = N(m(x_i, y_i), sigma^2(x_i, y_i))
 
 The encoders see log1p(x) and not c: what c explains, z need not. Rates that sum to 1 make s the
 cell's total and nothing else, where free rates would let s λ trade scale for scale. GMVAE is the
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Elbo(NamedTuple):
-    """The parts of the bound, one number per cell: log_likelihood − kl_z − kl_y."""
+    """The parts of the bound, one number per cell: log_likelihood - kl_z - kl_y."""
 
     log_likelihood: Tensor
     kl_z: Tensor
@@ -42,7 +42,9 @@ class Elbo(NamedTuple):
         return self.log_likelihood - kl_weight * (self.kl_z + self.kl_y)
 
 
-def poisson_log_likelihood(x: Tensor, log_rates: Tensor) -> Tensor:
+def poisson_log_likelihood(
+    x: Tensor, log_rates: Tensor, log_factorials: Tensor | None = None
+) -> Tensor:
     """Σ_j log Poisson(x_j; s λ_j) with s = Σ_j x_j and Σ_j λ_j = 1.
 
     Parameters
@@ -51,21 +53,25 @@ def poisson_log_likelihood(x: Tensor, log_rates: Tensor) -> Tensor:
         Counts, (cells, genes).
     log_rates
         log λ, (..., cells, genes).
+    log_factorials
+        Σ_j log Γ(x_j + 1), (cells,), where it is known: it takes as long as a layer.
 
     Returns
     -------
     torch.Tensor, (..., cells)
-        Σ_j [x_j log(s λ_j) − s λ_j − log Γ(x_j + 1)], the first two sums over s taken at once:
-        s log s − s. A cell without counts has 0.
+        Σ_j [x_j log(s λ_j) - s λ_j - log Γ(x_j + 1)]; what is in s alone sums to s log s - s.
     """
-    totals = x.sum(-1)
-    # Without a gradient and the same for every sample and label: once per cell.
-    constant = torch.special.xlogy(totals, totals) - totals - torch.lgamma(x + 1).sum(-1)
-    return (x * log_rates).sum(-1) + constant
+    if log_factorials is None:
+        log_factorials = torch.lgamma(x + 1).sum(-1)
+    s = x.sum(-1)
+    return (x * log_rates).sum(-1) + torch.special.xlogy(s, s) - s - log_factorials
 
 
 def normal_kl(mean: Tensor, scale: Tensor, prior_mean: Tensor, prior_scale: Tensor) -> Tensor:
-    """KL(N(m, σ²) ‖ N(μ, τ²)) = Σ_d log(τ/σ) + (σ² + (m − μ)²) / (2τ²) − ½, over the last axis."""
+    """KL(N(m, sigma^2) ‖ N(μ, tau^2)), summed over the last axis.
+
+    Σ_d [log(tau/sigma) + (sigma^2 + (m - μ)^2) / (2 tau^2) - ½]
+    """
     spread = (scale.square() + (mean - prior_mean).square()) / (2 * prior_scale.square())
     return (torch.log(prior_scale) - torch.log(scale) + spread - 0.5).sum(-1)
 
@@ -128,13 +134,15 @@ class PVAE(nn.Module):
         self,
         x: Tensor,
         covariates: Tensor,
+        log_factorials: Tensor | None = None,
         *,
         n_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Elbo:
         """Return the parts of the ELBO, (cells,) each, from `n_samples` draws of z per cell."""
         mean, scale = self.encoder(torch.log1p(x))
-        log_likelihood = self._expected(x, covariates, mean, scale, n_samples, generator)
+        z = _draw(mean, scale, n_samples, generator)
+        log_likelihood = self._log_likelihood(x, z, covariates, log_factorials)
         kl_z = normal_kl(mean, scale, mean.new_zeros(()), mean.new_ones(()))
         return Elbo(log_likelihood, kl_z, torch.zeros_like(kl_z))
 
@@ -142,20 +150,13 @@ class PVAE(nn.Module):
         """E[z | x], (cells, latent_dim)."""
         return self.encoder(torch.log1p(x))[0]
 
-    def _expected(
-        self,
-        x: Tensor,
-        covariates: Tensor,
-        mean: Tensor,
-        scale: Tensor,
-        n_samples: int,
-        generator: torch.Generator | None,
+    def _log_likelihood(
+        self, x: Tensor, z: Tensor, covariates: Tensor, log_factorials: Tensor | None
     ) -> Tensor:
-        """E_q[log p(x | z, c)], (..., cells), by draws z = m + σ ε that keep the gradient."""
-        noise = torch.randn((n_samples, *mean.shape), generator=generator).to(mean.device)
-        z = mean + scale * noise
+        """Mean of log p(x | z, c) over the draws of z, the first axis."""
         c = covariates.expand(*z.shape[:-1], -1)
-        return poisson_log_likelihood(x, self.decoder(torch.cat([z, c], -1))).mean(0)
+        log_rates = self.decoder(torch.cat([z, c], -1))
+        return poisson_log_likelihood(x, log_rates, log_factorials).mean(0)
 
     fit = fit
     latent = latent
@@ -173,7 +174,7 @@ class GMVAE(PVAE):
 
     Notes
     -----
-    The networks of the prior map a one-hot label to μ_y and σ_y; they are tables of M rows.
+    The networks of the prior map a one-hot label to μ_y and sigma_y; they are tables of M rows.
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class GMVAE(PVAE):
         self,
         x: Tensor,
         covariates: Tensor,
+        log_factorials: Tensor | None = None,
         *,
         n_samples: int = 1,
         generator: torch.Generator | None = None,
@@ -215,7 +217,8 @@ class GMVAE(PVAE):
         log_pi = torch.log_softmax(self.classifier(seen), -1)
         pi = log_pi.exp().T  # (labels, cells)
         mean, scale = self.encoder(seen, self.label_shift)  # (labels, cells, latent_dim)
-        log_likelihood = self._expected(x, covariates, mean, scale, n_samples, generator)
+        z = _draw(mean, scale, n_samples, generator)
+        log_likelihood = self._log_likelihood(x, z, covariates, log_factorials)
         prior_scale = _positive(self.prior_raw_scale)[:, None]
         kl_z = normal_kl(mean, scale, self.prior_mean[:, None], prior_scale)
         return Elbo((pi * log_likelihood).sum(0), (pi * kl_z).sum(0), uniform_kl(log_pi))
@@ -233,6 +236,13 @@ class GMVAE(PVAE):
 
 
 # ---------------------------------------------------------------- networks
+
+
+def _draw(mean: Tensor, scale: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
+    """Draw z = m + sigma ε, (n, *mean.shape), so that the gradient reaches m and sigma."""
+    # Drawn on the CPU: the same noise on every device.
+    noise = torch.randn((n, *mean.shape), generator=generator).to(mean.device)
+    return mean + scale * noise
 
 
 def _positive(raw: Tensor) -> Tensor:
