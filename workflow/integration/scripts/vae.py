@@ -33,11 +33,12 @@ def make_parser():
 
 def main(args):
     """Fit, write the embedding, its record and the labels."""
-    from utils.extras import missing_package
-    from utils.io import kept, keys, new_store, open_store, write_element
+    import pandas as pd
+    from anndata import AnnData
 
-    if problem := missing_package(args.method):
-        raise ValueError(problem)
+    from utils.extras import missing_package
+    from utils.io import kept, keys, open_store, read_index, write_zarr_linked
+
     model = {"pvae": PVAE, "gmvae": GMVAE}[args.method]
     options = cli.from_options(model, args).model_dump(exclude={"method"})
     key = args.key_added or f"X_{args.method}"
@@ -45,6 +46,8 @@ def main(args):
     if kept(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
+    if problem := missing_package(args.method):
+        raise ValueError(problem)
     present = [f"obsm/{key}"] if key in keys(root, "obsm") else []
     if args.method == "gmvae" and label in keys(root, "obs"):
         present.append(f"obs/{label}")
@@ -69,12 +72,13 @@ def main(args):
         "torch": found["torch"],
         "params": options,
     }
-    new = {f"obsm/{key}": found["latent"], f"uns/{key}": json.dumps(record)}
+    obs = pd.DataFrame(index=read_index(root, "obs"))
+    new = [f"obsm/{key}", f"uns/{key}"]
     if args.method == "gmvae":
-        new[f"obs/{label}"] = labels_by_size(found["probabilities"])
-    with new_store(args.output_file, source=args.input_file, new=list(new)) as store:
-        for name, value in new.items():
-            write_element(store, name, value)
+        obs[label] = labels_by_size(found["probabilities"])
+        new.append(f"obs/{label}")
+    adata = AnnData(obs=obs, obsm={key: found["latent"]}, uns={key: json.dumps(record)})
+    write_zarr_linked(adata, args.input_file, args.output_file, files_to_keep=new)
     last = max(found["history"], key=lambda epoch: epoch.get("held_out_elbo", epoch["epoch"]))
     kind = "held_out_elbo" if "held_out_elbo" in last else "elbo"
     cli.say(
