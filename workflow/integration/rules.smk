@@ -51,7 +51,7 @@ rule vae:
         method=f"{plan.names('pvae')}|{plan.names('gmvae')}",
     conda:
         "../../envs/vae.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             str(input), attempt, base=2000, per_million=6000

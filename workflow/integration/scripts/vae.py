@@ -18,7 +18,7 @@ def make_parser():
         "\n"
         "pvae has one Gaussian as the prior of the embedding, gmvae a mixture, whose likeliest\n"
         "component is the label of each cell. The genes are those of var/highly_variable where it\n"
-        "is there, else all. Needs torch."
+        "is there, else all. Needs torch, which uses one thread on the CPU: more change the bits."
     )
     add = parser.add_argument
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
@@ -142,11 +142,10 @@ def embed(args, counts, covariates, options):
             model = vae.PVAE(*shape, **sizes)
         else:
             model = vae.GMVAE(*shape, label_dim, **sizes)
-        run = {"threads": args.threads, "device": where}
-        model.fit(counts, columns, seed=args.seed, verbose=True, **run, **fitting)
-        found = {"latent": model.latent(counts, **run), "history": model.history}
+        model.fit(counts, columns, seed=args.seed, verbose=True, device=where, **fitting)
+        found = {"latent": model.latent(counts, device=where), "history": model.history}
         if label_dim is not None:
-            found["probabilities"] = model.probabilities(counts, **run)
+            found["probabilities"] = model.probabilities(counts, device=where)
         return found | {"torch": torch.__version__}
 
     device = choose_device(

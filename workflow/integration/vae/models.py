@@ -250,32 +250,6 @@ def _positive(raw: Tensor) -> Tensor:
     return nn.functional.softplus(raw) + 1e-4
 
 
-class _BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, in plain reductions.
-
-    PyTorch's own splits its sums by threads on the CPU, so its bits depend on their number.
-    """
-
-    def __init__(self, size: int, momentum: float = 0.1, floor: float = 1e-5) -> None:
-        super().__init__()
-        self.momentum, self.floor = momentum, floor
-        self.weight = nn.Parameter(torch.ones(size))
-        self.bias = nn.Parameter(torch.zeros(size))
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("var", torch.ones(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean, var = self.mean, self.var
-        if self.training:
-            axes = tuple(range(x.ndim - 1))
-            mean = x.mean(axes)
-            var = (x - mean).square().mean(axes)
-            with torch.no_grad():
-                self.mean.lerp_(mean, self.momentum)
-                self.var.lerp_(var, self.momentum)
-        return (x - mean) * torch.rsqrt(var + self.floor) * self.weight + self.bias
-
-
 class _Network(nn.Module):
     """Two fully connected layers, each with batch normalisation and ReLU."""
 
@@ -283,10 +257,10 @@ class _Network(nn.Module):
         super().__init__()
         self.first = nn.Linear(n_in, hidden_dim)
         self.rest = nn.Sequential(
-            _BatchNorm(hidden_dim),
+            nn.BatchNorm1d(hidden_dim),
             nn.ReLU(),
             nn.Linear(hidden_dim, hidden_dim),
-            _BatchNorm(hidden_dim),
+            nn.BatchNorm1d(hidden_dim),
             nn.ReLU(),
         )
 
@@ -294,7 +268,7 @@ class _Network(nn.Module):
         h = self.first(x)
         if shift is not None:  # one copy of the cells per label
             h = h + shift[:, None]
-        return self.rest(h)
+        return self.rest(h.flatten(0, -2)).unflatten(0, h.shape[:-1])
 
 
 class _Gaussian(nn.Module):

@@ -47,7 +47,6 @@ def fit(
     held_out: float = 0.1,
     patience: int = 10,
     seed: int = 0,
-    threads: int | None = None,
     device: str = "cpu",
     verbose: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -81,8 +80,6 @@ def fit(
         Epochs without a better held-out ELBO before training stops, counted after the warm-up.
     seed
         Of the held-out cells, the order of the cells and the noise.
-    threads
-        CPU threads; None: as PyTorch is set.
     device
         "cpu" or "cuda"; the model is on the CPU afterwards.
     verbose
@@ -103,9 +100,9 @@ def fit(
 
     Notes
     -----
-    On an x86 CPU the result is the same to the bit for any number of threads; on a GPU it is the
-    same up to rounding. Peak memory: 8 bytes per stored count, and of dense arrays only some
-    ``n_samples`` x ``batch_size`` x genes (x labels) numbers.
+    On the CPU one thread is used: the bits of PyTorch's products depend on their number. With it a
+    seed gives the same bits every time; on a GPU the same up to rounding. Peak memory: 8 bytes per
+    stored count; dense, some ``n_samples`` x ``batch_size`` x genes (x labels) numbers.
     """
     data = _Data.checked(model, counts, covariates)
     _check_options(max_epochs, batch_size, lr, n_samples, kl_warmup, held_out, patience)
@@ -119,7 +116,7 @@ def fit(
     model.history = []
     best, best_weights, waited = -math.inf, None, 0
 
-    with _torch_threads(threads):
+    with _one_thread():
         model.decoder.start_at(np.asarray(data.counts[train].sum(axis=0)).ravel())
         model.to(device)
         optimizer = torch.optim.RMSprop(model.parameters(), lr=lr)
@@ -159,9 +156,7 @@ def fit(
     return model.to("cpu").eval()
 
 
-def latent(
-    model: PVAE, counts: Any, *, threads: int | None = None, device: str = "cpu"
-) -> np.ndarray:
+def latent(model: PVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
     """Return E[z | x] of every cell, with the batch normalisation frozen.
 
     Parameters
@@ -170,7 +165,7 @@ def latent(
         A fitted model.
     counts
         Raw counts, cells x genes, sparse or dense; also of cells that it was not fitted on.
-    threads, device
+    device
         As for :func:`fit`.
 
     Returns
@@ -178,14 +173,12 @@ def latent(
     numpy.ndarray, float32, (cells, latent_dim)
         NaN for cells without a count.
     """
-    return _of_every_cell(model, model.posterior_mean, counts, threads, device)
+    return _of_every_cell(model, model.posterior_mean, counts, device)
 
 
-def probabilities(
-    model: GMVAE, counts: Any, *, threads: int | None = None, device: str = "cpu"
-) -> np.ndarray:
+def probabilities(model: GMVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
     """Return π(x), the probability of every label, (cells, labels); otherwise as `latent`."""
-    return _of_every_cell(model, model.label_probabilities, counts, threads, device)
+    return _of_every_cell(model, model.label_probabilities, counts, device)
 
 
 def gpu_problem() -> str | None:
@@ -316,14 +309,13 @@ def _of_every_cell(
     model: PVAE,
     function: Callable[[torch.Tensor], torch.Tensor],
     counts: Any,
-    threads: int | None,
     device: str,
 ) -> np.ndarray:
     counts = as_counts(counts, n_genes=model.input_dim)
     cells = _with_counts(counts)
     model.to(device).eval()
     result = None
-    with torch.no_grad(), _torch_threads(threads):
+    with torch.no_grad(), _one_thread():
         for rows in _pieces(model, cells):
             found = function(_dense(counts[rows], device)).cpu().numpy()
             if result is None:
@@ -336,9 +328,9 @@ def _of_every_cell(
 
 
 @contextlib.contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
