@@ -109,6 +109,8 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
 
 def summary(table: str | Path) -> None:
     """Print the final table: data set x method x column, number of clusters, sizes."""
+    if not Path(table).exists():  # only some of the outputs were asked for
+        return
     rows = [line.split("\t") for line in Path(table).read_text().splitlines()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(file=sys.stderr)
