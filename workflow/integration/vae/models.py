@@ -9,8 +9,8 @@ For cell i, gene j, with counts x, their total s and covariates c::
 
 The encoders see log1p(x) and not c: what c explains, z need not. Rates that sum to 1 make s the
 cell's total and nothing else, where free rates would let s λ trade scale for scale. GMVAE is the
-unsupervised case of Kingma et al. 2014 (semi-supervised learning with deep generative models,
-M2), here with every label enumerated, so that the bound over y is exact and has no sampling noise.
+unsupervised relative of the model of Kingma et al. 2014 (Semi-supervised learning with deep
+generative models), with every label enumerated: its bound over y is exact, without sampling noise.
 
 Everything works on minibatches: x (cells, genes) and c (cells, covariates) are dense float32.
 """
@@ -198,8 +198,9 @@ class GMVAE(PVAE):
         self.classifier = nn.Sequential(
             _Network(self.input_dim, hidden_dim), nn.Linear(hidden_dim, n_labels)
         )
-        # What a one-hot label adds to the encoder's first layer.
-        self.label_shift = nn.Parameter(torch.randn(n_labels, hidden_dim))
+        # What a one-hot label adds to the encoder's first layer. Small at first, so that labels
+        # are told apart by their priors; larger, a few of them take all cells.
+        self.label_shift = nn.Parameter(0.1 * torch.randn(n_labels, hidden_dim))
         self.prior_mean = nn.Parameter(torch.randn(n_labels, n_dims))
         self.prior_raw_scale = nn.Parameter(torch.full((n_labels, n_dims), math.log(math.e - 1)))
 
@@ -240,8 +241,10 @@ class GMVAE(PVAE):
 
 def _draw(mean: Tensor, scale: Tensor, n: int, generator: torch.Generator | None) -> Tensor:
     """Draw z = m + sigma ε, (n, *mean.shape), so that the gradient reaches m and sigma."""
-    # Drawn on the CPU: the same noise on every device.
-    noise = torch.randn((n, *mean.shape), generator=generator).to(mean.device)
+    # On the CPU: the same noise on every device. And the same for every label: the differences
+    # between labels, from which π learns, are then free of most of it.
+    noise = torch.randn((n, *[1] * (mean.ndim - 2), *mean.shape[-2:]), generator=generator)
+    noise = noise.to(mean.device)
     return mean + scale * noise
 
 
