@@ -50,6 +50,11 @@ $(VENV)-%/installed: envs/%.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
-$(VENV)/installed-test: envs/test.txt $(VENV)/installed
+# What only some methods need; for a CPU build of PyTorch install that first (README).
+$(VENV)/installed-vae: envs/vae.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
+	@touch $@
+
+$(VENV)/installed-test: envs/test.txt $(VENV)/installed $(VENV)/installed-vae
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@

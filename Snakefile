@@ -23,7 +23,9 @@ if "DATASETS" not in config:
     configfile: BASE / "config/config.yaml"
 
 
-plan = make_plan(read_config(config, workflow.configfiles))
+# With --sdm conda every rule brings its packages.
+own_packages = "conda" not in map(str, workflow.deployment_settings.deployment_method)
+plan = make_plan(read_config(config, workflow.configfiles, own_packages=own_packages))
 SCRIPTS = str(BASE / "workflow")
 if workflow.is_main_process:
     banner(plan, workflow.configfiles)

@@ -31,8 +31,11 @@ def pip_pins(name, python):
     return found
 
 
-@pytest.mark.parametrize("name", ["scanpy", "snakemake"])
-def test_conda_mirrors_pip(name):
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [("scanpy", ["scanpy"]), ("snakemake", ["snakemake"]), ("vae", ["scanpy", "vae"])],
+)
+def test_conda_mirrors_pip(name, files):
     conda = {}
     for item in yaml.safe_load((ENVS / f"{name}.yaml").read_text())["dependencies"]:
         for line in item["pip"] if isinstance(item, dict) else [item]:
@@ -40,7 +43,7 @@ def test_conda_mirrors_pip(name):
             conda[package] = version
     python = conda.pop("python")
     conda.pop("pip", None)
-    pins = pip_pins(name, python)
+    pins = {k: v for file in files for k, v in pip_pins(file, python).items()}
     assert conda == {
         (name if name in conda else CONDA_NAMES[name]): pin for name, pin in pins.items()
     }
@@ -48,7 +51,7 @@ def test_conda_mirrors_pip(name):
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_every_python_has_the_same_packages(python):
-    for name in ("scanpy", "snakemake", "test"):
+    for name in ("scanpy", "snakemake", "test", "vae"):
         assert set(pip_pins(name, python)) == set(pip_pins(name, "3.11"))
 
 

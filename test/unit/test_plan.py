@@ -195,6 +195,22 @@ def test_a_method_starts_from_the_result_of_another():
     assert words[:6] == ["--batch", "c", "--basis", "X_harmony", "--key_added", "X_twice"]
 
 
+def test_a_method_on_counts_is_told_the_layer_and_no_basis():
+    plan = plan_of(
+        "DATASETS: {a: {input: {integration: x.h5ad}, preprocessing: {layer: counts},"
+        " integration: {batch: c, basis: X_pvae, methods: {pvae: {},"
+        " mix: {method: gmvae, label_dim: 7, covariates: [c, d]}}}}}"
+    )
+    first, second = (Wildcards(dataset="a", method=name) for name in ("pvae", "mix"))
+    assert plan.source(first) == plan.source(second) == "results/a/prepared.zarr"
+    words = "--batch c --layer counts --overwrite --no-use_gpu"
+    assert plan.options("integration", first) == words
+    words = shlex.split(plan.options("integration", second))
+    assert words[4:6] == ["--key_added", "X_mix"]
+    assert words[words.index("--covariates") + 1] == '["c", "d"]'
+    assert words[words.index("--label_dim") + 1] == "7"
+
+
 def test_method_patterns():
     plan = plan_of(
         "DATASETS: {a: {input: {integration: x.h5ad}, integration: {batch: c,"

@@ -36,3 +36,38 @@ rule harmony:
     shell:
         "python {params.scripts:q}/integration/scripts/harmony.py {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule vae:
+    input:
+        lambda wildcards: plan.source(wildcards),
+    output:
+        directory(plan.pattern("embedding")),
+    log:
+        plan.log("{dataset}/{method}/vae.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/vae.tsv")
+    wildcard_constraints:
+        method=f"{plan.names('pvae')}|{plan.names('gmvae')}",
+    conda:
+        "../../envs/vae.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=2000, per_million=6000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=600
+        ),
+        gpu=lambda wildcards, input: resources.gpus(
+            str(input), **plan.device(wildcards, "integration")
+        ),
+    params:
+        scripts=SCRIPTS,
+        method=lambda wildcards: plan.dataset(wildcards).methods[wildcards.method].method,
+        options=lambda wildcards: plan.options("integration", wildcards),
+    message:
+        "{wildcards.dataset}: {wildcards.method}"
+    shell:
+        "python {params.scripts:q}/integration/scripts/vae.py {input:q} {output:q}"
+        " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

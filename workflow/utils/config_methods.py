@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field, model_validator
 
-from utils.config_values import NAME, Model, Numbers
+from utils.config_values import NAME, Columns, Model, Numbers
 from utils.messages import unknown
 
 
@@ -33,6 +33,10 @@ class Latent(AnyMethod):
         description="The obsm key to start from; `X_{name}` is the result of another method. "
         "Unset: `integration.basis`.",
     )
+
+
+class Counts(AnyMethod):
+    """A method that starts from the raw counts: `X`, or the layer that `preprocessing` names."""
 
 
 class Harmony(Latent):
@@ -118,7 +122,64 @@ class Harmony(Latent):
         return self
 
 
-METHODS: dict[str, type[AnyMethod]] = {"unintegrated": Unintegrated, "harmony": Harmony}
+class PVAE(Counts):
+    """Parameters of the Poisson variational autoencoder (``vae.py``); needs torch."""
+
+    has_gpu: ClassVar[bool] = True
+
+    method: Literal["pvae"] = Field("pvae", description="The method behind the name.")
+    latent_dim: int = Field(10, ge=1, description="Dimensions of the embedding.")
+    hidden_dim: int = Field(128, ge=1, description="Width of the two layers of every network.")
+    covariates: Columns | None = Field(
+        None,
+        description="obs columns that the decoder is given, so that the embedding need not explain "
+        "them: categories, or numbers where a column holds floats. Unset: `batch`.",
+    )
+    max_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Passes over the cells at most. Unset: 10, and as many as make "
+        "4,000 minibatches.",
+    )
+    batch_size: int = Field(64, ge=2, description="Cells per minibatch.")
+    lr: float = Field(1e-3, gt=0, description="Learning rate (RMSprop).")
+    n_samples: int = Field(1, ge=1, description="Draws of the latent variables per cell and step.")
+    kl_warmup: float = Field(
+        0.25,
+        ge=0,
+        lt=1,
+        description="Share of the epochs during which the weight of the KL terms grows from 0 "
+        "to 1.",
+    )
+    held_out: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of the cells that is not trained on and whose ELBO ends the training.",
+    )
+    patience: int = Field(
+        10, ge=1, description="Epochs without a better held-out ELBO before training ends."
+    )
+
+
+class GMVAE(PVAE):
+    """Parameters of the VAE with a mixture of Gaussians as its prior (``vae.py``); needs torch."""
+
+    method: Literal["gmvae"] = Field("gmvae", description="The method behind the name.")
+    label_dim: int = Field(
+        10,
+        ge=2,
+        description="Components of the mixture; the likeliest of each cell is the obs column "
+        "`{name}_label`. Time grows in proportion.",
+    )
+
+
+METHODS: dict[str, type[AnyMethod]] = {
+    "unintegrated": Unintegrated,
+    "harmony": Harmony,
+    "pvae": PVAE,
+    "gmvae": GMVAE,
+}
 Method = Annotated[Union[tuple(METHODS.values())], Field(discriminator="method")]  # noqa: UP007
 
 

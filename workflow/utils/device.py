@@ -34,6 +34,7 @@ def choose_device(
     use_gpu: bool | None = None,
     n_cell_cpu: int = N_CELL_CPU,
     cpu_only: str | None = None,
+    problem: Callable[[], str | None] | None = None,
 ) -> Device:
     """Decide where a step runs.
 
@@ -47,6 +48,8 @@ def choose_device(
         Below this number of cells the CPU is used.
     cpu_only
         Why only the CPU can do what was asked for, such as ``flavor leidenalg``.
+    problem
+        Says why no GPU can be used here. Unset: `gpu_problem`, for rapids-singlecell.
 
     Returns
     -------
@@ -59,9 +62,9 @@ def choose_device(
         return Device("cpu", f"{cpu_only} runs on the CPU only")
     if n_cells < n_cell_cpu:
         return Device("cpu", f"{n_cells:,} cells, fewer than n_cell_cpu = {n_cell_cpu:,}")
-    problem = gpu_problem()
-    if problem:
-        return Device("cpu", problem)
+    why = (problem or gpu_problem)()
+    if why:
+        return Device("cpu", why)
     return Device("gpu", f"{n_cells:,} cells, a GPU is visible")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.config import VERSION
+from utils.extras import missing_package
 from utils.plan import depth
 from utils.validate import load_config
 
@@ -24,7 +25,9 @@ def use_own_python() -> None:
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
-def read_config(mapping: dict[str, Any], files: Iterable[str | Path]) -> Config:
+def read_config(
+    mapping: dict[str, Any], files: Iterable[str | Path], *, own_packages: bool = True
+) -> Config:
     """Check the config; where it is wrong, say all that is wrong and leave with exit code 2.
 
     Parameters
@@ -33,12 +36,17 @@ def read_config(mapping: dict[str, Any], files: Iterable[str | Path]) -> Config:
         What Snakemake read.
     files
         The files that it read.
+    own_packages
+        Whether the jobs run with the packages of this Python; else what a method needs is not
+        looked for here.
     """
     paths = [Path(file) for file in files]
     texts = {str(path): path.read_text() for path in paths if path.suffix in (".yaml", ".yml")}
     try:
         config = load_config(mapping, yaml_texts=texts)
         _check_files(config)
+        if own_packages:
+            _check_packages(config)
     except ValueError as error:
         lines = str(error).split("\n")
         where = ", ".join(texts) or "the config"
@@ -55,6 +63,17 @@ def _check_files(config: Config) -> None:
         for name, dataset in config.DATASETS.items()
         for file in dataset.input[dataset.stage]
         if not Path(file).exists()
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _check_packages(config: Config) -> None:
+    problems = [
+        f"DATASETS.{name}.integration.methods.{method}: {problem}"
+        for name, dataset in config.DATASETS.items()
+        for method, params in dataset.methods.items()
+        if (problem := missing_package(params.method))
     ]
     if problems:
         raise ValueError("\n".join(problems))
@@ -90,6 +109,8 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
 
 def summary(table: str | Path) -> None:
     """Print the final table: data set x method x column, number of clusters, sizes."""
+    if not Path(table).exists():  # only some of the outputs were asked for
+        return
     rows = [line.split("\t") for line in Path(table).read_text().splitlines()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(file=sys.stderr)

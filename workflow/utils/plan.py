@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
-from utils.config_methods import Latent, start
+from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class Plan:
 
     def source(self, wildcards: Any) -> str:
         """Return the store that a method starts from."""
-        before = self.start(wildcards)[1]
+        params = self.dataset(wildcards).methods[wildcards.method]
+        before = self.start(wildcards)[1] if isinstance(params, Latent) else None
         if before is not None:
             return self.path("embedding", wildcards, method=before)
         return self.basis(wildcards)
@@ -258,6 +259,8 @@ def _integration(plan: Plan, wildcards: Any) -> list[str]:
         words += ["--batch", *map(shlex.quote, dataset.integration.batch or [])]
     if isinstance(params, Latent):
         words += _changed({"basis": plan.start(wildcards)[0]}, {"basis": "X_pca"})
+    if isinstance(params, Counts):
+        words += _changed({"layer": dataset.preprocessing.layer}, {"layer": None})
     return [
         *words,
         *_changed({"key_added": f"X_{wildcards.method}"}, {"key_added": f"X_{params.method}"}),
