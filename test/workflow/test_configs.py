@@ -1,6 +1,7 @@
 """Configs: the documented examples, every stage of entry, what is refused."""
 
 import hashlib
+import json
 import shutil
 
 import anndata
@@ -41,6 +42,31 @@ def test_only_the_users_data_sets_run(tmp_path):
     assert "mine: " in done.stderr
     demo = snakemake(REPO, "-n", "--quiet")
     assert "pancreas" in demo.stdout + demo.stderr
+
+
+def test_sub_levels_go_back_to_the_counts(tmp_path):
+    config = write_config(
+        tmp_path,
+        mine={
+            "input": {"preprocessing": str(INPUT / "pancreas_mini.h5ad")},
+            "preprocessing": {"n_comps": 15, "n_top_genes": 300},
+            "integration": {"batch": "batch"},
+            "clustering": {
+                "resolutions": [0.3],
+                "hierarchy": [{"refine": "pca", "resolution": 1.0}, {"refine": "integration"}],
+            },
+        },
+    )
+    snakemake(tmp_path, "--configfile", config)
+    folder = tmp_path / "results/mine/harmony"
+    atlas = read(folder / "atlas.zarr")
+    second, third = (json.loads(atlas.uns[f"leiden_0.3_{level}"]) for level in (2, 3))
+    assert (second["use_rep"], third["use_rep"]) == ("own pca", "own integration")
+    assert second["n_clusters"] > atlas.obs["leiden_0.3_1"].nunique()
+    tree = pd.read_csv(folder / "tree.tsv", sep="\t", dtype={"cluster": str, "parent": str})
+    assert tree.groupby("level")["n_cells"].sum().tolist() == [atlas.n_obs] * 3
+    assert set(tree["parent"].dropna()) <= set(tree["cluster"])
+    assert (folder / "tree.nwk").read_text().endswith("leiden_0.3;\n")
 
 
 def test_one_cluster_is_split_and_nothing_else(tmp_path):
