@@ -124,12 +124,13 @@ def describe(
     list of str
         What these say, one line each.
     """
-    names = ["+".join(batches.name(number) for number in part.batches) for part in sides]
+    names = [_short(part, batches) for part in sides]
+    cells = np.stack([part.cells[pairs[:, side]] for side, part in enumerate(sides)], axis=1)
     row: dict[str, Any] = {
-        "left": names[0],
-        "right": names[1],
+        "left": "+".join(map(batches.name, sides[0].batches)),
+        "right": "+".join(map(batches.name, sides[1].batches)),
         "n_pairs": len(pairs),
-        "pairs": np.stack([sides[0].cells[pairs[:, 0]], sides[1].cells[pairs[:, 1]]], axis=1),
+        "pairs": cells[np.lexsort((cells[:, 1], cells[:, 0]))],
     }
     notes: list[str] = []
     unpaired: list[str] = []
@@ -166,7 +167,11 @@ def describe(
 
 
 def describe_loss(
-    row: dict[str, Any], lost: dict[int, float], batches: Batches, notes: list[str]
+    row: dict[str, Any],
+    sides: tuple[Part, Part],
+    lost: dict[int, float],
+    batches: Batches,
+    notes: list[str],
 ) -> None:
     """Add the share of its variance that each batch lost to a merge's row, and what it says."""
     for number in range(len(batches.labels)):
@@ -177,9 +182,9 @@ def describe_loss(
     named = ", ".join(f"{batches.name(number)} {share:.0%}" for number, share in much.items())
     if row["batch_size"] < LOW_SIZE:
         notes.append(
-            f"no consistent batch effect between {row['left']} and {row['right']}, but it costs "
-            f"variance ({named}): min_batch_skip above {row['batch_size']:.2f} leaves them as "
-            "they are"
+            f"no consistent batch effect between {_short(sides[0], batches)} and "
+            f"{_short(sides[1], batches)}, but it costs variance ({named}): min_batch_skip above "
+            f"{row['batch_size']:.2f} leaves them as they are"
         )
     else:
         notes.append(
@@ -223,18 +228,25 @@ def merge_table(rows: Sequence[dict[str, Any]], batches: Batches) -> pd.DataFram
     return pd.DataFrame(rows, columns=columns)
 
 
-def say_merge(row: dict[str, Any], number: int, of: int) -> None:
-    """Say what a merge found."""
+def say_merge(row: dict[str, Any], sides: tuple[Part, Part], batches: Batches, number: int) -> None:
+    """Say what the merge of this number found."""
+    left, right = (_short(part, batches) for part in sides)
     lost = [(share, name[9:]) for name, share in row.items() if name.startswith("lost_var_")]
     most = max((item for item in lost if item[0] == item[0]), default=None)
     say(
-        f"merge {number} of {of}, {row['left']} <- {row['right']}: {row['n_pairs']:,} pairs of "
-        f"{row['left_paired']:.0%} and {row['right_paired']:.0%} of the cells, batch size "
+        f"merge {number} of {len(batches.labels) - 1}, {left} <- {right}: {row['n_pairs']:,} pairs "
+        f"of {row['left_paired']:.0%} and {row['right_paired']:.0%} of the cells, batch size "
         f"{row['batch_size']:.2f}{', skipped' if row['skipped'] else ''}"
         + (f", most variance lost {most[0]:.1%} ({most[1]})" if most else "")
     )
-    for note in row["notes"].splitlines():
+    for note in row["notes"]:
         say(f"  {note}")
+
+
+def _short(part: Part, batches: Batches) -> str:
+    """Name a part in words: its first batch, and how many more."""
+    more = len(part.batches) - 1
+    return batches.name(part.batches[0]) + (f" and {more} more" if more else "")
 
 
 def _segments(part: Part) -> list[tuple[int, int, int]]:
@@ -341,7 +353,7 @@ def _compare_with_biology(
         figures["pair_distance"] = float(np.median(apart)) / gap
         if figures["pair_distance"] > 1:
             notes.append(
-                f"the pairs of {names[0]} and {names[1]} lie {figures['pair_distance']:.1f} times "
+                f"the pairs of {names[0]} and {names[1]} lie {figures['pair_distance']:.2f} times "
                 "as far apart as neighbouring clusters: the two share no population, or the batch "
                 "effect hides which"
             )

@@ -130,7 +130,8 @@ verbose
         blocks = _chosen(X, np.asarray(subset))
     if cos_norm:
         blocks = _normalised(blocks)
-    n_cells = len(batch) if callable(X) else X.shape[0]
+    several = isinstance(batch, (list, tuple)) and np.ndim(batch[0]) == 1
+    n_cells = X.shape[0] if not callable(X) else len(batch[0] if several else batch)
     batches = encode_batches(batch, n_cells, restrict)
     pca = multi_batch_pca(blocks, batches, n_comps=n_comps, weights=weights, threads=threads)
     with threadpool_limits(1, user_api="blas"):

@@ -135,10 +135,10 @@ def mnn_correct(
             (left, right), (left.data, right.data), pairs, direction, batches, known
         )
         row |= {"batch_size": batch_size(vectors, direction), "skipped": False}
-        row["notes"] = "\n".join(notes)
+        row["notes"] = tuple(notes)
         rows.append(row)
         if verbose:
-            say_merge(row, len(rows), n_merges)
+            say_merge(row, (left, right), batches, len(rows))
         moves = kernel.corrections(left, right, pairs)
         data = left.data, right.data + moves[0]
         if output is None:
@@ -157,7 +157,7 @@ def mnn_correct(
     final = last.data if last.output is None else last.output
     corrected = np.empty_like(final)
     corrected[last.cells] = final
-    notes = tuple(line for row in rows for line in row["notes"].splitlines())
+    notes = tuple(note for row in rows for note in row["notes"])
     return MNNResult(corrected, merge_table(rows, batches), notes)
 
 

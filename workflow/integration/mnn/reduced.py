@@ -166,11 +166,11 @@ def reduced_mnn(
             most = neighbors_of(len(data[1]), k, prop_k)
             around = nearest(data[1][paired], data[1], most, threads=threads, seed=seed)
             _add_average(data[1], vectors, around, ndist)
-        describe_loss(row, lost, batches, notes)
-        row["notes"] = "\n".join(notes)
+        describe_loss(row, sides, lost, batches, notes)
+        row["notes"] = tuple(notes)
         rows.append(row)
         if verbose:
-            say_merge(row, len(rows), n_merges)
+            say_merge(row, (left, right), batches, len(rows))
         return join(left, right, data, vector=vector)
 
     def count(left: Part, others: Sequence[Part]) -> list[int]:
@@ -190,7 +190,7 @@ def reduced_mnn(
         for merged in progress(merges, desc="MNN", total=n_merges, disable=not verbose):
             last = merged
     cells[last.cells] = last.data
-    notes = [line for row in rows for line in row["notes"].splitlines()]
+    notes = [note for row in rows for note in row["notes"]]
     cost = dimensions_note(n_dims, len(last.vectors))
     if cost:
         notes.append(cost)

@@ -82,6 +82,7 @@ def main(args):
         for name, value in elements.items():
             write_element(store, name, value)
     if args.table:
+        table["notes"] = [" | ".join(notes) for notes in table["notes"]]
         with atomic_file(args.table) as path:
             table.to_csv(path, sep="\t", index=False)
     cli.say(f"{args.output_file}: {args.key_added}, {len(table)} merges, {len(result.notes)} notes")
