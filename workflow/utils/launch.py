@@ -89,7 +89,9 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
 
 
 def summary(table: str | Path) -> None:
-    """Print the final table: data set x method x column, number of clusters, sizes."""
+    """Print the final table, where it was made: data set x method x column, clusters, sizes."""
+    if not Path(table).exists():  # only some of the files were asked for
+        return
     rows = [line.split("\t") for line in Path(table).read_text().splitlines()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(file=sys.stderr)
