@@ -190,7 +190,7 @@ def test_grouped_search_finds_nearly_all(monkeypatch):
 
 
 def test_grouped_search_of_equal_points(monkeypatch):
-    monkeypatch.setattr(search, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(search, "EXACT_UP_TO", 10)
     found = search.nearest(np.ones((500, 12)), np.zeros((50, 12)), 5)
     assert np.allclose(found.distances, np.sqrt(12))
 

@@ -65,7 +65,7 @@ def mutual_pairs(
     asked = np.unique(there.indices)
     back = nearest(few, many[asked], k_few, **options)
     if verbose:
-        _say_recall(there, back)
+        say_recall(there, back)
     forth = there.indices + np.arange(len(few))[:, None] * len(many)
     # One more sort than np.isin needs, but it is sorted as the pairs are to be.
     returned = np.sort((back.indices * len(many) + asked[:, None]).ravel())
@@ -118,7 +118,8 @@ def tricube_average(vectors: np.ndarray, found: Found, ndist: float) -> np.ndarr
     return sparse.csr_array(entries, shape=(n_cells, len(vectors))) @ vectors
 
 
-def _say_recall(*searches: Found) -> None:
+def say_recall(*searches: Found) -> None:
+    """Say what share of the true neighbours some searches found, where they are not exact."""
     recalls = [found.recall for found in searches if found.recall is not None]
     if recalls:
         shown = " and ".join(f"{recall:.4f}" for recall in recalls)

@@ -21,7 +21,7 @@ from .diagnostics import (
 )
 from .inputs import check_cells, check_options, encode_batches
 from .orders import Part, join, merge_all, merge_tree, split
-from .pairs import average_vectors, mutual_pairs, neighbors_of, tricube_average
+from .pairs import average_vectors, mutual_pairs, neighbors_of, say_recall, tricube_average
 from .search import Found, nearest
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def reduced_mnn(
             paired, vectors = average_vectors(*data, pairs)
             most = neighbors_of(len(data[1]), k, prop_k)
             around = nearest(data[1][paired], data[1], most, threads=threads, seed=seed)
+            if verbose:
+                say_recall(around)
             _add_average(data[1], vectors, around, ndist)
         describe_loss(row, sides, lost, batches, notes)
         row["notes"] = tuple(notes)

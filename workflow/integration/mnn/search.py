@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # A k-d tree takes 0.3 ms a query for 100,000 cells in 10 dimensions, and 2 ms in 20.
 TREE_DIMS = 10
-# Up to so many cells all distances are computed.
+# For up to so many points and as many queries, or another two of that product, all distances are
+# computed.
 EXACT_UP_TO = 50_000
 # The grouped search reads as many lists as this share of the true neighbours needs ...
 TARGET_RECALL = 0.999
@@ -71,7 +72,7 @@ def nearest(
 
     Notes
     -----
-    Exact in up to `TREE_DIMS` dimensions or for up to `EXACT_UP_TO` points. Peak memory: the
+    Exact in up to `TREE_DIMS` dimensions or for up to `EXACT_UP_TO`^2 distances. Peak memory: the
     result; where grouped, a copy of points and queries in float32; per thread twice `SCORES`
     numbers.
     """
@@ -82,7 +83,7 @@ def nearest(
         distances, indices = cKDTree(points).query(queries, k=np.arange(1, k + 1), workers=threads)
         return Found(indices, distances, None)
     with workers(threads, lambda: None) as run:
-        if len(points) <= EXACT_UP_TO:
+        if len(points) * len(queries) <= EXACT_UP_TO**2:
             return Found(*_all_distances(points, queries, k, run), None)
         return _grouped(points, queries, k, np.random.default_rng(seed), run)
 
