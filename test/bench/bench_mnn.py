@@ -235,9 +235,10 @@ def main() -> None:
         "",
         "k = 20, batches merged in the order of their labels; one run each, in a process of its "
         "own; peak memory of the process, data included. LISI: k = 30, of 1,000 cells; iLISI of "
-        "batches (5 is best), cLISI of types (1 is best). The search is exact up to 50,000 x 50,000 "
-        "distances and approximate above. Not measured: mnnpy 0.1.9.5, which cannot be compiled "
-        "for Python 3.11 and later (it includes `longintrepr.h`). Harmony is this project's. "
+        "batches (5 is best), cLISI of types (1 is best). The search is exact up to "
+        "50,000 x 50,000 distances and approximate above. Not measured: mnnpy 0.1.9.5, which "
+        "cannot be compiled for Python 3.11 and later (it includes `longintrepr.h`). Harmony is "
+        "this project's. CPU seconds tell more than seconds where other jobs shared the machine. "
         f"NumPy {np.__version__}, {platform.machine()}, {os.cpu_count()} cores.",
         "",
     ]
