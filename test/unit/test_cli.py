@@ -14,6 +14,7 @@ SCRIPTS = [
     "preprocessing/scripts/pca.py",
     "integration/scripts/harmony.py",
     "integration/scripts/vae.py",
+    "integration/scripts/mnn.py",
     "clustering/scripts/neighbors.py",
     "clustering/scripts/clustering.py",
     "clustering/scripts/umap.py",
@@ -39,6 +40,7 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "comparison.py": ["--colors", "a", "--names", "b"],
         "harmony.py": ["--batch", "a"],
         "vae.py": ["--batch", "a"],
+        "mnn.py": ["--batch", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
     done = script(name, missing, tmp_path / "out.zarr", *more, check=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from utils import config_docs
 from utils.config import Clustering
-from utils.config_methods import Harmony
+from utils.config_methods import METHODS, Harmony
 from utils.validate import load_config
 
 REPO = Path(__file__).resolve().parents[2]
@@ -225,6 +225,26 @@ def test_harmony_has_the_defaults_of_its_algorithm():
     assert {k: v.default for k, v in fields.items()} == {
         k: algorithm[k].default for k in fields
     } | {"dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "others"),
+    [
+        ("mnn", "reduced_mnn", {"method", "basis", "cos_norm", "project_simplex"}),
+        ("fast_mnn", "fast_mnn", {"method", "layer", "normalize", "target_sum"}),
+        (
+            "mnn_correct",
+            "mnn_correct",
+            {"method", "layer", "normalize", "target_sum", "n_comps", "layer_added"},
+        ),
+    ],
+)
+def test_mnn_has_the_defaults_of_its_algorithm(name, function, others):
+    import integration.mnn
+
+    algorithm = inspect.signature(getattr(integration.mnn, function)).parameters
+    fields = {k: v for k, v in METHODS[name].model_fields.items() if k not in others}
+    assert {k: v.default for k, v in fields.items()} == {k: algorithm[k].default for k in fields}
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,38 @@ rule vae:
     shell:
         "python {params.scripts:q}/integration/scripts/vae.py {input:q} {output:q}"
         " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+
+rule mnn:
+    input:
+        lambda wildcards: plan.source(wildcards),
+    output:
+        embedding=directory(plan.pattern("embedding")),
+        merges=plan.pattern("merges"),
+    log:
+        plan.log("{dataset}/{method}/mnn.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/mnn.tsv")
+    wildcard_constraints:
+        method="|".join(map(plan.names, ("mnn", "fast_mnn", "mnn_correct"))),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=2000, per_million=4000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=60
+        ),
+    params:
+        scripts=SCRIPTS,
+        method=lambda wildcards: plan.dataset(wildcards).methods[wildcards.method].method,
+        options=lambda wildcards: plan.options("integration", wildcards),
+    message:
+        "{wildcards.dataset}: {wildcards.method}"
+    shell:
+        "python {params.scripts:q}/integration/scripts/mnn.py {input:q} {output.embedding:q}"
+        " --method {params.method} --table {output.merges:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

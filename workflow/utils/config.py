@@ -26,6 +26,7 @@ from utils.config_values import (
     NAME,
     Columns,
     Model,
+    Normalization,
     as_list,
     hierarchy_levels,
     resolution_list,
@@ -67,17 +68,9 @@ class Preparation(Model):
     )
 
 
-class PCA(Model):
+class PCA(Normalization):
     """Counts to principal components (``pca.py``); only where a data set enters here."""
 
-    normalize: bool = Field(
-        True,
-        description="Scale every cell to `target_sum` and take log1p. "
-        "`false`: the values are taken as they are.",
-    )
-    target_sum: float | None = Field(
-        1e4, gt=0, description="Total of every cell after scaling. `null`: the median total."
-    )
     n_top_genes: int | None = Field(
         2000,
         ge=1,

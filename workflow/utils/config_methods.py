@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field, model_validator
 
-from utils.config_values import NAME, Columns, Model, Numbers
+from utils.config_values import NAME, Columns, Model, Normalization, Numbers
 from utils.messages import unknown
 
 
@@ -174,11 +174,108 @@ class GMVAE(PVAE):
     )
 
 
+class Pairing(AnyMethod):
+    """How mutual nearest neighbours are found, whatever they are found in."""
+
+    k: int = Field(20, ge=1, description="Neighbours of a cell in the other batch.")
+    prop_k: float | None = Field(
+        None, gt=0, le=1, description="The same as a share of the batch, where that is more."
+    )
+    merge_order: list[Any] | None = Field(
+        None,
+        description="Batches in the order of their merging, or a nested list of twos: "
+        "`[[a, b], [c, d]]`. Unset: as sorted.",
+    )
+    auto_merge: bool = Field(
+        False, description="Merge those with most pairs first, whatever `merge_order`."
+    )
+    restrict: str | None = Field(
+        None, description="obs column of true and false: only true cells are paired."
+    )
+    clusters: str | None = Field(
+        None,
+        description="obs column of preliminary clusters, for the diagnostics only. "
+        "Unset: k-means within each batch.",
+    )
+
+
+class Smoothing(Pairing):
+    """How cells in pairs correct all others, in an embedding."""
+
+    ndist: float = Field(
+        3.0, gt=0, description="Bandwidth, in distances to the middle one of the `k` nearest."
+    )
+    min_batch_skip: float = Field(
+        0.0,
+        ge=0,
+        description="Do not correct where the batch vectors agree less than this: 0 not at all, "
+        "1 entirely.",
+    )
+
+
+class MNN(Smoothing, Latent):
+    """Mutual nearest neighbours in an embedding (``mnn.py --method mnn``)."""
+
+    method: Literal["mnn"] = Field("mnn", description="The method behind the name.")
+    cos_norm: bool = Field(False, description="Give every cell length 1 first.")
+    project_simplex: bool = Field(
+        False,
+        description="Bring each result back to proportions, which correction makes negative; "
+        "for an embedding of proportions such as `X_topics`.",
+    )
+
+
+class Expression(Normalization):
+    """What a method that starts from counts reads."""
+
+    layer: str | None = Field(None, description="The layer to use. Unset: `X`.")
+
+
+class FastMNN(Expression, Smoothing):
+    """Mutual nearest neighbours in components of all batches alike (``mnn.py``).
+
+    Starts from the counts of the genes in `var/highly_variable`, or of all genes.
+    """
+
+    method: Literal["fast_mnn"] = Field("fast_mnn", description="The method behind the name.")
+    n_comps: int = Field(50, ge=1, description="Number of components.")
+    cos_norm: bool = Field(True, description="Give every cell length 1 first.")
+    weights: dict[str, float] | None = Field(
+        None,
+        description="`{batch: weight}`: how much each counts in the components. Unset: alike.",
+    )
+
+
+class MNNCorrect(Expression, Pairing):
+    """The first MNN algorithm, on expression values (``mnn.py``); for up to 10,000 cells.
+
+    Starts from the counts of the genes in `var/highly_variable`, or of all genes.
+    """
+
+    method: Literal["mnn_correct"] = Field("mnn_correct", description="The method behind the name.")
+    sigma: float = Field(0.1, gt=0, description="Width of the kernel, a squared distance.")
+    cos_norm_in: bool = Field(True, description="Find pairs among cells of length 1.")
+    cos_norm_out: bool = Field(True, description="Correct cells of length 1.")
+    svd_dim: int = Field(
+        0, ge=0, description="Directions of the biology of each batch that are kept as they are."
+    )
+    var_adj: bool = Field(True, description="Stretch corrections so that batches spread alike.")
+    n_comps: int = Field(
+        50, ge=1, description="Principal components of the corrected values: the embedding."
+    )
+    layer_added: str | None = Field(
+        None, description="Also correct all genes, and write them as this layer (dense)."
+    )
+
+
 METHODS: dict[str, type[AnyMethod]] = {
     "unintegrated": Unintegrated,
     "harmony": Harmony,
     "pvae": PVAE,
     "gmvae": GMVAE,
+    "mnn": MNN,
+    "fast_mnn": FastMNN,
+    "mnn_correct": MNNCorrect,
 }
 Method = Annotated[Union[tuple(METHODS.values())], Field(discriminator="method")]  # noqa: UP007
 

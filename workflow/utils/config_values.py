@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 CLUSTER_ID = re.compile(r"\d+(_\d+)*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -18,6 +18,19 @@ class Model(BaseModel):
     """A section of the config: no unknown keys, no silent conversion of types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Normalization(Model):
+    """How counts become log-expression values."""
+
+    normalize: bool = Field(
+        True,
+        description="Scale every cell to `target_sum` and take log1p. "
+        "`false`: the values are taken as they are.",
+    )
+    target_sum: float | None = Field(
+        1e4, gt=0, description="Total of every cell after scaling. `null`: the median total."
+    )
 
 
 def number_in(text: str) -> float | None:

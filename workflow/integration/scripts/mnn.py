@@ -1,0 +1,203 @@
+#!/usr/bin/env python
+"""Integrate batches by mutual nearest neighbours, in an embedding or from counts."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+import argparse
+import json
+
+from utils import cli
+from utils.config_methods import METHODS
+
+CHOICES = ("mnn", "fast_mnn", "mnn_correct")
+MOST_GENES = 10_000  # their products, and the components, take 16 bytes a pair
+
+
+def make_parser(argv=None):
+    """Define the command line; each method has options of its own."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--method", choices=CHOICES, default=CHOICES[0])
+    method = first.parse_known_args(argv)[0].method
+    parser = cli.script_parser(
+        "Integrate batches by mutual nearest neighbours:\n\n"
+        "  mnn          in an embedding\n"
+        "  fast_mnn     in components of all batches alike, from counts\n"
+        "  mnn_correct  on expression values, from counts, up to 10,000 cells\n\n"
+        f"The options are those of {method}; --method ... --help shows another's."
+    )
+    add = parser.add_argument
+    add("--method", choices=CHOICES, default=CHOICES[0], help="(default: %(default)s)")
+    add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
+    if "basis" in METHODS[method].model_fields:
+        add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+    add(
+        "--key_added",
+        default=f"X_{method}",
+        help="obsm key of the result (default: %(default)s)",
+    )
+    add("--table", help="File for the diagnostics of every merge (.tsv)")
+    cli.add_model(parser, METHODS[method])
+    cli.add_run_options(parser, overwrite="Replace a result that is there")
+    return parser
+
+
+def main(args):
+    """Integrate, write one embedding and what happened at each merge."""
+    from utils.atomic import atomic_file
+    from utils.io import kept, keys, new_store, obs_column, open_store, write_element
+
+    model = METHODS[args.method]
+    options = cli.from_options(model, args).model_dump(exclude={"method", "basis"})
+    if kept(args.output_file, overwrite=args.overwrite):
+        return
+    root = open_store(args.input_file)
+    if args.key_added in keys(root, "obsm") and not args.overwrite:
+        raise ValueError(
+            f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
+            "another"
+        )
+    batch = [obs_column(root, column).array for column in args.batch]
+    run = {"mnn": correct_embedding, "fast_mnn": correct_components, "mnn_correct": correct_genes}
+    common = dict(options)
+    for name in ("restrict", "clusters"):
+        if common[name] is not None:
+            common[name] = obs_column(root, common[name]).to_numpy()
+    common |= {"threads": args.threads, "seed": args.seed, "verbose": True}
+    embedding, result, others = run[args.method](args, root, batch, common)
+    table = result.merges.drop(columns="pairs")
+    record = {
+        "method": args.method,
+        "batch": args.batch,
+        "basis": getattr(args, "basis", options.get("layer") or "X"),
+        "seed": args.seed,
+        "params": options,
+        "merges": json.loads(table.to_json(orient="records")),
+        "notes": list(result.notes),
+    }
+    elements = {f"obsm/{args.key_added}": embedding, **others}
+    elements[f"uns/{args.key_added}"] = json.dumps(record)
+    with new_store(args.output_file, source=args.input_file, new=[*elements]) as store:
+        for name, value in elements.items():
+            write_element(store, name, value)
+    if args.table:
+        table["notes"] = [" | ".join(notes) for notes in table["notes"]]
+        with atomic_file(args.table) as path:
+            table.to_csv(path, sep="\t", index=False)
+    cli.say(f"{args.output_file}: {args.key_added}, {len(table)} merges, {len(result.notes)} notes")
+
+
+def correct_embedding(args, root, batch, options):
+    """Run `reduced_mnn` on the basis; cells that are NaN there take no part."""
+    import numpy as np
+
+    from integration.mnn import cosine_norm, project_simplex, reduced_mnn
+    from utils.io import keys, read_element
+    from utils.messages import missing
+
+    if args.basis not in keys(root, "obsm"):
+        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
+    Z = np.asarray(read_element(root, f"obsm/{args.basis}"))
+    part = ~np.isnan(Z).all(axis=1)
+    if not part.all():
+        cli.say(f"{(~part).sum():,} of {len(Z):,} cells are NaN in {args.basis} and stay so")
+    if not part.any():
+        raise ValueError(f"{args.basis} is NaN in all {len(Z):,} cells")
+    cells = Z[part]
+    if options.pop("cos_norm"):
+        cells = cosine_norm(cells)
+    back = options.pop("project_simplex")
+    for name in ("restrict", "clusters"):
+        if options[name] is not None:
+            options[name] = options[name][part]
+    result = reduced_mnn(cells, [labels[part] for labels in batch], **options)
+    corrected = project_simplex(result.corrected) if back else result.corrected
+    embedding = np.full(Z.shape, np.nan, dtype=np.float32)
+    embedding[part] = corrected
+    return embedding, result, {}
+
+
+def correct_components(args, root, batch, options):
+    """Run `fast_mnn` on the counts, which are read in blocks."""
+    import numpy as np
+
+    from integration.mnn import fast_mnn
+
+    blocks, genes, n_genes = expression(root, options)
+    result = fast_mnn(blocks, batch, **options)
+    loadings = np.zeros((n_genes, result.rotation.shape[1]), dtype=np.float32)
+    loadings[genes] = result.rotation
+    return result.corrected.astype(np.float32), result, {f"varm/{args.key_added}": loadings}
+
+
+def correct_genes(args, root, batch, options):
+    """Run `mnn_correct` on the counts; the embedding are components of the corrected values."""
+    import numpy as np
+    import scipy.sparse as sp
+
+    from integration.mnn import mnn_correct
+    from preprocessing.pca import gram_pca, project
+
+    layer, n_comps = options.pop("layer_added"), options.pop("n_comps")
+    blocks, genes, n_genes = expression(root, options, all_genes=layer is not None)
+    X = np.concatenate([block.toarray() if sp.issparse(block) else block for block in blocks()])
+    subset = genes if layer is not None and len(genes) < n_genes else None
+    result = mnn_correct(X, batch, subset=subset, correct_all=layer is not None, **options)
+    values = result.corrected if subset is None else result.corrected[:, subset]
+    found = gram_pca(lambda: [values], n_comps=n_comps, threads=args.threads)
+    scores = np.concatenate(list(project(lambda: [values], found.components, found.mean)))
+    others = {} if layer is None else {f"layers/{layer}": result.corrected.astype(np.float32)}
+    return scores, result, others
+
+
+def expression(root, options, *, all_genes=False):
+    """Return log-expression in blocks, the positions of the variable genes, how many there are.
+
+    Takes what says how to read the values out of the options.
+    """
+    import numpy as np
+
+    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
+    from utils.blocks import matrix_shape, n_blocks, row_blocks
+    from utils.io import keys, read_element
+    from utils.messages import missing
+
+    layer, target_sum = options.pop("layer"), options.pop("target_sum")
+    normalize = options.pop("normalize")
+    if layer and layer not in keys(root, "layers"):
+        raise KeyError(missing("adata.layers has no", layer, keys(root, "layers")))
+    if not layer and "X" not in root:
+        raise KeyError("there is no X to read counts from; name a --layer")
+    matrix = root[f"layers/{layer}" if layer else "X"]
+    n_cells, n_genes = matrix_shape(matrix)
+    genes = np.arange(n_genes)
+    if "highly_variable" in keys(root, "var"):
+        genes = np.flatnonzero(np.asarray(read_element(root, "var/highly_variable"), dtype=bool))
+    if len(genes) > MOST_GENES:
+        raise ValueError(
+            f"components of all {len(genes):,} genes need {16 * len(genes) ** 2 / 1e9:.0f} GB; "
+            "mark fewer in var/highly_variable (pca.py does)"
+        )
+    cli.say(f"{len(genes):,} of {n_genes:,} genes")
+    taken = np.arange(n_genes) if all_genes else genes
+
+    def counts():
+        return cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(n_cells))
+
+    if normalize and target_sum is None:
+        target_sum = median_target_sum(counts)
+
+    def blocks():
+        for block in counts():
+            chosen = block[:, taken]
+            if normalize:
+                totals = row_totals(block)  # of all genes, not of the chosen ones
+                chosen = normalize_block(chosen, target_sum=target_sum, totals=totals)
+            yield chosen
+
+    return blocks, genes, n_genes
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())
