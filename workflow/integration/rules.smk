@@ -1,6 +1,7 @@
 # Needs:  {dataset}/pca.zarr, or prepared.zarr where the data set enters at integration,
 #         or {dataset}/{other}/embedding.zarr where a method starts from another's result.
 # Makes:  {dataset}/{method}/embedding.zarr  + obsm/X_{method}
+#         {dataset}/{method}/topics/         topics: top genes, structure plot
 # The method `unintegrated` has no rule: its neighbours are searched in the basis itself.
 
 
@@ -71,3 +72,41 @@ rule vae:
     shell:
         "python {params.scripts:q}/integration/scripts/vae.py {input:q} {output:q}"
         " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule topics:
+    input:
+        lambda wildcards: plan.basis(wildcards),
+    output:
+        store=directory(plan.pattern("embedding")),
+        table=plan.pattern("topics") + "/top_genes.tsv",
+        plot=report(
+            plan.pattern("topics") + "/structure.png",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "structure plot"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/topics.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/topics.tsv")
+    wildcard_constraints:
+        method=plan.names("topics"),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=1000, per_million=12000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=120
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("integration", wildcards),
+    message:
+        "{wildcards.dataset}: {wildcards.method}"
+    shell:
+        "python {params.scripts:q}/integration/scripts/topics.py {input:q} {output.store:q}"
+        " --table {output.table:q} --plot {output.plot:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

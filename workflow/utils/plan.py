@@ -25,6 +25,7 @@ STORES = {
     "prepared": "{dataset}/prepared.zarr",
     "pca": "{dataset}/pca.zarr",
     "embedding": "{dataset}/{method}/embedding.zarr",
+    "topics": "{dataset}/{method}/topics",
     "neighbors": "{dataset}/{method}/neighbors.zarr",
     "umap": "{dataset}/{method}/umap.zarr",
     "clustering": "{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr",

@@ -123,9 +123,7 @@ def sweep(
         moved, step = 0, zero
         for _ in range(n_inner):
             for k in range(n_topics):
-                explained, curvature = _slopes(
-                    counts, rates, table[moved, :n], step, table[k, :n]
-                )
+                explained, curvature = _slopes(counts, rates, table[moved, :n], step, table[k, :n])
                 old = values[k]
                 # Newton's step never passes the optimum from below; from above it can, by far,
                 # so a value falls to a tenth at most.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -35,7 +37,7 @@ def lda(
     seed
         Of the start.
     verbose
-        Print every pass.
+        Write a line per pass to stderr.
 
     Returns
     -------
@@ -60,7 +62,8 @@ def lda(
         random_state=seed,
         verbose=int(verbose),
     )
-    weights = fitted.fit_transform(matrix)
+    with contextlib.redirect_stdout(sys.stderr):
+        weights = fitted.fit_transform(matrix)
     scale = np.asarray(matrix.sum(axis=1)).ravel()
     topics = fitted.components_.T / fitted.components_.sum(axis=1)
     order = np.argsort(-(scale @ weights), kind="stable")

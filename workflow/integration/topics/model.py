@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+RARE = 1e-5  # shares below count as this in comparisons: a gene is never infinitely special
+
 
 @dataclass(frozen=True)
 class TopicModel:
@@ -145,7 +147,7 @@ def top_genes(topics: np.ndarray, names: Sequence[str], *, n_genes: int = 20) ->
     import pandas as pd
 
     known = np.flatnonzero(~np.isnan(topics[:, 0]))
-    shares = np.maximum(topics[known].astype(np.float64), 1e-12)
+    shares = np.maximum(topics[known].astype(np.float64), RARE)
     labels = np.asarray(names, dtype=object)[known]
     tables = []
     for k in range(shares.shape[1]):

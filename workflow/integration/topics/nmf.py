@@ -9,6 +9,7 @@ and Dhillon 2011; Lin and Boutros 2020; fastTopics: Carbonetto 2021).
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -251,7 +252,7 @@ def _sweeps(threads: int, floor: float) -> Iterator[Sweep]:
                     *(sweep, counts.indptr, indices, counts.data, other, total, factor),
                     *(first, last, n_inner, em, smallest, residual, fit),
                 )
-                for first, last in zip(edges[:-1], edges[1:], strict=True)
+                for first, last in itertools.pairwise(edges)
             ]
             for task in tasks:
                 task.result()
