@@ -65,10 +65,7 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
         raise ValueError("no cell has weights; there is nothing to draw")
     names, codes = _groups(groups, kept)
     present, sizes = np.unique(codes, return_counts=True)
-    if len(present) > GROUPS_MOST:
-        raise ValueError(
-            f"a structure plot shows at most {GROUPS_MOST} groups; found {len(present)}"
-        )
+    check_groups(codes)
     labels = [short(names[g], 30) for g in present]
     widths = np.maximum(sizes / len(values), NARROWEST)
     widths *= (1 - GAP * (len(present) - 1)) / widths.sum()
@@ -109,6 +106,13 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
         write(page, left + (start + span / 2) * WIDTH, top + HEIGHT + 0.08, label, **style)
         start += span + GAP
     return fig
+
+
+def check_groups(groups: ArrayLike) -> None:
+    """Refuse more groups than a structure plot can show."""
+    found = pd.Series(groups).nunique()
+    if found > GROUPS_MOST:
+        raise ValueError(f"a structure plot shows at most {GROUPS_MOST} groups; found {found:,}")
 
 
 def _groups(groups: ArrayLike | None, kept: np.ndarray) -> tuple[list[str], np.ndarray]:

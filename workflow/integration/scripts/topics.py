@@ -44,6 +44,8 @@ def main(args):
             "another"
         )
     groups = obs_column(root, options.groups) if options.groups else None
+    if args.plot:
+        check_plot(args.plot, groups)
     counts, genes = read_counts(root, args.layer, options)
     result = fit(counts, options, seed=args.seed, threads=args.threads)
     n_genes = counts.shape[1]
@@ -87,6 +89,16 @@ def main(args):
         f"{args.output_file}: {args.key_added}, {options.n_topics} topics of {n_genes:,} genes, "
         f"{end} after {result.n_iterations} iterations{fitted}"
     )
+
+
+def check_plot(path, groups):
+    """Refuse a picture that could not be drawn before time is spent on the fit."""
+    from evaluation.plots import figure_format
+    from evaluation.structure import check_groups
+
+    figure_format(path)
+    if groups is not None:
+        check_groups(groups)
 
 
 def read_counts(root, layer, options):
