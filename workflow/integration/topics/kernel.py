@@ -3,8 +3,8 @@
 Arrays alone do not get there. Every coordinate step needs the ratio of a row's counts to their
 rates, which the step before has changed: in NumPy that is eight passes over memory per topic and
 step, here one vectorised loop over values that stay in the cache. The first run of an installation
-compiles for about two seconds; the result is kept beside this file (or where ``NUMBA_CACHE_DIR``
-says) and takes a tenth of a second to load.
+compiles for two to three seconds; the result is kept beside this file (or where ``NUMBA_CACHE_DIR``
+says) and takes half a second to load.
 """
 
 from __future__ import annotations
