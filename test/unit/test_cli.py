@@ -15,6 +15,7 @@ SCRIPTS = [
     "integration/scripts/harmony.py",
     "integration/scripts/vae.py",
     "integration/scripts/mnn.py",
+    "integration/scripts/topics.py",
     "clustering/scripts/neighbors.py",
     "clustering/scripts/clustering.py",
     "clustering/scripts/umap.py",

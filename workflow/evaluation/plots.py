@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 PANEL = 5.0  # height of a panel; its width follows the data's shape
 DENSITY_ABOVE = 300_000  # cells; more are averaged in squares instead of drawn one by one
 SQUARES = 100  # of these means, per inch
+# What would differ between two runs, or between two versions of matplotlib.
+VARYING = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+}
 
 
 class _Panel(NamedTuple):
@@ -239,17 +245,17 @@ def save_figure(fig: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """
     from utils.atomic import atomic_file
 
-    # What would differ between two runs, or between two versions of matplotlib.
-    varying = {
-        ".png": {"Software": None},
-        ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        ".svg": {"Date": None, "Creator": None},
-    }
-    suffix = Path(path).suffix.lower()
-    if suffix not in varying:
-        raise ValueError(f"{path}: a figure is written as .png, .pdf or .svg, not {suffix!r}")
+    suffix = figure_format(path)
     with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "cellstrata"}):
-        fig.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=varying[suffix])
+        fig.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=VARYING[suffix])
+
+
+def figure_format(path: str | Path) -> str:
+    """Return a figure's ending, or raise a ValueError that names those there are."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in VARYING:
+        raise ValueError(f"{path}: a figure is written as .png, .pdf or .svg, not {suffix!r}")
+    return suffix
 
 
 def file_stem(column: object) -> str:

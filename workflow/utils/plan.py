@@ -26,6 +26,7 @@ STORES = {
     "pca": "{dataset}/pca.zarr",
     "embedding": "{dataset}/{method}/embedding.zarr",
     "merges": "{dataset}/{method}/merges.tsv",
+    "topics": "{dataset}/{method}/topics",
     "neighbors": "{dataset}/{method}/neighbors.zarr",
     "umap": "{dataset}/{method}/umap.zarr",
     "clustering": "{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr",
