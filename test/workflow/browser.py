@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60  # seconds
+# Chromium reads from descriptor 3 and writes to 4: put the pipes there, then become it.
+START = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]
+os.dup2(ends[0], 3), os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_browser() -> str | None:
@@ -43,9 +51,8 @@ class Browser:
             f"--window-size={size[0]},{size[1]}",
             *options,
         ]
-        # Chromium reads from descriptor 3 and writes to 4; the shell puts the pipes there.
         self.process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command],
+            [sys.executable, "-S", "-c", START, str(theirs_in), str(theirs_out), *command],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -58,19 +65,20 @@ class Browser:
         self.session: str | None = None
         self.problems: list[str] = []
         self.requests: list[str] = []
-        self.events: list[dict[str, Any]] = []
+        try:
+            self._new_page(*size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _new_page(self, width: int, height: int) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
         self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=size[0],
-            height=size[1],
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def close(self) -> None:
         """End the browser."""
@@ -111,7 +119,6 @@ class Browser:
     def _note(self, event: dict[str, Any]) -> None:
         """Keep what the page complains of and asks for."""
         params = event.get("params", {})
-        self.events.append(event)
         match event.get("method"):
             case "Runtime.exceptionThrown":
                 details = params["exceptionDetails"]
@@ -141,11 +148,21 @@ class Browser:
             time.sleep(0.02)
         raise TimeoutError(f"never true: {code}; problems: {self.problems}")
 
+    def wait_for(self, file: Path) -> None:
+        """Wait until a file is there."""
+        until = time.monotonic() + PATIENCE
+        while not file.is_file():
+            if time.monotonic() > until:
+                raise TimeoutError(f"{file} does not come")
+            time.sleep(0.02)
+
     def open(self, page: Path, ready: str = "document.documentElement?.dataset.ready") -> float:
         """Open a file; return the seconds until it is ready and painted."""
+        self.problems, self.requests = [], []
         start = time.monotonic()
         self.call("Page.navigate", url=page.resolve().as_uri())
-        self.wait(f"location.protocol === 'file:' && {ready}")
+        uri = json.dumps(page.resolve().as_uri())
+        self.wait(f"location.href === {uri} && {ready}")
         self.painted()
         return time.monotonic() - start
 

@@ -228,6 +228,12 @@ function makePlot(box, method, { onHover, onPick }) {
     zoomBy,
     reset,
     render,
+    /** Where a cell stands in the box, in pixels. */
+    placeOf(cell) {
+      const { scale, left, top } = geometry(1);
+      const [x, y] = [method.x[cell] / NONE, method.y[cell] / NONE];
+      return [left + scale * x, top + scale * (1 - y)];
+    },
     get renderer() {
       return renderer.name;
     },

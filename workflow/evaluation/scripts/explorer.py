@@ -83,7 +83,7 @@ def main(args):
     page = explorer_page(
         methods,
         metadata,
-        title=args.title or files[0].resolve().parents[1].name,
+        title=args.title or files[0].resolve().parent.parent.name,
         batch=args.batch,
         first=[name for name in args.colors if name in metadata],
         seed=args.seed,
@@ -92,10 +92,9 @@ def main(args):
         out.write_text(page.html, encoding="utf-8")
     n_cells = len(methods[0].layout)
     drawn = "" if len(page.rows) == n_cells else f", {len(page.rows):,} of them drawn"
-    cli.say(
-        f"{args.output_file}: {n_cells:,} cells{drawn}, {len(methods)} methods, "
-        f"{len(page.html) / 1e6:.1f} MB"
-    )
+    count = f"{len(methods)} method{'s' * (len(methods) > 1)}"
+    size = f"{len(page.html) / 1e6:.1f} MB"
+    cli.say(f"{args.output_file}: {n_cells:,} cells{drawn}, {count}, {size}")
 
 
 def check_same_cells(file, root, first_file, first):
