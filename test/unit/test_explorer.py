@@ -133,6 +133,7 @@ def test_numbers_come_back_to_one_step(numbers):
 def test_whole_numbers_are_exact():
     about, steps = describe_column(np.arange(300, 2000), name="x")
     assert (about["min"], about["step"]) == (300, 1)
+    assert json.loads(json.dumps(about)) == about
     np.testing.assert_array_equal(steps, np.arange(1700))
 
 
@@ -204,11 +205,11 @@ def test_an_atlas_without_clusters_or_metadata():
 
 def test_tables_are_sorted_by_cluster():
     method, columns = cells(100)
-    markers = pd.DataFrame({"column": "leiden_1.0_1", "cluster": [0, 0, 1], "gene": list("abc")})
-    markers["score"] = [1.23456, np.nan, 3]
+    markers = pd.DataFrame({"column": "leiden_1.0_1", "cluster": [0, 0, 1], "rank": [1, 2, 1]})
+    markers = markers.assign(auc=[1.23456, np.nan, 3], gene=list("abc"))
     about, _ = unpacked(explorer_page([method._replace(markers=markers)], columns, title="x").html)
     assert about["methods"][0]["markers"] == {
-        "fields": ["gene", "score"],
+        "fields": ["gene", "auc"],
         "rows": {"leiden_1.0_1": {"0": [["a", 1.235], ["b", None]], "1": [["c", 3.0]]}},
     }
     with pytest.raises(ValueError, match='no column "child"; it has column, cluster'):

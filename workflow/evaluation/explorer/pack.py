@@ -175,5 +175,5 @@ def _describe_numbers(data: np.ndarray, name: str) -> tuple[dict[str, Any], np.n
     steps = np.rint((data - low) / step, where=finite, out=np.full(len(data), NONE, dtype=float))
     ends = colour_scale(np.where(finite, data, np.nan))[0].get_clim()
     about = {"name": name, "min": float(low), "step": float(step), "missing": int((~finite).sum())}
-    about |= {"low": float(max(ends[0], low)), "high": float(min(ends[1], high)), "whole": whole}
+    about |= {"low": float(max(ends[0], low)), "high": float(min(ends[1], high))}
     return about, steps.astype(np.uint16)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 200_000
 MOST_BYTES = 15_000_000
-MARKERS_SHOWN = 12  # of a cluster
+MARKERS_SHOWN = 12  # of a cluster, and what of each, the name first
+MARKER_FIELDS = ("gene", "log2fc", "auc", "p_adj", "fraction_in", "fraction_out")
 
 HERE = Path(__file__).parent
 SCRIPTS = ("data.js", "plot.js", "colour.js", "panels.js", "search.js", "explorer.js")
@@ -132,6 +133,7 @@ def explorer_page(
         "scale": [_hex(colour) for colour in colormaps[COLORMAP](np.arange(256))],
         "missing": MISSING.removeprefix("#"),
     }
+    tables = [(_markers(method.markers), _splits(method.splits)) for method in methods]
     clusterings = [tree.nodes for group in trees for tree in group]
     most = most_cells
     while True:
@@ -146,10 +148,12 @@ def explorer_page(
                 "x": buffer.add(layout[rows, 0]),
                 "y": buffer.add(layout[rows, 1]),
                 "trees": [_tree(tree, rows, buffer) for tree in group],
-                "markers": _node_table(method.markers, "cluster", MARKERS_SHOWN),
-                "splits": _node_table(method.splits, "child", 1),
+                "markers": markers,
+                "splits": splits,
             }
-            for method, layout, group in zip(methods, layouts, trees, strict=True)
+            for method, layout, group, (markers, splits) in zip(
+                methods, layouts, trees, tables, strict=True
+            )
         ]
         about["columns"] = [item | {"data": buffer.add(data[rows])} for item, data in described]
         text = _document(title, about, buffer)
@@ -173,16 +177,31 @@ def _tree(tree: Tree, rows: np.ndarray, buffer: Buffer) -> dict[str, Any]:
     return fields | {"data": buffer.add(codes)}
 
 
-def _node_table(frame: pd.DataFrame | None, label: str, most: int) -> dict[str, Any] | None:
-    """Sort a table by cluster: its fields, and by column and cluster the values of some rows."""
+def _markers(frame: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Sort the marker genes by cluster."""
     if frame is None:
         return None
-    for name in ("column", label):
+    fields = [name for name in MARKER_FIELDS if name in frame]
+    return _by_cluster(frame, ["column", "cluster", "gene"], fields, MARKERS_SHOWN)
+
+
+def _splits(frame: pd.DataFrame | None) -> dict[str, Any] | None:
+    """Sort by cluster how well the clusters stand; sizes and parents the page has already."""
+    if frame is None:
+        return None
+    fields = [name for name in frame if name not in ("column", "parent", "child", "n")]
+    return _by_cluster(frame, ["column", "child"], fields, 1)
+
+
+def _by_cluster(
+    frame: pd.DataFrame, needed: list[str], fields: list[str], most: int
+) -> dict[str, Any]:
+    """Sort a table by column and cluster: the values of the first rows of each."""
+    for name in needed:
         if name not in frame:
             raise ValueError(f'the table has no column "{name}"; it has {", ".join(frame)}')
-    fields = [name for name in frame if name not in ("column", label)]
     rows: dict[str, dict[str, list]] = {}
-    keys = zip(frame["column"].astype(str), frame[label].astype(str), strict=True)
+    keys = zip(*(frame[name].astype(str) for name in needed[:2]), strict=True)
     for (column, cluster), values in zip(keys, frame[fields].itertuples(index=False), strict=True):
         found = rows.setdefault(column, {}).setdefault(cluster, [])
         if len(found) < most:
