@@ -37,21 +37,22 @@ function scaleColour(atlas, column, value) {
   return atlas.scale[Math.max(0, Math.min(255, Math.round(share * 255)))];
 }
 
-/** RGBA of all cells, a number each; those outside the mask are pale. */
+/** RGBA of all cells, a number each; of those outside the mask a tint is left. */
 function cellColours(atlas, column, mask) {
   const colours = new Uint32Array(atlas.drawn);
   // An entry per code, made when it is met: 200,000 cells are a look-up each.
   const table = new Uint32Array(NONE + 1);
+  const tints = new Uint32Array(NONE + 1);
+  const tint = (colour) => colour.map((v) => Math.round(234 + 0.16 * (v - 234)));
   const packed = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   const find = (code) => {
     if (code === NONE) return atlas.missing;
     if (column.names) return categoryColour(atlas, code);
     return scaleColour(atlas, column, column.min + column.step * code);
   };
-  const pale = packed([226, 229, 234]);
   for (let cell = 0; cell < atlas.drawn; cell++) {
     const code = column.values[cell];
-    if (mask && !mask[cell]) colours[cell] = pale;
+    if (mask && !mask[cell]) colours[cell] = tints[code] ||= packed(tint(find(code)));
     else colours[cell] = table[code] ||= packed(find(code));
   }
   return colours;

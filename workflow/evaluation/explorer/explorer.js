@@ -383,13 +383,10 @@ async function start() {
       const rows = table?.rows[column]?.[nodes.labels[node]];
       return rows ? { fields: table.fields, rows } : null;
     };
-    const parent = nodes.parents[node];
-    const inside = parent < 0 ? '' : ` · within ${nodes.labels[parent]}`;
     Object.assign(about, { colour: categoryColour(atlas, nodes.place[node]),
-      subtitle: `${column} of ${from.name}${inside}`, markers: find(from.markers), splits: find(from.splits) });
-    if (nodes.children[node].length) {
-      about.tiles.push([String(nodes.children[node].length), 'parts', 'Clusters of the next level']);
-    }
+      subtitle: `${column} of ${from.name}`, markers: find(from.markers), splits: find(from.splits) });
+    const parts = nodes.children[node].length;
+    if (parts) about.tiles.push([parts, parts > 1 ? 'parts' : 'part', 'Clusters of the next level']);
     return nodes.sizes[node];
   }
 

@@ -162,9 +162,10 @@ function drawDetails(box, atlas, about) {
     make('div', { class: 'head' }, about.colour ? swatch(about.colour) : null,
       make('h2', {}, about.title), about.onClear ? make('button', clear, 'Clear') : null),
     make('p', { class: 'note' }, about.subtitle),
-    make('div', { class: 'tiles' }, ...tiles));
-  const parts = [summary, ...about.mixes.map((mix) => composition(atlas, mix)),
-    robustness(about.splits), markerTable(about.markers)];
+    make('div', { class: 'tiles' }, ...tiles),
+    robustness(about.splits));
+  const mixes = about.mixes.map((mix) => composition(atlas, mix));
+  const parts = [summary, make('section', { class: 'mixes' }, ...mixes), markerTable(about.markers)];
   box.replaceChildren(...parts.filter(Boolean));
 }
 
@@ -191,11 +192,12 @@ function composition(atlas, { column, place, counts, overall, onColumn, sampled 
       make('span', { class: 'number' }, percent(share)));
   });
   const rest = order.length > 12 ? `${order.length - 12} more. ` : '';
-  const from = sampled ? ' Estimated from the cells drawn.' : '';
-  return make('section', {},
+  const tick = place ? '' : 'The tick is the share among all cells. ';
+  const from = sampled && !place ? 'Estimated from the cells drawn.' : '';
+  return make('div', {},
     make('h3', {}, 'Composition by ', select),
     make('ul', { class: 'composition' }, ...rows),
-    make('p', { class: 'note' }, `${rest}The tick is the share among all cells.${from}`));
+    make('p', { class: 'note' }, rest + tick + from));
 }
 
 const readable = (name) => name.replaceAll('_', ' ');
@@ -209,16 +211,33 @@ function robustness(table) {
     if (value === null) return [];
     return [make('dt', {}, readable(field)), make('dd', {}, written(value))];
   });
-  return make('section', {}, make('h3', {}, 'Robustness'), make('dl', {}, ...rows));
+  return make('div', { class: 'robustness' }, make('h3', {}, 'Robustness'), make('dl', {}, ...rows));
 }
+
+// Heading and meaning of what is known of a marker gene.
+const MARKER = {
+  gene: ['gene', 'Name of the gene'],
+  log2fc: ['log₂ FC', 'Fold change against the cells it is compared with'],
+  auc: ['AUC', 'Chance that a cell of the cluster has more of it than another cell'],
+  p_adj: ['adj. p', 'p value, adjusted for the number of genes'],
+  fraction_in: ['in', 'Share of the cells of the cluster that have it'],
+  fraction_out: ['out', 'Share of the other cells that have it'],
+};
 
 function markerTable(table) {
   if (!table) return null;
-  const head = table.fields.map((field) => make('th', { scope: 'col' }, readable(field)));
-  const cell = (value, i) => make(i ? 'td' : 'th', i ? {} : { scope: 'row' }, written(value));
+  const head = table.fields.map((field) => {
+    const [text, title] = MARKER[field];
+    return make('th', { scope: 'col', title }, text);
+  });
+  const text = (value, field) => {
+    if (value !== null && field.startsWith('fraction')) return percent(value);
+    return field === 'p_adj' && value === 0 ? '< 1e-300' : written(value);
+  };
+  const cell = (value, i) =>
+    make(i ? 'td' : 'th', i ? {} : { scope: 'row' }, text(value, table.fields[i]));
   const rows = table.rows.map((row) => make('tr', {}, ...row.map(cell)));
   return make('section', {},
     make('h3', {}, 'Marker genes'),
-    make('div', { class: 'wide' },
-      make('table', {}, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows))));
+    make('table', {}, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows)));
 }
