@@ -264,6 +264,39 @@ def test_the_picture_is_saved(browser, made, tmp_path):
     assert browser.problems == []
 
 
+def test_cells_alone_make_a_page_too(browser, tmp_path):
+    path = tmp_path / "explorer.html"
+    layout = np.random.default_rng(0).normal(size=(3000, 2))
+    path.write_text(explorer_page([Method("m", layout, {})], {}, title="x", most_cells=500).html)
+    browser.open(path)
+    cells = browser.js("document.getElementById('cells').textContent")
+    assert cells == "3,000 cells · 500 of them drawn, some of every cluster"
+    assert browser.js("document.querySelectorAll('#compare:not([hidden])').length") == 0
+    for key in ("c", "1", "]", "Escape"):
+        browser.key(key)
+    x, y = browser.js("window.cellstrata.plots()[0].placeOf(7)")
+    left, top = browser.js(
+        "(() => { const b = document.querySelector('.plot').getBoundingClientRect();"
+        "return [b.x, b.y]; })()"
+    )
+    browser.click_at(left + x, top + y)
+    assert browser.js("window.cellstrata.picture().width") > 0
+    clean(browser, path)
+
+
+def test_another_method_keeps_resolution_and_level(browser, made):
+    path, _, _ = made
+    browser.open(path)
+    browser.click("#level button:nth-child(2)")
+    browser.js(
+        "(() => { const s = document.getElementById('method'); s.value = '0';"
+        "s.dispatchEvent(new Event('change')); })()"
+    )
+    shown = "[...document.querySelectorAll('.what')].map((e) => e.textContent)"
+    assert browser.js(shown) == ["leiden_0.5_2 of before"] * 2
+    clean(browser, path)
+
+
 def test_the_page_of_the_workflow(browser, pancreas):
     path = pancreas / "results/pancreas/explorer.html"
     assert path.stat().st_size < 500_000

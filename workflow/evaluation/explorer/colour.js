@@ -2,6 +2,10 @@
 
 /** What the cells are coloured by, as codes and names: categories or numbers. */
 function colouring(atlas, state) {
+  if (state.colour === -1) {
+    const values = new Uint16Array(atlas.drawn).fill(NONE);
+    return { name: '', names: [], counts: [], values, missing: atlas.cells };
+  }
   if (state.colour !== 'clusters') return atlas.columns[state.colour];
   const tree = currentTree(atlas, state);
   tree.shown ??= [];

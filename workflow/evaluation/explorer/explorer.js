@@ -14,7 +14,7 @@ function firstState(atlas) {
     method,
     tree: 0,
     level: 0,
-    colour: atlas.methods[method].trees.length ? 'clusters' : atlas.columns.length ? 0 : -1,
+    colour: atlas.methods[method].trees.length ? 'clusters' : firstColumn(atlas),
     selection: null,
     hover: null,
     mixes: mixes.slice(0, 2), // columns of which the composition is shown, the first in the tree
@@ -22,6 +22,9 @@ function firstState(atlas) {
     focus: -1,
   };
 }
+
+/** What to colour by where there are no clusters: a column, or nothing. */
+const firstColumn = (atlas) => (atlas.columns.length ? 0 : -1);
 
 async function start() {
   const atlas = await readAtlas();
@@ -63,8 +66,8 @@ async function start() {
   /** Show a level of a tree; the tree is opened down to it, the selection of another let go. */
   function showClusters(m, t, level) {
     const target = atlas.methods[m].trees[t];
-    if (!target) return update({ method: m, tree: 0, colour: atlas.columns.length ? 0 : -1, selection: null });
-    const open = new Set(target.labels.keys().filter((node) => target.levels[node] < level));
+    if (!target) return update({ method: m, tree: 0, colour: firstColumn(atlas), selection: null });
+    const open = new Set([...target.labels.keys()].filter((node) => target.levels[node] < level));
     const same = m === state.method && t === state.tree;
     const selection = same || state.selection?.kind === 'category' ? state.selection : null;
     return update({ method: m, tree: t, level, open, selection, colour: 'clusters',
@@ -76,14 +79,15 @@ async function start() {
     update({ selection, colour: column });
   }
 
-  /** Another method's clusters, as near as they come: the same columns where it has them. */
+  /** Another method's clusters: of the same resolution and level, as near as they come. */
   function changeMethod(m) {
-    const t = Math.max(0, atlas.methods[m].trees.findIndex((item) => item.name === tree()?.name));
-    const levels = atlas.methods[m].trees[t]?.columns.length ?? 1;
-    const shown = state.shown.includes(m) ? state.shown : [state.shown[0], m];
-    if (shown !== state.shown || !state.side) state.shown = state.side ? shown : [...new Set([state.shown[0], m])];
+    const { trees } = atlas.methods[m];
+    const t = Math.max(0, trees.findIndex((item) => item.name === tree()?.name));
+    const level = Math.min(state.level, (trees[t]?.columns.length ?? 1) - 1);
+    const { colour } = state;
     layPlots(m);
-    showClusters(m, t, Math.min(state.level, levels - 1));
+    showClusters(m, t, level);
+    if (colour !== 'clusters') update({ colour });
   }
 
   function changeTree(t) {
@@ -94,7 +98,6 @@ async function start() {
   function announce() {
     const chosen = mask ? mask.reduce((a, b) => a + b, 0) : atlas.drawn;
     const { selection } = state;
-    document.documentElement.dataset.selected = selection ? chosen : '';
     const name = selection && titleOf(selection);
     $('said').textContent = selection ? `${name}: ${comma(chosen)} cells selected` : 'All cells';
   }
@@ -148,7 +151,7 @@ async function start() {
   /** A click on a cell: its cluster, or its category where the colours show one. */
   function pick(cell) {
     if (cell < 0) return update({ selection: null });
-    if (state.colour !== 'clusters' && atlas.columns[state.colour].names) {
+    if (state.colour >= 0 && atlas.columns[state.colour].names) {
       const category = atlas.columns[state.colour].values[cell];
       if (category !== NONE) return selectCategory(state.colour, category);
     }
@@ -157,7 +160,6 @@ async function start() {
   }
 
   function showCells() {
-    if (state.colour === -1) return;
     const column = colouring(atlas, state);
     const seen = state.hover ? maskOf(atlas, state.hover) : mask;
     const colours = cellColours(atlas, column, seen);
@@ -188,8 +190,8 @@ async function start() {
 
   function showTip(item, cell, event) {
     const tip = $('tip');
-    tip.hidden = cell < 0;
-    if (cell < 0) return;
+    tip.hidden = cell < 0 || state.colour === -1;
+    if (tip.hidden) return;
     const column = colouring(atlas, state);
     const code = column.values[cell];
     const value = column.names ? column.names[code] : short(column.min + column.step * code);
@@ -240,7 +242,6 @@ async function start() {
   }
 
   function showLegend() {
-    if (state.colour === -1) return;
     const column = colouring(atlas, state);
     const clusters = state.colour === 'clusters';
     const { selection } = state;
