@@ -158,7 +158,7 @@ function makePlot(box, method, { onHover, onPick }) {
     const fit = Math.min(width / bounds.width, height / bounds.height);
     const scale = fit * 0.93 * view.zoom;
     const cells = Math.max(method.x.length, 1);
-    const base = Math.sqrt((0.16 * width * height) / cells);
+    const base = Math.sqrt((0.24 * width * height) / cells);
     const diameter = Math.min(Math.max(base, 1.3 * ratio), 7 * ratio) * view.zoom ** 0.45;
     return {
       scale,

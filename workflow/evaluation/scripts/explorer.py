@@ -64,9 +64,9 @@ def main(args):
     for option, values in (("names", names), ("markers", args.markers), ("splits", args.splits)):
         if values and len(values) != len(files):
             raise ValueError(f"--{option} has {len(values)} entries for {len(files)} atlases")
+    roots = [open_store(file) for file in files]
     if Path(args.output_file).suffix != ".html":
         raise ValueError(f"{args.output_file}: the output must end in .html")
-    roots = [open_store(file) for file in files]
     for file, root in zip(files[1:], roots[1:], strict=True):
         check_same_cells(file, root, files[0], roots[0])
     tables = [[_table(file) for file in given] for given in (args.markers, args.splits)]
