@@ -212,6 +212,13 @@ def test_tables_are_sorted_by_cluster():
         "fields": ["gene", "auc"],
         "rows": {"leiden_1.0_1": {"0": [["a", 1.235], ["b", None]], "1": [["c", 3.0]]}},
     }
+    splits = pd.DataFrame({"column": ["leiden_1.0_1"], "child": [0], "n_cells": [9]})
+    splits = splits.assign(jaccard=0.5, suggestion="merge", other=1)
+    about, _ = unpacked(explorer_page([method._replace(splits=splits)], columns, title="x").html)
+    assert about["methods"][0]["splits"] == {
+        "fields": ["suggestion", "jaccard"],
+        "rows": {"leiden_1.0_1": {"0": [["merge", 0.5]]}},
+    }
     with pytest.raises(ValueError, match='no column "child"; it has column, cluster'):
         explorer_page([method._replace(splits=markers)], columns, title="x")
 

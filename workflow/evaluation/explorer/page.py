@@ -36,6 +36,7 @@ MOST_CELLS = 200_000
 MOST_BYTES = 15_000_000
 MARKERS_SHOWN = 12  # of a cluster, and what of each, the name first
 MARKER_FIELDS = ("gene", "log2fc", "auc", "p_adj", "fraction_in", "fraction_out")
+SPLIT_FIELDS = ("suggestion", "reason", "jaccard", "silhouette", "batch_entropy", "nearest")
 
 HERE = Path(__file__).parent
 SCRIPTS = ("data.js", "plot.js", "colour.js", "panels.js", "search.js", "explorer.js")
@@ -47,8 +48,8 @@ class Method(NamedTuple):
     name: str
     layout: np.ndarray  # (cells, 2)
     clusters: Mapping[str, Values]  # cluster columns by name
-    markers: pd.DataFrame | None = None  # a row per gene: column, cluster, gene, numbers
-    splits: pd.DataFrame | None = None  # a row per cluster: column, child, how well it stands
+    markers: pd.DataFrame | None = None  # a row per gene, as markers.py writes
+    splits: pd.DataFrame | None = None  # a row per cluster, as splits.py writes
 
 
 class Page(NamedTuple):
@@ -186,11 +187,11 @@ def _markers(frame: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def _splits(frame: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Sort by cluster how well the clusters stand; sizes and parents the page has already."""
+    """Sort by cluster how well the clusters stand."""
     if frame is None:
         return None
-    fields = [name for name in frame if name not in ("column", "parent", "child", "n")]
-    return _by_cluster(frame, ["column", "child"], fields, 1)
+    fields = [name for name in SPLIT_FIELDS if name in frame]
+    return _by_cluster(frame, ["column", "child", "jaccard"], fields, 1)
 
 
 def _by_cluster(

@@ -58,19 +58,22 @@ function glRenderer(canvas, method) {
   });
   attribute('place', 2, gl.UNSIGNED_SHORT)(places);
   const setColours = attribute('colour', 4, gl.UNSIGNED_BYTE);
-  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+  const lists = [gl.createBuffer(), gl.createBuffer()]; // all cells, and some
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   gl.clearColor(0, 0, 0, 0);
-  let count = 0;
+  let counts = [0, 0];
   return {
     name: 'webgl',
-    setCells(colours, order) {
+    setCells(colours, orders) {
       setColours(new Uint8Array(colours.buffer));
-      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
-      count = order.length;
+      orders.forEach((order, k) => {
+        gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, lists[k]);
+        gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
+      });
+      counts = orders.map((order) => order.length);
     },
-    draw({ scale, left, top, diameter }) {
+    draw({ scale, left, top, diameter }, some) {
       const { width, height } = canvas;
       gl.viewport(0, 0, width, height);
       gl.clear(gl.COLOR_BUFFER_BIT);
@@ -82,7 +85,10 @@ function glRenderer(canvas, method) {
         1 - (2 * (top + scale)) / height,
       );
       gl.uniform1f(size, diameter);
-      gl.drawElements(gl.POINTS, count, gl.UNSIGNED_INT, 0);
+      gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, lists[Number(some)]);
+      gl.drawElements(gl.POINTS, counts[Number(some)], gl.UNSIGNED_INT, 0);
+      // Reading a pixel waits for the picture, so that the caller knows what it costs.
+      if (!some) gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
     },
   };
 }
@@ -90,15 +96,15 @@ function glRenderer(canvas, method) {
 /** Draw by setting pixels: slower, but 200,000 cells still take a few hundredths of a second. */
 function rasterRenderer(canvas, method) {
   const context = canvas.getContext('2d');
-  let cells = new Uint32Array();
+  let lists = [];
   let pixels = new Uint32Array();
   return {
     name: '2d',
-    setCells(colours, order) {
+    setCells(colours, orders) {
       pixels = colours;
-      cells = order;
+      lists = orders;
     },
-    draw({ scale, left, top, diameter }) {
+    draw({ scale, left, top, diameter }, some) {
       const { width, height } = canvas;
       const image = context.createImageData(width, height);
       const out = new Uint32Array(image.data.buffer);
@@ -108,7 +114,7 @@ function rasterRenderer(canvas, method) {
       for (let y = -reach; y <= reach; y++) {
         rows.push([y, Math.floor(Math.sqrt(Math.max(radius * radius - y * y, 0)))]);
       }
-      for (const cell of cells) {
+      for (const cell of lists[Number(some)]) {
         if (method.x[cell] === NONE) continue;
         const x = Math.round(left + (scale * method.x[cell]) / NONE);
         const y = Math.round(top + scale * (1 - method.y[cell] / NONE));
@@ -123,6 +129,15 @@ function rasterRenderer(canvas, method) {
       context.putImageData(image, 0, 0);
     },
   };
+}
+
+const FEW = 20000; // cells drawn while the picture moves, where all take too long
+const SLOW = 25; // milliseconds
+
+/** Every so manieth cell of an order: at random, since the order is. */
+function thinned(order) {
+  const step = Math.ceil(order.length / FEW);
+  return step > 1 ? order.filter((_, i) => i % step === 0) : order;
 }
 
 /** Put the cells of a method into a box: canvas, labels, pan, zoom, hover and click. */
@@ -141,6 +156,8 @@ function makePlot(box, method, { onHover, onPick }) {
   let shown = null;
   let labels = [];
   let frame = 0;
+  let cost = 0; // milliseconds that a whole picture took
+  let settle = 0;
   const view = { x: 0.5, y: 0.5, zoom: 1 };
   const find = finder(method);
   const bounds = extentOf(method);
@@ -168,7 +185,7 @@ function makePlot(box, method, { onHover, onPick }) {
     };
   }
 
-  function render(ratio = window.devicePixelRatio || 1) {
+  function render(ratio = window.devicePixelRatio || 1, some = false) {
     const [width, height] = [box.clientWidth, box.clientHeight].map((v) => Math.round(v * ratio));
     if (!width || !height || !shown) return;
     for (const item of [canvas, overlay]) {
@@ -176,12 +193,24 @@ function makePlot(box, method, { onHover, onPick }) {
       if (item.height !== height) item.height = height;
     }
     const place = geometry(ratio);
-    renderer.draw(place);
+    const start = performance.now();
+    if (some) place.diameter *= 1.4;
+    renderer.draw(place, some);
+    if (!some) cost = performance.now() - start;
     drawLabels(overlay.getContext('2d'), labels, place, ratio);
   }
 
   function redraw() {
     if (!frame) frame = requestAnimationFrame(() => ((frame = 0), render()));
+  }
+
+  /** Redraw while the view changes: some of the cells where all take too long, all at rest. */
+  function move() {
+    if (cost < SLOW) return redraw();
+    clearTimeout(settle);
+    settle = setTimeout(redraw, 150);
+    if (!frame) frame = requestAnimationFrame(() => ((frame = 0), render(undefined, true)));
+    return undefined;
   }
 
   function zoomBy(factor, px = box.clientWidth / 2, py = box.clientHeight / 2) {
@@ -192,14 +221,14 @@ function makePlot(box, method, { onHover, onPick }) {
     view.x += (px - box.clientWidth / 2) * (1 / before - 1 / after);
     view.y -= (py - box.clientHeight / 2) * (1 / before - 1 / after);
     view.zoom = zoom;
-    redraw();
+    move();
   }
 
   function panBy(dx, dy) {
     const { scale } = geometry(1);
     view.x -= dx / scale;
     view.y += dy / scale;
-    redraw();
+    move();
   }
 
   function reset() {
@@ -239,9 +268,9 @@ function makePlot(box, method, { onHover, onPick }) {
     },
     /** Show colours in an order, as `cellColours` and `drawOrder` return them, and labels. */
     show(colours, order, names) {
-      shown = [colours, order];
+      shown = [colours, [order, thinned(order)]];
       labels = names;
-      renderer.setCells(colours, order);
+      renderer.setCells(...shown);
       redraw();
     },
     /** Both layers on a canvas of the caller's, `ratio` times as many pixels as on screen. */
