@@ -43,6 +43,7 @@ rule all:
         plan.targets("atlas"),
         plan.targets("plots"),
         plan.comparisons(),
+        plan.explorers(),
         plan.pattern("summary"),
 
 

@@ -22,6 +22,7 @@ SCRIPTS = [
     "clustering/scripts/merge.py",
     "evaluation/scripts/plots.py",
     "evaluation/scripts/comparison.py",
+    "evaluation/scripts/explorer.py",
     "evaluation/scripts/summary.py",
 ]
 

@@ -1,6 +1,7 @@
 # Needs:  {dataset}/{method}/atlas.zarr and clusters.tsv.
 # Makes:  {dataset}/{method}/plots/  the layout in the colours asked for, and its coordinates
 #         {dataset}/comparison/      the layouts of all methods side by side
+#         {dataset}/explorer.html    a page to look at all methods and clusters of a data set
 #         clusters.tsv               every data set, method and column: number and size of clusters
 
 
@@ -66,6 +67,38 @@ rule comparison:
     shell:
         "python {params.scripts:q}/evaluation/scripts/comparison.py {input:q} {output:q}"
         " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule explorer:
+    input:
+        plan.atlases,
+    output:
+        report(
+            plan.pattern("explorer"),
+            category="{dataset}",
+            labels={"method": "all", "column": "explorer"},
+        ),
+    log:
+        plan.log("{dataset}/explorer.log"),
+    benchmark:
+        plan.benchmark("{dataset}/explorer.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input[0], attempt, base=1000, per_million=1500
+        ),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        scripts=SCRIPTS,
+        compare=lambda wildcards, input: plan.files_option("--compare", input[1:]),
+        options=lambda wildcards: plan.options("explorer", wildcards),
+    message:
+        "{wildcards.dataset}: explorer"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/explorer.py {input[0]:q} {output:q}"
+        " {params.compare} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule summary:

@@ -36,6 +36,7 @@ STORES = {
     "newick": "{dataset}/{method}/tree.nwk",
     "plots": "{dataset}/{method}/plots",
     "comparison": "{dataset}/comparison",
+    "explorer": "{dataset}/explorer.html",
     "summary": "clusters.tsv",
 }
 
@@ -153,9 +154,9 @@ class Plan:
         level = int(wildcards.level) - 1
         return [self.path("clustering", wildcards, resolution=r, level=level) for r in others]
 
-    def sibling_option(self, files: list[str]) -> str:
-        """Write the option that names the siblings."""
-        return " ".join(["--siblings", *map(shlex.quote, files)]) if files else ""
+    def files_option(self, name: str, files: list[str]) -> str:
+        """Write an option that names files, where there are any."""
+        return " ".join([name, *map(shlex.quote, files)]) if files else ""
 
     def device(self, wildcards: Any, stage: str) -> dict[str, Any]:
         """Return where a stage of a data set may run."""
@@ -178,6 +179,10 @@ class Plan:
             for name, dataset in self.config.DATASETS.items()
             if len(dataset.methods) > 1 and dataset.clustering.umap_colors
         ]
+
+    def explorers(self) -> list[str]:
+        """Return the paths of the pages to look at, one per data set."""
+        return [self.path("explorer", {"dataset": name}) for name in self.config.DATASETS]
 
     def setting(self, wildcards: Any, stage: str, key: str) -> Any:
         """Return a setting of a stage, else of its data set, else of the config."""
@@ -374,6 +379,17 @@ def _comparison(plan: Plan, wildcards: Any) -> list[str]:
     return ["--names", *dataset.methods, "--colors", *colors]
 
 
+def _explorer(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    words = ["--title", shlex.quote(wildcards.dataset), "--names", *dataset.methods]
+    for option, columns in (
+        ("--colors", dataset.clustering.umap_colors),
+        ("--batch", dataset.integration.batch or []),
+    ):
+        words += [option, *map(shlex.quote, columns)] if columns else []
+    return words + _changed({"seed": plan.setting(wildcards, "clustering", "seed")}, {"seed": 0})
+
+
 _OPTIONS = {
     "prepare": _prepare,
     "pca": _pca,
@@ -383,6 +399,7 @@ _OPTIONS = {
     "clustering": _clustering,
     "plots": _plots,
     "comparison": _comparison,
+    "explorer": _explorer,
 }
 
 
