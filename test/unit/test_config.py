@@ -19,6 +19,7 @@ SHIPPED = [
     "workflow/clustering/config.yaml",
     "config/examples/integration_only.yaml",
     "config/examples/several_files.yaml",
+    "config/examples/mnn_in_topic_space.yaml",
 ]
 
 
