@@ -21,6 +21,7 @@ SCRIPTS = [
     "clustering/scripts/merge.py",
     "evaluation/scripts/plots.py",
     "evaluation/scripts/comparison.py",
+    "evaluation/scripts/metrics.py",
     "evaluation/scripts/summary.py",
 ]
 
@@ -41,6 +42,7 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "harmony.py": ["--batch", "a"],
         "vae.py": ["--batch", "a"],
         "mnn.py": ["--batch", "a"],
+        "metrics.py": ["--batch", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
     done = script(name, missing, tmp_path / "out.zarr", *more, check=False)

@@ -119,10 +119,19 @@ def test_tables_and_pictures(pancreas):
     layout = pd.read_csv(plots / "umap.tsv.gz", sep="\t", index_col="cell", dtype=str)
     assert list(layout.columns) == ["umap_1", "umap_2", "cell_type", "batch", *COLUMNS]
     assert list(layout["leiden_1.0_2"]) == list(obs["leiden_1.0_2"])
-    assert {path.name for path in (results / "pancreas/comparison").glob("*.png")} == {
+    assert {path.name for path in (results / "pancreas/comparison").glob("[!.]*")} == {
         "cell_type.png",
         "batch.png",
+        "metrics.tsv",
+        "metrics.png",
+        "metrics_by_batch.png",
+        "metrics_by_cell_type.png",
+        "metrics_by_clusters.png",
     }
+    scores = pd.read_csv(results / "pancreas/comparison/metrics.tsv", sep="\t")
+    scores = scores[scores["group"] == "all"].set_index(["metric", "method"])["value"]
+    for metric in ("ilisi", "pc_regression"):
+        assert scores[metric, "harmony"] > scores[metric, "unintegrated"] + 0.02
 
 
 def test_a_printed_command_runs_by_hand(pancreas, tmp_path):

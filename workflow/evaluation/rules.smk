@@ -1,6 +1,7 @@
 # Needs:  {dataset}/{method}/atlas.zarr and clusters.tsv.
 # Makes:  {dataset}/{method}/plots/  the layout in the colours asked for, and its coordinates
-#         {dataset}/comparison/      the layouts of all methods side by side
+#         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
+#         {dataset}/comparison/      the layouts and scores of all methods side by side
 #         clusters.tsv               every data set, method and column: number and size of clusters
 
 
@@ -36,9 +37,39 @@ rule plots:
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
+rule metrics:
+    input:
+        lambda wildcards: plan.scored_store(wildcards),
+    output:
+        plan.pattern("metrics"),
+    log:
+        plan.log("{dataset}/{method}/metrics.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/metrics.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=1000, per_million=3000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=20
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("metrics", wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: metrics"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/metrics.py {input:q} {output:q}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
+
+
 rule comparison:
     input:
-        plan.atlases,
+        atlases=plan.atlases,
+        metrics=plan.scores,
     output:
         report(
             directory(plan.pattern("comparison")),
@@ -55,17 +86,18 @@ rule comparison:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input[0], attempt, base=1000, per_million=500
+            input.atlases[0], attempt, base=1000, per_million=500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         scripts=SCRIPTS,
         options=lambda wildcards: plan.options("comparison", wildcards),
+        metrics=lambda wildcards, input: plan.scores_option(input.metrics),
     message:
         "{wildcards.dataset}: methods side by side"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/comparison.py {input:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.scripts:q}/evaluation/scripts/comparison.py {input.atlases:q} {output:q}"
+        " {params.options} {params.metrics} 2>&1 | tee {log:q} >&2"
 
 
 rule summary:

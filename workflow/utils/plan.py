@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
+from utils.config_evaluation import Metrics
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
 
@@ -34,6 +35,7 @@ STORES = {
     "tree": "{dataset}/{method}/tree.tsv",
     "newick": "{dataset}/{method}/tree.nwk",
     "plots": "{dataset}/{method}/plots",
+    "metrics": "{dataset}/{method}/metrics.tsv",
     "comparison": "{dataset}/comparison",
     "summary": "clusters.tsv",
 }
@@ -175,8 +177,22 @@ class Plan:
         return [
             self.path("comparison", {"dataset": name})
             for name, dataset in self.config.DATASETS.items()
-            if len(dataset.methods) > 1 and dataset.clustering.umap_colors
+            if (len(dataset.methods) > 1 and dataset.clustering.umap_colors) or scored(dataset)
         ]
+
+    def scores(self, wildcards: Any) -> list[str]:
+        """Return the tables of the scores of a data set, one per method."""
+        methods = scored(self.dataset(wildcards))
+        return [self.path("metrics", wildcards, method=method) for method in methods]
+
+    def scores_option(self, files: list[str]) -> str:
+        """Write the option that names the tables of scores."""
+        return " ".join(["--metrics", *map(shlex.quote, files)]) if files else ""
+
+    def scored_store(self, wildcards: Any) -> str:
+        """Return the store that a method is scored from: without clusters, its neighbours do."""
+        found = wildcards.method in self.dataset(wildcards).methods
+        return self.path("atlas" if found else "neighbors", wildcards)
 
     def setting(self, wildcards: Any, stage: str, key: str) -> Any:
         """Return a setting of a stage, else of its data set, else of the config."""
@@ -235,6 +251,16 @@ def depth(clustering: Clustering) -> int:
     if isinstance(hierarchy, dict):
         return max(len(key.split("_")) for key in hierarchy) + 1
     return hierarchy if isinstance(hierarchy, int) else len(hierarchy) + 1
+
+
+def scored(dataset: DataSet) -> list[str]:
+    """Return the methods that are scored, the uncorrected data beside them."""
+    if not dataset.evaluation.metrics:
+        return []
+    if not (dataset.integration.batch or dataset.evaluation.label):
+        return []
+    beside = [] if dataset.stage == "clustering" else ["unintegrated"]
+    return list(dict.fromkeys([*beside, *dataset.methods]))
 
 
 def _prepare(plan: Plan, wildcards: Any) -> list[str]:
@@ -369,8 +395,30 @@ def _plots(plan: Plan, wildcards: Any) -> list[str]:
 
 def _comparison(plan: Plan, wildcards: Any) -> list[str]:
     dataset = plan.dataset(wildcards)
-    colors = map(shlex.quote, dataset.clustering.umap_colors)
-    return ["--names", *dataset.methods, "--colors", *colors]
+    colors = list(map(shlex.quote, dataset.clustering.umap_colors))
+    if len(dataset.methods) < 2:
+        colors = []
+    return ["--names", *dataset.methods, *(["--colors", *colors] if colors else [])]
+
+
+def _metrics(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    batch = list(map(shlex.quote, dataset.integration.batch or []))
+    columns = [run.column for run in plan.columns(wildcards.dataset, wildcards.method)]
+    basis = None if dataset.stage == "clustering" else dataset.integration.basis
+    values = {
+        "use_rep": plan.representation(wildcards),
+        "uncorrected": basis,
+        "neighbors_key": dataset.clustering.neighbors_key,
+    }
+    defaults = {"use_rep": None, "uncorrected": None, "neighbors_key": "neighbors"}
+    return [
+        *(["--batch", *batch] if batch else []),
+        *(["--clusters", *columns] if columns and dataset.evaluation.label else []),
+        *_changed(values, defaults),
+        *_fields(Metrics, dataset.evaluation),
+        *plan._run_options(wildcards, "evaluation", device=False),
+    ]
 
 
 _OPTIONS = {
@@ -382,6 +430,7 @@ _OPTIONS = {
     "clustering": _clustering,
     "plots": _plots,
     "comparison": _comparison,
+    "metrics": _metrics,
 }
 
 

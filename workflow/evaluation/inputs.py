@@ -1,0 +1,51 @@
+"""What the scores are made from, read from a store: labels as codes, neighbours, coordinates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clustering.columns import graph_key, read_labels
+from clustering.hierarchy import natural_order
+from evaluation.metrics import Labels
+from evaluation.neighborhoods import Neighborhoods, neighborhoods
+from utils.cli import say
+from utils.io import keys, read_element
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_codes(root: Any, column: str) -> Labels:
+    """Read a column of obs as codes, its labels as people count (2 before 10).
+
+    Raises
+    ------
+    KeyError
+        If it is not there; says what was probably meant.
+    """
+    return as_codes(column, read_labels(root, column))
+
+
+def as_codes(name: str, labels: pd.Categorical) -> Labels:
+    """Turn labels into codes; labels without cells are left out."""
+    found = [str(label) for label in labels.remove_unused_categories().categories]
+    groups = natural_order(found)
+    place = {group: i for i, group in enumerate(groups)}
+    codes = [place.get(str(label), -1) for label in labels.categories]
+    lookup = np.array([*codes, -1], dtype=np.int32)  # the last place: missing
+    return Labels(name, lookup[np.asarray(labels.codes)], groups)
+
+
+def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
+    """Read the stored distances; where there are none, search as many neighbours again."""
+    name = graph_key(root, neighbors_key, "distances")
+    if name in keys(root, "obsp"):
+        return neighborhoods(read_element(root, f"obsp/{name}"))
+    from clustering.graph import neighbor_graph
+
+    params = read_element(root, f"uns/{neighbors_key}").get("params", {})
+    n_neighbors = int(params.get("n_neighbors", 15))
+    say(f"obsp has no {name}: {n_neighbors} neighbours are searched in the embedding")
+    return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
