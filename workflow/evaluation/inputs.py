@@ -12,8 +12,11 @@ from evaluation.metrics import Labels
 from evaluation.neighborhoods import Neighborhoods, neighborhoods
 from utils.cli import say
 from utils.io import keys, read_element
+from utils.messages import missing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import pandas as pd
 
 
@@ -49,3 +52,38 @@ def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> 
     n_neighbors = int(params.get("n_neighbors", 15))
     say(f"obsp has no {name}: {n_neighbors} neighbours are searched in the embedding")
     return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
+
+
+def siblings(labels: Sequence[str]) -> np.ndarray:
+    """Give siblings the same number: ``3_0`` and ``3_1`` are, ``0`` and ``1`` too."""
+    return np.unique([label.rpartition("_")[0] for label in labels], return_inverse=True)[1]
+
+
+def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable]:
+    """Find the expression, and how a block of its rows is log-normalised.
+
+    Whole numbers are counts: scaled to the default of `preprocessing.target_sum` per cell, log1p.
+    Anything else is taken as it is.
+
+    Returns
+    -------
+    tuple
+        The stored matrix, and a function of a block and the number of its first cell.
+    """
+    from preprocessing.normalize import normalize_block
+    from utils.blocks import row_blocks
+    from utils.config import PCA
+
+    name = f"layers/{layer}" if layer else "X"
+    parent = "layers" if layer else ""
+    if (layer or "X") not in keys(root, parent):
+        raise KeyError(missing(f"{parent or 'the store'} has no", layer or "X", keys(root, parent)))
+    matrix = root[name]
+    first = next(row_blocks(matrix))
+    values = first.data if hasattr(first, "indptr") else np.asarray(first)
+    if not len(values) or (values < 0).any() or (values != np.rint(values)).any():
+        say(f"{name}: taken as it is, these are no counts")
+        return matrix, lambda block, _: block
+    target = PCA().target_sum
+    say(f"{name}: counts, scaled to {target:g} per cell, log1p")
+    return matrix, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
