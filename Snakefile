@@ -42,6 +42,8 @@ rule all:
     input:
         plan.targets("atlas"),
         plan.targets("plots"),
+        plan.targets("trees"),
+        plan.targets("splits"),
         plan.comparisons(),
         plan.pattern("summary"),
 

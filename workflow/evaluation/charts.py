@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -176,13 +177,16 @@ def composition_chart(
         counts = bar.counts[shown]
         share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         start = np.cumsum(share, axis=1) - share
-        for code, colour in enumerate(palette(len(bar.groups))):
-            page.barh(y, share[:, code] * length, left=x + start[:, code] * length,
-                      height=line * 0.82, color=colour, linewidth=0)  # fmt: skip
+        row, code = np.nonzero(counts)
+        low, high = y[row] - line * 0.41, y[row] + line * 0.41
+        first = x + start[row, code] * length
+        last = first + share[row, code] * length
+        corners = [[first, low], [last, low], [last, high], [first, high]]
+        shapes = np.array(corners).transpose(2, 0, 1)
+        colours = palette(len(bar.groups))[code]
+        page.add_collection(PolyCollection(shapes, facecolors=colours, linewidths=0))
         draw_legend(page, side, x + length + 0.15, top)
         x += space
-    page.set_xlim(0, width)
-    page.set_ylim(top + height + 0.2, 0)
     return fig
 
 

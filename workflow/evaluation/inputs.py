@@ -59,7 +59,7 @@ def siblings(labels: Sequence[str]) -> np.ndarray:
     return np.unique([label.rpartition("_")[0] for label in labels], return_inverse=True)[1]
 
 
-def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable]:
+def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable | None]:
     """Find the expression, and how a block of its rows is log-normalised.
 
     Whole numbers are counts: scaled to the default of `preprocessing.target_sum` per cell, log1p.
@@ -68,12 +68,16 @@ def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable]:
     Returns
     -------
     tuple
-        The stored matrix, and a function of a block and the number of its first cell.
+        The stored matrix, and a function of a block and the number of its first cell; None where
+        there is no X.
     """
     from preprocessing.normalize import normalize_block
     from utils.blocks import row_blocks
     from utils.config import PCA
 
+    if not layer and ("X" not in root or root["X"].attrs.get("encoding-type") == "null"):
+        say("there is no X: no markers")
+        return None, None
     name = f"layers/{layer}" if layer else "X"
     parent = "layers" if layer else ""
     if (layer or "X") not in keys(root, parent):
@@ -87,3 +91,43 @@ def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable]:
     target = PCA().target_sum
     say(f"{name}: counts, scaled to {target:g} per cell, log1p")
     return matrix, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
+
+
+def families(columns: Sequence[str], *, fixed: str) -> dict[str, list[str]]:
+    """Group cluster columns that differ in one thing.
+
+    Parameters
+    ----------
+    columns
+        Named ``{algorithm}_{resolution}_{level}``; others are left out.
+    fixed
+        ``level``: those of level 1 at several resolutions, as ``leiden resolutions``;
+        ``resolution``: those of several levels, as ``leiden_0.5 levels``.
+
+    Returns
+    -------
+    dict
+        The columns of each family in the order of what differs.
+    """
+    found: dict[str, list[tuple[float, str]]] = {}
+    for column in columns:
+        parts = column.rsplit("_", 2)
+        if len(parts) != 3:
+            continue
+        algorithm, resolution, level = parts
+        if fixed == "level" and level == "1":
+            found.setdefault(f"{algorithm} resolutions", []).append((float(resolution), column))
+        elif fixed == "resolution":
+            name = f"{algorithm}_{resolution} levels"
+            found.setdefault(name, []).append((float(level), column))
+    return {name: [column for _, column in sorted(members)] for name, members in found.items()}
+
+
+def read_table(path: str) -> pd.DataFrame:
+    """Read a table of this stage; a gene or cluster may be called ``NA``."""
+    import pandas as pd
+
+    text = {"cluster": str, "gene": str, "nearest": str, "column": str}
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False)
+    numbers = [name for name in table if name not in text]
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})

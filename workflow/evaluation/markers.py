@@ -77,7 +77,12 @@ def rank_sums(blocks: Iterator[sp.csc_matrix], groupings: Sequence[Grouping]) ->
             ranked = _Ranks.of(block, group[0][0])
             for layout, found in group:
                 found.append(_test(ranked, layout))
-    return [RankSums(*map(np.hstack, zip(*found, strict=True))) for found in parts]
+    return [
+        RankSums(*map(np.hstack, zip(*found, strict=True)))
+        if found
+        else RankSums(*[np.zeros((len(grouping.segments), 0))] * 5)
+        for grouping, found in zip(groupings, parts, strict=True)
+    ]
 
 
 class _Layout(NamedTuple):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
-from utils.config_evaluation import Metrics
+from utils.config_evaluation import Markers, Metrics, Robustness
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
 
@@ -36,6 +36,11 @@ STORES = {
     "newick": "{dataset}/{method}/tree.nwk",
     "plots": "{dataset}/{method}/plots",
     "metrics": "{dataset}/{method}/metrics.tsv",
+    "markers": "{dataset}/{method}/markers.tsv",
+    "robustness": "{dataset}/{method}/robustness.tsv",
+    "resolutions": "{dataset}/{method}/resolutions.tsv",
+    "splits": "{dataset}/{method}/splits.tsv",
+    "trees": "{dataset}/{method}/trees",
     "comparison": "{dataset}/comparison",
     "summary": "clusters.tsv",
 }
@@ -193,6 +198,17 @@ class Plan:
         """Return the store that a method is scored from: without clusters, its neighbours do."""
         found = wildcards.method in self.dataset(wildcards).methods
         return self.path("atlas" if found else "neighbors", wildcards)
+
+    def evidence(self, wildcards: Any) -> dict[str, str]:
+        """Return the tables of a method that the splits are judged by, by name of their option."""
+        evaluation = self.dataset(wildcards).evaluation
+        wanted = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
+        return {name: self.path(name, wildcards) for name, count in wanted.items() if count}
+
+    def evidence_option(self, wildcards: Any) -> str:
+        """Write the options that name them."""
+        files = self.evidence(wildcards)
+        return " ".join(f"--{name} {shlex.quote(file)}" for name, file in files.items())
 
     def setting(self, wildcards: Any, stage: str, key: str) -> Any:
         """Return a setting of a stage, else of its data set, else of the config."""
@@ -409,15 +425,61 @@ def _metrics(plan: Plan, wildcards: Any) -> list[str]:
     values = {
         "use_rep": plan.representation(wildcards),
         "uncorrected": basis,
-        "neighbors_key": dataset.clustering.neighbors_key,
     }
-    defaults = {"use_rep": None, "uncorrected": None, "neighbors_key": "neighbors"}
     return [
         *(["--batch", *batch] if batch else []),
         *(["--clusters", *columns] if columns and dataset.evaluation.label else []),
-        *_changed(values, defaults),
+        *_changed(values, {"use_rep": None, "uncorrected": None}),
+        *_neighbors_key(plan, wildcards),
         *_fields(Metrics, dataset.evaluation),
         *plan._run_options(wildcards, "evaluation", device=False),
+    ]
+
+
+def _clusters(plan: Plan, wildcards: Any) -> list[str]:
+    columns = plan.columns(wildcards.dataset, wildcards.method)
+    return ["--clusters", *(run.column for run in columns)]
+
+
+def _markers(plan: Plan, wildcards: Any) -> list[str]:
+    evaluation = plan.dataset(wildcards).evaluation
+    return [*_clusters(plan, wildcards), *_fields(Markers, evaluation)]
+
+
+def _neighbors_key(plan: Plan, wildcards: Any) -> list[str]:
+    key = plan.dataset(wildcards).clustering.neighbors_key
+    return _changed({"neighbors_key": key}, {"neighbors_key": "neighbors"})
+
+
+def _robustness(plan: Plan, wildcards: Any) -> list[str]:
+    return [
+        *_clusters(plan, wildcards),
+        *_neighbors_key(plan, wildcards),
+        *_fields(Robustness, plan.dataset(wildcards).evaluation),
+        *plan._run_options(wildcards, "evaluation", device=False),
+    ]
+
+
+def _splits(plan: Plan, wildcards: Any) -> list[str]:
+    batch = (plan.dataset(wildcards).integration.batch or [None])[0]
+    values = {"batch": batch, "use_rep": plan.representation(wildcards)}
+    return [
+        *_clusters(plan, wildcards),
+        *_changed(values, {"batch": None, "use_rep": None}),
+        *_neighbors_key(plan, wildcards),
+        *plan._run_options(wildcards, "evaluation", device=False),
+    ]
+
+
+def _trees(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    colors = dict.fromkeys([*(dataset.integration.batch or []), dataset.evaluation.label])
+    colors = [shlex.quote(name) for name in colors if name]
+    title = shlex.quote(f"{wildcards.dataset}, {wildcards.method}")
+    return [
+        *_clusters(plan, wildcards),
+        *(["--colors", *colors] if colors else []),
+        *("--title", title),
     ]
 
 
@@ -431,6 +493,10 @@ _OPTIONS = {
     "plots": _plots,
     "comparison": _comparison,
     "metrics": _metrics,
+    "markers": _markers,
+    "robustness": _robustness,
+    "splits": _splits,
+    "trees": _trees,
 }
 
 

@@ -40,7 +40,7 @@ def main(args):
     columns = {name: read_codes(root, name) for name in args.clusters}
     groupings = [Grouping(c.codes, siblings(c.groups)) for c in columns.values()]
     matrix, normalize = read_expression(root, options.markers_layer)
-    blocks = gene_blocks(matrix, normalize=normalize)
+    blocks = gene_blocks(matrix, normalize=normalize) if matrix is not None else iter(())
     found = rank_sums(cli.progress(blocks, desc="markers"), groupings)
     genes = read_index(root, "var")
     tables = [
