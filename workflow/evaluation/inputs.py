@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,10 +112,10 @@ def families(columns: Sequence[str], *, fixed: str) -> dict[str, list[str]]:
     """
     found: dict[str, list[tuple[float, str]]] = {}
     for column in columns:
-        parts = column.rsplit("_", 2)
-        if len(parts) != 3:
+        parts = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)_(\d+)", column)
+        if parts is None:
             continue
-        algorithm, resolution, level = parts
+        algorithm, resolution, level = parts.groups()
         if fixed == "level" and level == "1":
             found.setdefault(f"{algorithm} resolutions", []).append((float(resolution), column))
         elif fixed == "resolution":

@@ -310,7 +310,7 @@ def resolution_table(
         best, reason = suggest_resolution(scores, seed=seed)
         for name, part in parts.items():
             rows.append(
-                (family, name, len(part), part["score"].median(), part["jaccard"].median(),
+                (family, name, len(part), *_median(part[["score", "jaccard"]].to_numpy(float)),
                  int((part["jaccard"] >= STABLE).sum()), "yes" if name == best else "",
                  reason if name == best else "")
             )  # fmt: skip
