@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,40 @@ def test_logs_and_benchmarks(pancreas):
     )
     benchmark = pd.read_csv(results / "benchmarks/pancreas/pca.tsv", sep="\t")
     assert benchmark["s"].notna().all()
+
+
+def test_splits_markers_and_trees(pancreas):
+    folder = pancreas / "results/pancreas/harmony"
+    tables = {
+        name: pd.read_csv(folder / f"{name}.tsv", sep="\t", dtype={"child": str, "cluster": str})
+        for name in ("splits", "markers", "robustness", "resolutions")
+    }
+    obs = read(folder / "atlas.zarr").obs
+    for column in COLUMNS:
+        for name, key in (("splits", "child"), ("robustness", "cluster")):
+            found = tables[name][tables[name]["column"] == column]
+            assert set(found[key]) == set(obs[column].astype(str))
+            sizes = found.set_index(key)["n_cells"]
+            assert (sizes == obs[column].astype(str).value_counts().reindex(sizes.index)).all()
+    whole = tables["splits"][tables["splits"]["column"] == "leiden_1.0_1"].set_index("child")
+    assert whole["jaccard"].median() > 0.6
+    assert whole["suggestion"].isin(["keep", "look", "merge"]).all()
+    (best,) = tables["resolutions"].query("suggested == 'yes' and family == 'leiden resolutions'")[
+        "column"
+    ]
+    assert best == "leiden_1.0_1"
+    beta = obs.loc[obs["cell_type"] == "Beta cells", "leiden_1.0_1"].astype(str).mode()[0]
+    markers = tables["markers"].query(f"column == 'leiden_1.0_1' and cluster == '{beta}'")
+    assert {"INS", "IAPP"} & set(markers["gene"].head(10))
+    pictures = {path.stem for path in (folder / "trees").glob("*.png")}
+    assert {"tree_leiden_1.0_levels", "composition_louvain_1.0_3"} <= pictures
+
+
+def test_the_report_works_offline(pancreas):
+    snakemake(pancreas, "--configfile", pancreas / "my.yaml", "--report", "report.zip")
+    with zipfile.ZipFile(pancreas / "report.zip") as report:
+        names = report.namelist()
+        (page,) = [report.read(name).decode() for name in names if name.endswith("report.html")]
+    assert sum(name.endswith(".png") for name in names) > 40
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.https?://", page)
+    assert "rewards embeddings whose batches are not mixed" in page

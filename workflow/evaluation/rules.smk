@@ -16,6 +16,7 @@ rule plots:
     output:
         report(
             directory(plan.pattern("plots")),
+            caption="report/plots.rst",
             patterns=["{name}.png"],
             category="{dataset}",
             labels={"method": "{method}", "column": "{name}"},
@@ -105,7 +106,12 @@ rule robustness:
         atlas=plan.pattern("atlas"),
     output:
         table=plan.pattern("robustness"),
-        resolutions=plan.pattern("resolutions"),
+        resolutions=report(
+            plan.pattern("resolutions"),
+            caption="report/resolutions.rst",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "resolutions (table)"},
+        ),
     log:
         plan.log("{dataset}/{method}/robustness.log"),
     benchmark:
@@ -135,7 +141,12 @@ rule splits:
         atlas=plan.pattern("atlas"),
         evidence=lambda wildcards: list(plan.evidence(wildcards).values()),
     output:
-        plan.pattern("splits"),
+        report(
+            plan.pattern("splits"),
+            caption="report/splits.rst",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "splits (table)"},
+        ),
     log:
         plan.log("{dataset}/{method}/splits.log"),
     benchmark:
@@ -167,6 +178,7 @@ rule trees:
     output:
         report(
             directory(plan.pattern("trees")),
+            caption="report/trees.rst",
             patterns=["{name}.png"],
             category="{dataset}",
             labels={"method": "{method}", "column": "{name}"},
@@ -202,6 +214,7 @@ rule comparison:
     output:
         report(
             directory(plan.pattern("comparison")),
+            caption="report/comparison.rst",
             patterns=["{name}.png"],
             category="{dataset}",
             labels={"method": "all", "column": "{name}"},
