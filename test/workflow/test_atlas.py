@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from running import read, snakemake
+from running import REPO, read, snakemake
 
 COLUMNS = [f"{name}_1.0_{level}" for name in ("leiden", "louvain") for level in (1, 2, 3)]
 
@@ -210,3 +210,28 @@ def test_the_report_works_offline(pancreas):
     assert sum(name.endswith(".png") for name in names) > 40
     assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.https?://", page)
     assert "rewards embeddings whose batches are not mixed" in page
+
+
+def test_every_file_and_column_is_on_the_page_of_outputs(pancreas):
+    page = (REPO / "docs" / "outputs.md").read_text()
+    named = set(re.findall(r"`([^`]+)`", page))
+    results = pancreas / "results"
+    drawn = {"cell_type", "batch", *COLUMNS}
+    for folder, folders, files in os.walk(results):
+        folders[:] = [name for name in folders if not name.endswith(".zarr") and name[0] != "."]
+        place = Path(folder).relative_to(results)
+        if place.parts[:1] in {("logs",), ("benchmarks",)}:
+            continue
+        for name in files:
+            text = f"/{place}/{name}".replace("/./", "/").replace("/pancreas/", "/{dataset}/")
+            text = re.sub("/(harmony|unintegrated)/", "/{method}/", text).lstrip("/")
+            if name.endswith(".tsv"):
+                assert {text, name} & named, text
+                header = (Path(folder) / name).read_text().splitlines()[0].split("\t")
+                assert not set(header) - named - drawn, (text, header)
+            else:
+                ours = name.rpartition(".")[0] in drawn or name == "umap.tsv.gz"
+                pattern = (
+                    r"(tree_.*_(levels|resolutions)|composition_.*|metrics(_by_.*)?)\.png|tree\.nwk"
+                )
+                assert ours or re.fullmatch(pattern, name), text

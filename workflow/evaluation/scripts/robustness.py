@@ -89,7 +89,8 @@ def main(args):
 def way_to_cluster(root, name, columns, args):
     """Read from uns how a column was made; return the function that makes it of some cells.
 
-    None where the column came with the input: how it was made is not known.
+    None where that is not known (the column came with the input), or would be a whole integration
+    for each round (parents with genes of their own).
     """
     import numpy as np
 
@@ -103,6 +104,9 @@ def way_to_cluster(root, name, columns, args):
         record = json.loads(str(read_element(root, f"uns/{name}")))
     if "clustering_args" not in record:
         cli.say(f"{name} came with the input: its robustness is not known")
+        return None
+    if record.get("refine", "neighbors") != "neighbors":
+        cli.say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
         return None
     options = {"algorithm": record["algorithm"], **record["clustering_args"]}
     if record["level"] == 1:
