@@ -155,7 +155,7 @@ def composition_chart(
     line, length = 0.2, 3.0
     names = [clusters[i] for i in shown]
     left = 0.95 + text_width(names)
-    height = max(line * len(shown), 1.2)
+    height = max(line * len(shown), 2.6)  # room for the legend
     sides = []
     for bar in bars:
         totals = [bar.counts.sum(axis=0)]

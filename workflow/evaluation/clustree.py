@@ -183,6 +183,7 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
             linewidths=0.5 + 7 * np.sqrt(shown["n_cells"].to_numpy() / total),
             colors=np.column_stack([np.zeros((len(share), 3)), 0.05 + 0.45 * share]),
             capstyle="butt",
+            snap=False,  # else level lines jump from pixel to pixel
             zorder=1,
         )
     )
