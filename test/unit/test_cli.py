@@ -47,9 +47,10 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "vae.py": ["--batch", "a"],
         "mnn.py": ["--batch", "a"],
         "metrics.py": ["--batch", "a"],
-        **dict.fromkeys(
-            ("markers.py", "robustness.py", "splits.py", "trees.py"), ["--clusters", "a"]
-        ),
+        "markers.py": ["--clusters", "a"],
+        "robustness.py": ["--clusters", "a"],
+        "splits.py": ["--clusters", "a"],
+        "trees.py": ["--clusters", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
     done = script(name, missing, tmp_path / "out.zarr", *more, check=False)
