@@ -73,7 +73,6 @@ rule vae:
         " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
-
 rule mnn:
     input:
         lambda wildcards: plan.source(wildcards),
