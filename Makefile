@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 
 PEERS = $(VENV)-peers
 
-.PHONY: run report test check docs bench bench-harmony bench-harmony1 bench-pca bench-clustering bench-job bench-growth bench-mnn clean
+.PHONY: run report test check docs bench bench-harmony bench-harmony1 bench-pca bench-clustering bench-job bench-growth bench-mnn bench-topics clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -28,9 +28,9 @@ check: $(VENV)/installed-test
 	$(BIN)/snakemake --lint
 
 # Side by side with the peers; each writes its section of test/bench/RESULTS.md.
-bench: bench-pca bench-harmony bench-harmony1 bench-clustering bench-job bench-growth bench-mnn
+bench: bench-pca bench-harmony bench-harmony1 bench-clustering bench-job bench-growth bench-mnn bench-topics
 
-bench-harmony bench-pca bench-clustering bench-job bench-mnn: bench-%: $(VENV)/installed $(PEERS)/installed
+bench-harmony bench-pca bench-clustering bench-job bench-mnn bench-topics: bench-%: $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python test/bench/bench_$*.py --peers-python $(PEERS)/bin/python
 
 # The workflow alone, up to a million cells

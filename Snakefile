@@ -48,6 +48,7 @@ rule all:
         plan.targets("trees"),
         plan.targets("splits"),
         plan.comparisons(),
+        plan.explorers(),
         plan.pattern("summary"),
 
 

@@ -15,6 +15,7 @@ SCRIPTS = [
     "integration/scripts/harmony.py",
     "integration/scripts/vae.py",
     "integration/scripts/mnn.py",
+    "integration/scripts/topics.py",
     "clustering/scripts/neighbors.py",
     "clustering/scripts/clustering.py",
     "clustering/scripts/umap.py",
@@ -26,6 +27,7 @@ SCRIPTS = [
     "evaluation/scripts/robustness.py",
     "evaluation/scripts/splits.py",
     "evaluation/scripts/trees.py",
+    "evaluation/scripts/explorer.py",
     "evaluation/scripts/summary.py",
 ]
 

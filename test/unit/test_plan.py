@@ -177,7 +177,7 @@ def test_names_of_columns_reach_the_shell_as_they_are():
         )
     )
     wildcards = Wildcards(dataset="a", method="harmony")
-    for script in ("integration", "plots"):
+    for script in ("integration", "plots", "explorer"):
         assert column in shlex.split(plan.options(script, wildcards))
 
 

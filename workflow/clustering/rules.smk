@@ -97,7 +97,7 @@ rule subclustering:
     params:
         scripts=SCRIPTS,
         options=lambda wildcards: plan.options("clustering", wildcards),
-        siblings=lambda wildcards, input: plan.sibling_option(input.siblings),
+        siblings=lambda wildcards, input: plan.files_option("--siblings", input.siblings),
     message:
         "{wildcards.dataset}, {wildcards.method}: {wildcards.algorithm} {wildcards.resolution},"
         " level {wildcards.level}"

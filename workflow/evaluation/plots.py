@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,6 +25,7 @@ from matplotlib.patheffects import withStroke
 from evaluation.labels import LABELS_MOST, labels_fit, place_labels, squares
 from evaluation.legend import clean, column_width, draw_bar, draw_legend, legend_table, short, write
 from evaluation.palette import INK, MISSING, PALE, colour_scale, palette, rgb
+from evaluation.values import rank, read_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,12 +33,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
-    Values = pd.Series | pd.Categorical | np.ndarray | Sequence[object]
+    from evaluation.values import Values
+
     Shade = Callable[[np.ndarray], np.ndarray]  # from codes or numbers to sRGB
 
 PANEL = 5.0  # height of a panel; its width follows the data's shape
 DENSITY_ABOVE = 300_000  # cells; more are averaged in squares instead of drawn one by one
 SQUARES = 100  # of these means, per inch
+# What would differ between two runs, or between two versions of matplotlib.
+VARYING = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+}
 
 
 class _Panel(NamedTuple):
@@ -153,7 +160,7 @@ def compare_embeddings(
     """
     if not panels or columns < 1:
         raise ValueError(f"nothing to draw: {len(panels)} panels in {columns} columns")
-    read = [_read_values(v, title=t, as_categories=on_data_labels is True) for t, _, v in panels]
+    read = [read_values(v, title=t, as_categories=on_data_labels is True) for t, _, v in panels]
     names, values = _shared(read, [t for t, _, _ in panels])
     drawn = [_panel(t, xy, v) for (t, xy, _), v in zip(panels, values, strict=True)]
 
@@ -239,17 +246,17 @@ def save_figure(fig: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """
     from utils.atomic import atomic_file
 
-    # What would differ between two runs, or between two versions of matplotlib.
-    varying = {
-        ".png": {"Software": None},
-        ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        ".svg": {"Date": None, "Creator": None},
-    }
-    suffix = Path(path).suffix.lower()
-    if suffix not in varying:
-        raise ValueError(f"{path}: a figure is written as .png, .pdf or .svg, not {suffix!r}")
+    suffix = figure_format(path)
     with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "cellstrata"}):
-        fig.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=varying[suffix])
+        fig.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=VARYING[suffix])
+
+
+def figure_format(path: str | Path) -> str:
+    """Return a figure's ending, or raise a ValueError that names those there are."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in VARYING:
+        raise ValueError(f"{path}: a figure is written as .png, .pdf or .svg, not {suffix!r}")
+    return suffix
 
 
 def file_stem(column: object) -> str:
@@ -279,45 +286,6 @@ def file_stem(column: object) -> str:
     return f"{plain or 'column'}-{mark}"
 
 
-def _read_values(
-    values: Values, *, title: str, as_categories: bool
-) -> tuple[list[str] | None, np.ndarray]:
-    """Tell numbers (no names) from categories, whose codes point to names as people count.
-
-    Ordered categories keep their order.
-    """
-    if np.ndim(values) != 1:
-        raise ValueError(f"{title}: values must have one dimension, found {np.ndim(values)}")
-    series = pd.Series(values)
-    inferred = pd.api.types.infer_dtype(series, skipna=True) if series.dtype == object else ""
-    numeric = (
-        pd.api.types.is_numeric_dtype(series.dtype)
-        and not pd.api.types.is_bool_dtype(series.dtype)
-        and not pd.api.types.is_complex_dtype(series.dtype)
-    ) or inferred in ("integer", "floating", "mixed-integer-float", "decimal")
-    if numeric and not as_categories:
-        return None, series.to_numpy(dtype=np.float64, na_value=np.nan)
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        used = series.cat.remove_unused_categories().cat
-        codes, found, ordered = used.codes, used.categories, used.ordered
-    else:
-        codes, found = pd.factorize(series)
-        ordered = False
-    names = [str(category) for category in found]
-    order = list(range(len(names)))
-    if not ordered:
-        order.sort(key=lambda i: _rank(names[i]))
-    lookup = np.full(len(names) + 1, -1, dtype=np.int32)  # the last place: missing
-    lookup[order] = np.arange(len(names))
-    return [names[i] for i in order], lookup[codes]
-
-
-def _rank(name: str) -> tuple[list[str | int], str]:
-    """Sort key by which 2 stands before 10, also in 3_2 and 3_10."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
-
-
 def _shared(
     read: list[tuple[list[str] | None, np.ndarray]], titles: list[str]
 ) -> tuple[list[str] | None, list[np.ndarray]]:
@@ -331,7 +299,7 @@ def _shared(
         return None, [data for _, data in read]
     union = set().union(*(names for names, _ in read))
     if len(union) > len(shared):
-        shared = sorted(union, key=_rank)
+        shared = sorted(union, key=rank)
     place = {name: i for i, name in enumerate(shared)}
     return shared, [
         np.array([*(place[name] for name in names), -1], dtype=np.int32)[data]

@@ -105,3 +105,41 @@ rule mnn:
         "python {params.scripts:q}/integration/scripts/mnn.py {input:q} {output.embedding:q}"
         " --method {params.method} --table {output.merges:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule topics:
+    input:
+        lambda wildcards: plan.basis(wildcards),
+    output:
+        store=directory(plan.pattern("embedding")),
+        table=plan.pattern("topics") + "/top_genes.tsv",
+        plot=report(
+            plan.pattern("topics") + "/structure.png",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "structure plot"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/topics.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/topics.tsv")
+    wildcard_constraints:
+        method=plan.names("topics"),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=1000, per_million=12000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=120
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("integration", wildcards),
+    message:
+        "{wildcards.dataset}: {wildcards.method}"
+    shell:
+        "python {params.scripts:q}/integration/scripts/topics.py {input:q} {output.store:q}"
+        " --table {output.table:q} --plot {output.plot:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

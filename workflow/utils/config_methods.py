@@ -225,10 +225,8 @@ class MNN(Smoothing, Latent):
     )
 
 
-class Expression(Normalization):
-    """What a method that starts from counts reads."""
-
-    layer: str | None = Field(None, description="The layer to use. Unset: `X`.")
+class Expression(Normalization, Counts):
+    """A method that starts from the counts and takes logarithms itself."""
 
 
 class FastMNN(Expression, Smoothing):
@@ -268,9 +266,58 @@ class MNNCorrect(Expression, Pairing):
     )
 
 
+class Topics(Counts):
+    """Parameters of the topic model (``topics.py``); `integration/topics` documents each."""
+
+    needs_batch: ClassVar[bool] = False
+
+    method: Literal["topics"] = Field("topics", description="The method behind the name.")
+    model: Literal["poisson_nmf", "lda"] = Field(
+        "poisson_nmf",
+        description="Maximum likelihood (`poisson_nmf`), or Dirichlet priors (`lda`, slower).",
+    )
+    highly_variable: bool = Field(
+        True, description="Only the genes of `var/highly_variable`, where that is there."
+    )
+    n_topics: int = Field(10, ge=1, description="Number of topics.")
+    n_restarts: int = Field(
+        1, ge=1, description="Random starts; that with the lowest deviance is kept. Not for `lda`."
+    )
+    max_iter: int | None = Field(
+        None, ge=1, description="Iterations at most. Unset: 100, of `lda` 20."
+    )
+    tol: float = Field(
+        1e-3,
+        gt=0,
+        description="Stop when less than this share of the counts is in the wrong topic.",
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="Working precision.")
+    weight_prior: float | None = Field(
+        None, gt=0, description="`lda`: concentration of a cell's weights. Unset: 1 / n_topics."
+    )
+    topic_prior: float | None = Field(
+        None, gt=0, description="`lda`: concentration of a topic's genes. Unset: 1 / n_topics."
+    )
+    groups: str | None = Field(
+        None, description="The obs column that groups the cells in the structure plot."
+    )
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Topics:
+        if self.model == "lda":
+            names = ("n_restarts", "tol", "dtype")
+        else:
+            names = ("weight_prior", "topic_prior")
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with model: {self.model}; remove it")
+        return self
+
+
 METHODS: dict[str, type[AnyMethod]] = {
     "unintegrated": Unintegrated,
     "harmony": Harmony,
+    "topics": Topics,
     "pvae": PVAE,
     "gmvae": GMVAE,
     "mnn": MNN,

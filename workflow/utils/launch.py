@@ -123,6 +123,7 @@ def summary(table: str | Path) -> None:
     folder = Path(table).parent
     print(
         f"\natlas:    {folder}/<data set>/<method>/atlas.zarr   (anndata.read_zarr)\n"
+        f"explorer: {folder}/<data set>/explorer.html   (open it in a browser)\n"
         f"pictures: {folder}/<data set>/<method>/plots/\n"
         f"table:    {table}",
         file=sys.stderr,

@@ -28,6 +28,7 @@ STORES = {
     "pca": "{dataset}/pca.zarr",
     "embedding": "{dataset}/{method}/embedding.zarr",
     "merges": "{dataset}/{method}/merges.tsv",
+    "topics": "{dataset}/{method}/topics",
     "neighbors": "{dataset}/{method}/neighbors.zarr",
     "umap": "{dataset}/{method}/umap.zarr",
     "clustering": "{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr",
@@ -43,6 +44,7 @@ STORES = {
     "splits": "{dataset}/{method}/splits.tsv",
     "trees": "{dataset}/{method}/trees",
     "comparison": "{dataset}/comparison",
+    "explorer": "{dataset}/explorer.html",
     "summary": "clusters.tsv",
 }
 
@@ -160,9 +162,9 @@ class Plan:
         level = int(wildcards.level) - 1
         return [self.path("clustering", wildcards, resolution=r, level=level) for r in others]
 
-    def sibling_option(self, files: list[str]) -> str:
-        """Write the option that names the siblings."""
-        return " ".join(["--siblings", *map(shlex.quote, files)]) if files else ""
+    def files_option(self, name: str, files: list[str]) -> str:
+        """Write an option that names files, where there are any."""
+        return " ".join([name, *map(shlex.quote, files)]) if files else ""
 
     def device(self, wildcards: Any, stage: str) -> dict[str, Any]:
         """Return where a stage of a data set may run."""
@@ -210,6 +212,10 @@ class Plan:
         """Write the options that name them."""
         files = self.evidence(wildcards)
         return " ".join(f"--{name} {shlex.quote(file)}" for name, file in files.items())
+
+    def explorers(self) -> list[str]:
+        """Return the paths of the pages to look at, one per data set."""
+        return [self.path("explorer", {"dataset": name}) for name in self.config.DATASETS]
 
     def setting(self, wildcards: Any, stage: str, key: str) -> Any:
         """Return a setting of a stage, else of its data set, else of the config."""

@@ -105,9 +105,21 @@ def _trees(plan: Plan, wildcards: Any) -> list[str]:
     ]
 
 
+def _explorer(plan: Plan, wildcards: Any) -> list[str]:
+    dataset = plan.dataset(wildcards)
+    words = ["--title", shlex.quote(wildcards.dataset), "--names", *dataset.methods]
+    for option, columns in (
+        ("--colors", dataset.clustering.umap_colors),
+        ("--batch", dataset.integration.batch or []),
+    ):
+        words += [option, *map(shlex.quote, columns)] if columns else []
+    return words + changed({"seed": plan.setting(wildcards, "clustering", "seed")}, {"seed": 0})
+
+
 OPTIONS = {
     "plots": _plots,
     "comparison": _comparison,
+    "explorer": _explorer,
     "metrics": _metrics,
     "markers": _markers,
     "robustness": _robustness,

@@ -32,6 +32,8 @@ def make_parser(argv=None):
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     if "basis" in METHODS[method].model_fields:
         add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+    else:
+        add("--layer", help="The layer that holds raw counts (default: X)")
     add(
         "--key_added",
         default=f"X_{method}",
@@ -70,7 +72,7 @@ def main(args):
     record = {
         "method": args.method,
         "batch": args.batch,
-        "basis": getattr(args, "basis", options.get("layer") or "X"),
+        "basis": getattr(args, "basis", getattr(args, "layer", None) or "X"),
         "seed": args.seed,
         "params": options,
         "merges": json.loads(table.to_json(orient="records")),
@@ -124,7 +126,7 @@ def correct_components(args, root, batch, options):
 
     from integration.mnn import fast_mnn
 
-    blocks, genes, n_genes = expression(root, options)
+    blocks, genes, n_genes = expression(args, root, options)
     result = fast_mnn(blocks, batch, **options)
     loadings = np.zeros((n_genes, result.rotation.shape[1]), dtype=np.float32)
     loadings[genes] = result.rotation
@@ -140,7 +142,7 @@ def correct_genes(args, root, batch, options):
     from preprocessing.pca import gram_pca, project
 
     layer, n_comps = options.pop("layer_added"), options.pop("n_comps")
-    blocks, genes, n_genes = expression(root, options, all_genes=layer is not None)
+    blocks, genes, n_genes = expression(args, root, options, all_genes=layer is not None)
     X = np.concatenate([block.toarray() if sp.issparse(block) else block for block in blocks()])
     subset = genes if layer is not None and len(genes) < n_genes else None
     result = mnn_correct(X, batch, subset=subset, correct_all=layer is not None, **options)
@@ -151,29 +153,24 @@ def correct_genes(args, root, batch, options):
     return scores, result, others
 
 
-def expression(root, options, *, all_genes=False):
+def expression(args, root, options, *, all_genes=False):
     """Return log-expression in blocks, the positions of the variable genes, how many there are.
 
     Takes what says how to read the values out of the options.
     """
     import numpy as np
 
+    from integration.counts import variable_genes
     from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from utils.blocks import matrix_shape, n_blocks, row_blocks
-    from utils.io import keys, read_element
-    from utils.messages import missing
+    from utils.io import counts_matrix
 
-    layer, target_sum = options.pop("layer"), options.pop("target_sum")
-    normalize = options.pop("normalize")
-    if layer and layer not in keys(root, "layers"):
-        raise KeyError(missing("adata.layers has no", layer, keys(root, "layers")))
-    if not layer and "X" not in root:
-        raise KeyError("there is no X to read counts from; name a --layer")
-    matrix = root[f"layers/{layer}" if layer else "X"]
+    target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
+    matrix = counts_matrix(root, args.layer)
     n_cells, n_genes = matrix_shape(matrix)
-    genes = np.arange(n_genes)
-    if "highly_variable" in keys(root, "var"):
-        genes = np.flatnonzero(np.asarray(read_element(root, "var/highly_variable"), dtype=bool))
+    genes = variable_genes(root)
+    if genes is None:
+        genes = np.arange(n_genes)
     if len(genes) > MOST_GENES:
         raise ValueError(
             f"components of all {len(genes):,} genes need {16 * len(genes) ** 2 / 1e9:.0f} GB; "

@@ -36,6 +36,7 @@ def main(args):
     import pandas as pd
     from anndata import AnnData
 
+    from integration.counts import read_counts, variable_genes
     from utils.extras import missing_package
     from utils.io import kept, keys, open_store, read_index, write_zarr_linked
 
@@ -57,13 +58,15 @@ def main(args):
             "--key_added names another"
         )
     covariates = read_covariates(root, args.batch, options.pop("covariates"))
-    counts, genes = read_counts(root, args.layer)
-    cli.say(f"{counts.shape[0]:,} cells x {counts.shape[1]:,} genes ({genes})")
+    genes = variable_genes(root)
+    counts = read_counts(root, args.layer, genes)
+    chosen = "all" if genes is None else "var/highly_variable"
+    cli.say(f"{counts.shape[0]:,} cells x {counts.shape[1]:,} genes ({chosen})")
     found, device = embed(args, counts, covariates, options)
     record = {
         "method": args.method,
         "covariates": list(covariates),
-        "genes": genes,
+        "genes": chosen,
         "n_genes": counts.shape[1],
         "n_epochs": len(found["history"]),
         "history": found["history"],
@@ -85,33 +88,6 @@ def main(args):
         f"{args.output_file}: {key}, {len(found['history'])} epochs; {kind} {last[kind]:.2f} "
         f"in epoch {last['epoch']}"
     )
-
-
-def read_counts(root, layer):
-    """Read the counts of the highly variable genes, or of all, in blocks of rows."""
-    import numpy as np
-    import scipy.sparse as sp
-
-    from integration.vae.inputs import as_counts
-    from utils.blocks import matrix_shape, n_blocks, row_blocks
-    from utils.io import keys, read_element
-    from utils.messages import missing
-
-    if layer and layer not in keys(root, "layers"):
-        raise KeyError(missing("adata.layers has no", layer, keys(root, "layers")))
-    if not layer and "X" not in root:
-        raise KeyError("adata has no X; name a --layer")
-    matrix = root[f"layers/{layer}" if layer else "X"]
-    n_cells, _ = matrix_shape(matrix)
-    chosen, genes = slice(None), "all"
-    if "highly_variable" in keys(root, "var"):
-        chosen = np.flatnonzero(read_element(root, "var/highly_variable"))
-        genes = "var/highly_variable"
-    parts, first_cell = [], 0
-    for block in cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(n_cells)):
-        parts.append(as_counts(block, first_cell=first_cell)[:, chosen])
-        first_cell += block.shape[0]
-    return sp.vstack(parts, format="csr"), genes
 
 
 def read_covariates(root, batch, covariates):

@@ -1,0 +1,38 @@
+"""The counts that a method starts from: of the variable genes where these are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.cli import progress
+from utils.io import counts_matrix, keys, read_element
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+
+def variable_genes(root: Any) -> np.ndarray | None:
+    """Return the positions of the genes in ``var/highly_variable``; None where there is none."""
+    if "highly_variable" not in keys(root, "var"):
+        return None
+    return np.flatnonzero(np.asarray(read_element(root, "var/highly_variable"), dtype=bool))
+
+
+def read_counts(
+    root: Any, layer: str | None, genes: np.ndarray | None, *, dtype: str = "float32"
+) -> sp.csr_matrix:
+    """Read the counts of some genes, or of all, in blocks of rows; CSR, cells x genes.
+
+    Peak memory: 8 bytes (float32) per count above 0, twice.
+    """
+    import scipy.sparse as sp
+
+    matrix = counts_matrix(root, layer)
+    blocks = progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix_shape(matrix)[0]))
+    parts = [
+        sp.csr_matrix(block if genes is None else block[:, genes], dtype=dtype) for block in blocks
+    ]
+    return sp.vstack(parts, format="csr")
