@@ -232,6 +232,7 @@ def test_every_file_and_column_is_on_the_page_of_outputs(pancreas):
             else:
                 ours = name.rpartition(".")[0] in drawn or name == "umap.tsv.gz"
                 pattern = (
-                    r"(tree_.*_(levels|resolutions)|composition_.*|metrics(_by_.*)?)\.png|tree\.nwk"
+                    r"(tree_.*_(levels|resolutions)|composition_.*|metrics(_by_.*)?)\.png"
+                    r"|tree\.nwk|explorer\.html"
                 )
                 assert ours or re.fullmatch(pattern, name), text
