@@ -1,4 +1,5 @@
 # make run    the demo: environment, workflow, where the results are
+# make report the pictures and tables of the last run, with captions, in one file
 # make test   all tests
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,10 +8,15 @@ BIN = $(VENV)/bin
 
 PEERS = $(VENV)-peers
 
-.PHONY: run test check docs bench bench-harmony bench-harmony1 bench-pca bench-clustering bench-job bench-growth bench-mnn bench-topics clean
+.PHONY: run report test check docs bench bench-harmony bench-harmony1 bench-pca bench-clustering bench-job bench-growth bench-mnn bench-topics clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
+
+# REPORT=results/report.html makes one page, which holds less; both work offline.
+REPORT ?= results/report.zip
+report: $(VENV)/installed
+	$(BIN)/snakemake --report $(REPORT) --quiet all
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest

@@ -31,6 +31,9 @@ if workflow.is_main_process:
     banner(plan, workflow.configfiles)
 
 
+report: "workflow/evaluation/report/workflow.rst"
+
+
 include: "workflow/preprocessing/rules.smk"
 include: "workflow/integration/rules.smk"
 include: "workflow/clustering/rules.smk"
@@ -42,6 +45,8 @@ rule all:
     input:
         plan.targets("atlas"),
         plan.targets("plots"),
+        plan.targets("trees"),
+        plan.targets("splits"),
         plan.comparisons(),
         plan.explorers(),
         plan.pattern("summary"),

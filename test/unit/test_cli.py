@@ -22,6 +22,11 @@ SCRIPTS = [
     "clustering/scripts/merge.py",
     "evaluation/scripts/plots.py",
     "evaluation/scripts/comparison.py",
+    "evaluation/scripts/metrics.py",
+    "evaluation/scripts/markers.py",
+    "evaluation/scripts/robustness.py",
+    "evaluation/scripts/splits.py",
+    "evaluation/scripts/trees.py",
     "evaluation/scripts/explorer.py",
     "evaluation/scripts/summary.py",
 ]
@@ -43,6 +48,11 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "harmony.py": ["--batch", "a"],
         "vae.py": ["--batch", "a"],
         "mnn.py": ["--batch", "a"],
+        "metrics.py": ["--batch", "a"],
+        "markers.py": ["--clusters", "a"],
+        "robustness.py": ["--clusters", "a"],
+        "splits.py": ["--clusters", "a"],
+        "trees.py": ["--clusters", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
     done = script(name, missing, tmp_path / "out.zarr", *more, check=False)

@@ -218,4 +218,22 @@ def test_method_patterns():
     )
     assert plan.names("harmony") == r"a\.b|harmony"
     assert plan.names("mnn") == "(?!)"
-    assert plan.comparisons() == []
+
+
+def test_methods_are_scored_beside_the_uncorrected_data():
+    head = "DATASETS: {a: {input: {integration: x.h5ad}, "
+    plan = plan_of(head + "integration: {batch: [c, d e]}, evaluation: {label: t}}}")
+    wildcards = Wildcards(dataset="a", method="harmony")
+    beside = Wildcards(dataset="a", method="unintegrated")
+    folders = ["results/a/unintegrated", "results/a/harmony"]
+    assert plan.scores(wildcards) == [f"{folder}/metrics.tsv" for folder in folders]
+    assert plan.comparisons() == ["results/a/comparison"]
+    assert plan.scored_store(beside) == "results/a/unintegrated/neighbors.zarr"
+    assert plan.scored_store(wildcards) == "results/a/harmony/atlas.zarr"
+    words = "--batch c 'd e' --clusters leiden_1.0_1 --use_rep X_harmony --uncorrected X_pca"
+    assert plan.options("metrics", wildcards) == f"{words} --label t"
+    assert "--clusters" not in plan.options("metrics", beside)
+    for off in ("evaluation: {metrics: false}, integration: {batch: c}", "evaluation: {}"):
+        plan = plan_of(head + off + "}}")
+        assert plan.scores(wildcards) == []
+        assert plan.comparisons() == []

@@ -22,6 +22,7 @@ def pancreas(tmp_path_factory) -> Path:
                 "hierarchy": 3,
                 "umap_colors": ["cell_type", "batch"],
             },
+            "evaluation": {"label": "cell_type", "rounds": 3},
         },
     )
     done = snakemake(folder, "--configfile", config, "-p")

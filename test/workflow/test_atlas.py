@@ -7,12 +7,13 @@ import shlex
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from running import read, snakemake
+from running import REPO, read, snakemake
 
 COLUMNS = [f"{name}_1.0_{level}" for name in ("leiden", "louvain") for level in (1, 2, 3)]
 
@@ -119,10 +120,19 @@ def test_tables_and_pictures(pancreas):
     layout = pd.read_csv(plots / "umap.tsv.gz", sep="\t", index_col="cell", dtype=str)
     assert list(layout.columns) == ["umap_1", "umap_2", "cell_type", "batch", *COLUMNS]
     assert list(layout["leiden_1.0_2"]) == list(obs["leiden_1.0_2"])
-    assert {path.name for path in (results / "pancreas/comparison").glob("*.png")} == {
+    assert {path.name for path in (results / "pancreas/comparison").glob("[!.]*")} == {
         "cell_type.png",
         "batch.png",
+        "metrics.tsv",
+        "metrics.png",
+        "metrics_by_batch.png",
+        "metrics_by_cell_type.png",
+        "metrics_by_clusters.png",
     }
+    scores = pd.read_csv(results / "pancreas/comparison/metrics.tsv", sep="\t")
+    scores = scores[scores["group"] == "all"].set_index(["metric", "method"])["value"]
+    for metric in ("ilisi", "pc_regression"):
+        assert scores[metric, "harmony"] > scores[metric, "unintegrated"] + 0.02
 
 
 def test_a_printed_command_runs_by_hand(pancreas, tmp_path):
@@ -163,3 +173,66 @@ def test_logs_and_benchmarks(pancreas):
     )
     benchmark = pd.read_csv(results / "benchmarks/pancreas/pca.tsv", sep="\t")
     assert benchmark["s"].notna().all()
+
+
+def test_splits_markers_and_trees(pancreas):
+    folder = pancreas / "results/pancreas/harmony"
+    tables = {
+        name: pd.read_csv(folder / f"{name}.tsv", sep="\t", dtype={"child": str, "cluster": str})
+        for name in ("splits", "markers", "robustness", "resolutions")
+    }
+    obs = read(folder / "atlas.zarr").obs
+    for column in COLUMNS:
+        for name, key in (("splits", "child"), ("robustness", "cluster")):
+            found = tables[name][tables[name]["column"] == column]
+            assert set(found[key]) == set(obs[column].astype(str))
+            sizes = found.set_index(key)["n_cells"]
+            assert (sizes == obs[column].astype(str).value_counts().reindex(sizes.index)).all()
+    whole = tables["splits"][tables["splits"]["column"] == "leiden_1.0_1"].set_index("child")
+    assert whole["jaccard"].median() > 0.6
+    assert whole["suggestion"].isin(["keep", "look", "merge"]).all()
+    (best,) = tables["resolutions"].query("suggested == 'yes' and family == 'leiden resolutions'")[
+        "column"
+    ]
+    assert best == "leiden_1.0_1"
+    beta = obs.loc[obs["cell_type"] == "Beta cells", "leiden_1.0_1"].astype(str).mode()[0]
+    markers = tables["markers"].query(f"column == 'leiden_1.0_1' and cluster == '{beta}'")
+    assert {"INS", "IAPP"} & set(markers["gene"].head(10))
+    pictures = {path.stem for path in (folder / "trees").glob("*.png")}
+    assert {"tree_leiden_1.0_levels", "composition_louvain_1.0_3"} <= pictures
+
+
+def test_the_report_works_offline(pancreas):
+    snakemake(pancreas, "--configfile", pancreas / "my.yaml", "--report", "report.zip")
+    with zipfile.ZipFile(pancreas / "report.zip") as report:
+        names = report.namelist()
+        (page,) = [report.read(name).decode() for name in names if name.endswith("report.html")]
+    assert sum(name.endswith(".png") for name in names) > 30
+    assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.https?://", page)
+    assert "rewards embeddings whose batches are not mixed" in page
+
+
+def test_every_file_and_column_is_on_the_page_of_outputs(pancreas):
+    page = (REPO / "docs" / "outputs.md").read_text()
+    named = set(re.findall(r"`([^`]+)`", page))
+    results = pancreas / "results"
+    drawn = {"cell_type", "batch", *COLUMNS}
+    for folder, folders, files in os.walk(results):
+        folders[:] = [name for name in folders if not name.endswith(".zarr") and name[0] != "."]
+        place = Path(folder).relative_to(results)
+        if place.parts[:1] in {("logs",), ("benchmarks",)}:
+            continue
+        for name in (name for name in files if name[0] != "."):
+            text = f"/{place}/{name}".replace("/./", "/").replace("/pancreas/", "/{dataset}/")
+            text = re.sub("/(harmony|unintegrated)/", "/{method}/", text).lstrip("/")
+            if name.endswith(".tsv"):
+                assert {text, name} & named, text
+                header = (Path(folder) / name).read_text().splitlines()[0].split("\t")
+                assert not set(header) - named - drawn, (text, header)
+            else:
+                ours = name.rpartition(".")[0] in drawn or name == "umap.tsv.gz"
+                pattern = (
+                    r"(tree_.*_(levels|resolutions)|composition_.*|metrics(_by_.*)?)\.png"
+                    r"|tree\.nwk|explorer\.html"
+                )
+                assert ours or re.fullmatch(pattern, name), text

@@ -1,6 +1,12 @@
 # Needs:  {dataset}/{method}/atlas.zarr and clusters.tsv.
 # Makes:  {dataset}/{method}/plots/  the layout in the colours asked for, and its coordinates
-#         {dataset}/comparison/      the layouts of all methods side by side
+#         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
+#         {dataset}/{method}/markers.tsv  the genes that tell clusters apart
+#         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;
+#                                            resolutions.tsv suggests one
+#         {dataset}/{method}/splits.tsv   what speaks for and against every split
+#         {dataset}/{method}/trees/  trees of resolutions and levels, and what clusters are made of
+#         {dataset}/comparison/      the layouts and scores of all methods side by side
 #         {dataset}/explorer.html    a page to look at all methods and clusters of a data set
 #         clusters.tsv               every data set, method and column: number and size of clusters
 
@@ -11,6 +17,7 @@ rule plots:
     output:
         report(
             directory(plan.pattern("plots")),
+            caption="report/plots.rst",
             patterns=["{name}.png"],
             category="{dataset}",
             labels={"method": "{method}", "column": "{name}"},
@@ -37,12 +44,178 @@ rule plots:
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
+rule metrics:
+    input:
+        lambda wildcards: plan.scored_store(wildcards),
+    output:
+        plan.pattern("metrics"),
+    log:
+        plan.log("{dataset}/{method}/metrics.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/metrics.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=1000, per_million=3000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            str(input), attempt, per_million=20
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("metrics", wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: metrics"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/metrics.py {input:q} {output:q}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule markers:
+    input:
+        atlas=plan.pattern("atlas"),
+    output:
+        plan.pattern("markers"),
+    log:
+        plan.log("{dataset}/{method}/markers.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/markers.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input.atlas, attempt, base=1000, per_million=8000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            input.atlas, attempt, per_million=60
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("markers", wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: markers"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/markers.py {input.atlas:q} {output:q}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule robustness:
+    input:
+        atlas=plan.pattern("atlas"),
+    output:
+        table=plan.pattern("robustness"),
+        resolutions=report(
+            plan.pattern("resolutions"),
+            caption="report/resolutions.rst",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "resolutions (table)"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/robustness.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/robustness.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input.atlas, attempt, base=1000, per_million=6000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            input.atlas, attempt, per_million=600
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("robustness", wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: robustness"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/robustness.py {input.atlas:q} {output.table:q}"
+        " --resolutions {output.resolutions:q} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule splits:
+    input:
+        atlas=plan.pattern("atlas"),
+        evidence=lambda wildcards: list(plan.evidence(wildcards).values()),
+    output:
+        report(
+            plan.pattern("splits"),
+            caption="report/splits.rst",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "splits (table)"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/splits.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/splits.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input.atlas, attempt, base=1000, per_million=1000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            input.atlas, attempt, per_million=30
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("splits", wildcards),
+        evidence=lambda wildcards: plan.evidence_option(wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: splits"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/splits.py {input.atlas:q} {output:q}"
+        " {params.evidence} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule trees:
+    input:
+        atlas=plan.pattern("atlas"),
+    output:
+        report(
+            directory(plan.pattern("trees")),
+            caption="report/trees.rst",
+            patterns=["{name}.png"],
+            category="{dataset}",
+            labels={"method": "{method}", "column": "{name}"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/trees.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/trees.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input.atlas, attempt, base=1000, per_million=500
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            input.atlas, attempt, per_million=30
+        ),
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("trees", wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: trees and composition of clusters"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/trees.py {input.atlas:q} {output:q}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
+
+
 rule comparison:
     input:
-        plan.atlases,
+        atlases=plan.atlases,
+        metrics=plan.scores,
     output:
         report(
             directory(plan.pattern("comparison")),
+            caption="report/comparison.rst",
             patterns=["{name}.png"],
             category="{dataset}",
             labels={"method": "all", "column": "{name}"},
@@ -56,17 +229,18 @@ rule comparison:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input[0], attempt, base=1000, per_million=500
+            input.atlases[0], attempt, base=1000, per_million=500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         scripts=SCRIPTS,
         options=lambda wildcards: plan.options("comparison", wildcards),
+        metrics=lambda wildcards, input: plan.scores_option(input.metrics),
     message:
         "{wildcards.dataset}: methods side by side"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/comparison.py {input:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.scripts:q}/evaluation/scripts/comparison.py {input.atlases:q} {output:q}"
+        " {params.options} {params.metrics} 2>&1 | tee {log:q} >&2"
 
 
 rule explorer:

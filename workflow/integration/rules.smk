@@ -73,7 +73,6 @@ rule vae:
         " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
-
 rule mnn:
     input:
         lambda wildcards: plan.source(wildcards),
@@ -106,7 +105,6 @@ rule mnn:
         "python {params.scripts:q}/integration/scripts/mnn.py {input:q} {output.embedding:q}"
         " --method {params.method} --table {output.merges:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
-
 
 
 rule topics:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from utils.config_evaluation import Evaluation
 from utils.config_methods import Harmony, Method, Unintegrated, by_name, chain_problems
 from utils.config_values import (
     NAME,
@@ -232,6 +233,7 @@ class DataSet(Device):
     preprocessing: Preprocessing = Field(Preprocessing(), description="See below.")
     integration: Integration = Field(Integration(), description="See below.")
     clustering: Clustering = Field(Clustering(), description="See below.")
+    evaluation: Evaluation = Field(Evaluation(), description="See below.")
 
     @property
     def stage(self) -> str:

@@ -24,6 +24,7 @@ from utils.config import (
     Preparation,
     SubLevel,
 )
+from utils.config_evaluation import Evaluation
 from utils.config_methods import METHODS
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"
@@ -48,6 +49,7 @@ def tables() -> str:
         ("`clustering.hierarchy`: one level of a list", SubLevel.model_fields),
         ("`clustering.neighbors`", Neighbors.model_fields),
         ("`clustering.umap`", UMAP.model_fields),
+        ("`evaluation`", Evaluation.model_fields),
         (
             "`use_gpu` and `n_cell_cpu`: in a data set, `integration` or `clustering`",
             Device.model_fields,

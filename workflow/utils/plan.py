@@ -5,7 +5,6 @@ A pure function of the config: it touches no file and imports neither Snakemake 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
+from utils.plan_evaluation import OPTIONS as EVALUATION_OPTIONS
+from utils.plan_evaluation import scored
+from utils.words import as_json, changed, fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,12 @@ STORES = {
     "tree": "{dataset}/{method}/tree.tsv",
     "newick": "{dataset}/{method}/tree.nwk",
     "plots": "{dataset}/{method}/plots",
+    "metrics": "{dataset}/{method}/metrics.tsv",
+    "markers": "{dataset}/{method}/markers.tsv",
+    "robustness": "{dataset}/{method}/robustness.tsv",
+    "resolutions": "{dataset}/{method}/resolutions.tsv",
+    "splits": "{dataset}/{method}/splits.tsv",
+    "trees": "{dataset}/{method}/trees",
     "comparison": "{dataset}/comparison",
     "explorer": "{dataset}/explorer.html",
     "summary": "clusters.tsv",
@@ -177,8 +185,33 @@ class Plan:
         return [
             self.path("comparison", {"dataset": name})
             for name, dataset in self.config.DATASETS.items()
-            if len(dataset.methods) > 1 and dataset.clustering.umap_colors
+            if (len(dataset.methods) > 1 and dataset.clustering.umap_colors) or scored(dataset)
         ]
+
+    def scores(self, wildcards: Any) -> list[str]:
+        """Return the tables of the scores of a data set, one per method."""
+        methods = scored(self.dataset(wildcards))
+        return [self.path("metrics", wildcards, method=method) for method in methods]
+
+    def scores_option(self, files: list[str]) -> str:
+        """Write the option that names the tables of scores."""
+        return " ".join(["--metrics", *map(shlex.quote, files)]) if files else ""
+
+    def scored_store(self, wildcards: Any) -> str:
+        """Return the store that a method is scored from: without clusters, its neighbours do."""
+        found = wildcards.method in self.dataset(wildcards).methods
+        return self.path("atlas" if found else "neighbors", wildcards)
+
+    def evidence(self, wildcards: Any) -> dict[str, str]:
+        """Return the tables of a method that the splits are judged by, by name of their option."""
+        evaluation = self.dataset(wildcards).evaluation
+        wanted = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
+        return {name: self.path(name, wildcards) for name, count in wanted.items() if count}
+
+    def evidence_option(self, wildcards: Any) -> str:
+        """Write the options that name them."""
+        files = self.evidence(wildcards)
+        return " ".join(f"--{name} {shlex.quote(file)}" for name, file in files.items())
 
     def explorers(self) -> list[str]:
         """Return the paths of the pages to look at, one per data set."""
@@ -197,12 +230,13 @@ class Plan:
         """Return the options that a rule calls a script with, quoted for the shell."""
         return " ".join(_OPTIONS[script](self, wildcards))
 
-    def _run_options(self, wildcards: Any, stage: str, *, device: bool = True) -> list[str]:
-        words = _changed({"seed": self.setting(wildcards, stage, "seed")}, {"seed": 0})
+    def run_options(self, wildcards: Any, stage: str, *, device: bool = True) -> list[str]:
+        """Write the options on how a stage of a data set runs."""
+        words = changed({"seed": self.setting(wildcards, stage, "seed")}, {"seed": 0})
         if device:
             # False has to be said: a script by hand uses the GPU that it finds.
             defaults = {"use_gpu": None, "n_cell_cpu": N_CELL_CPU}
-            words += _changed(self.device(wildcards, stage), defaults)
+            words += changed(self.device(wildcards, stage), defaults)
         return words
 
 
@@ -245,7 +279,7 @@ def depth(clustering: Clustering) -> int:
 
 def _prepare(plan: Plan, wildcards: Any) -> list[str]:
     dataset = plan.dataset(wildcards)
-    words = _fields(Preparation, dataset.preprocessing)
+    words = fields(Preparation, dataset.preprocessing)
     if len(plan.files(wildcards)) > 1 and dataset.integration.batch:
         words += ["--batch", *map(shlex.quote, dataset.integration.batch)]
     return words
@@ -253,8 +287,8 @@ def _prepare(plan: Plan, wildcards: Any) -> list[str]:
 
 def _pca(plan: Plan, wildcards: Any) -> list[str]:
     section = plan.dataset(wildcards).preprocessing
-    layer = _changed({"layer": section.layer}, {"layer": None})
-    return ["--overwrite", *layer, *_fields(PCA, section)]
+    layer = changed({"layer": section.layer}, {"layer": None})
+    return ["--overwrite", *layer, *fields(PCA, section)]
 
 
 def _integration(plan: Plan, wildcards: Any) -> list[str]:
@@ -265,15 +299,15 @@ def _integration(plan: Plan, wildcards: Any) -> list[str]:
     if params.needs_batch:
         words += ["--batch", *map(shlex.quote, dataset.integration.batch or [])]
     if isinstance(params, Latent):
-        words += _changed({"basis": plan.start(wildcards)[0]}, {"basis": "X_pca"})
+        words += changed({"basis": plan.start(wildcards)[0]}, {"basis": "X_pca"})
     if isinstance(params, Counts):
-        words += _changed({"layer": dataset.preprocessing.layer}, {"layer": None})
+        words += changed({"layer": dataset.preprocessing.layer}, {"layer": None})
     return [
         *words,
-        *_changed({"key_added": f"X_{wildcards.method}"}, {"key_added": f"X_{params.method}"}),
+        *changed({"key_added": f"X_{wildcards.method}"}, {"key_added": f"X_{params.method}"}),
         "--overwrite",
-        *_fields(type(params), params),
-        *plan._run_options(wildcards, "integration", device=params.has_gpu),
+        *fields(type(params), params),
+        *plan.run_options(wildcards, "integration", device=params.has_gpu),
     ]
 
 
@@ -294,8 +328,8 @@ def _neighbors(plan: Plan, wildcards: Any) -> list[str]:
     defaults = {"neighbors_key": "neighbors", "n_neighbors": 15, "metric": "euclidean"}
     return [
         *_fresh(plan, wildcards, clustering.recompute_neighbors),
-        *_changed(values, {"use_rep": None, **defaults}),
-        *plan._run_options(wildcards, "clustering"),
+        *changed(values, {"use_rep": None, **defaults}),
+        *plan.run_options(wildcards, "clustering"),
     ]
 
 
@@ -303,9 +337,9 @@ def _umap(plan: Plan, wildcards: Any) -> list[str]:
     clustering = plan.dataset(wildcards).clustering
     return [
         *_fresh(plan, wildcards, clustering.recompute_umap),
-        *_changed({"neighbors_key": clustering.neighbors_key}, {"neighbors_key": "neighbors"}),
-        *_fields(type(clustering.umap), clustering.umap),
-        *plan._run_options(wildcards, "clustering"),
+        *changed({"neighbors_key": clustering.neighbors_key}, {"neighbors_key": "neighbors"}),
+        *fields(type(clustering.umap), clustering.umap),
+        *plan.run_options(wildcards, "clustering"),
     ]
 
 
@@ -320,14 +354,14 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
     words += ["--resolution", str(sub.resolution or wildcards.resolution)]
     if level > 1:
         if isinstance(hierarchy, dict):
-            words += ["--hierarchy", _json(hierarchy)]
+            words += ["--hierarchy", as_json(hierarchy)]
         neighbors = clustering.neighbors
         args = {
             "n_neighbors": sub.n_neighbors or neighbors.n_neighbors,
             "use_rep": sub.use_rep or plan.representation(wildcards),
             "metric": sub.metric or neighbors.metric,
         }
-        words += ["--neighbors_args", _json({k: v for k, v in args.items() if v is not None})]
+        words += ["--neighbors_args", as_json({k: v for k, v in args.items() if v is not None})]
         words += _refine(plan, wildcards, sub.refine or clustering.refine)
     values = {
         "clustering_args": {**clustering.clustering_args, **sub.clustering_args},
@@ -335,10 +369,10 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
         "max_cluster_factor": clustering.max_cluster_factor,
     }
     defaults = {"clustering_args": {}, "neighbors_key": "neighbors", "max_cluster_factor": 50}
-    words += _changed(values, defaults)
+    words += changed(values, defaults)
     if clustering.overwrite:
         words.append("--overwrite")
-    return words + plan._run_options(wildcards, "clustering")
+    return words + plan.run_options(wildcards, "clustering")
 
 
 def _refine(plan: Plan, wildcards: Any, refine: str) -> list[str]:
@@ -351,13 +385,13 @@ def _refine(plan: Plan, wildcards: Any, refine: str) -> list[str]:
         return []
     section = dataset.preprocessing
     args = {name: getattr(section, name) for name in PCA.model_fields if name != "batch_key"}
-    words = ["--refine", refine, *_changed({"layer": section.layer}, {"layer": None})]
-    words += ["--pca_args", _json(_differing(args, PCA()))]
+    words = ["--refine", refine, *changed({"layer": section.layer}, {"layer": None})]
+    words += ["--pca_args", as_json(_differing(args, PCA()))]
     if refine == "integration":
         args = method.model_dump(exclude={"method", "basis"})
         words += ["--batch", *map(shlex.quote, dataset.integration.batch or [])]
         words += ["--batch_file", shlex.quote(plan.embedding(wildcards))]
-        words += ["--harmony_args", _json(_differing(args, type(method)()))]
+        words += ["--harmony_args", as_json(_differing(args, type(method)()))]
     return words
 
 
@@ -365,65 +399,12 @@ def _differing(values: Mapping[str, Any], defaults: BaseModel) -> dict[str, Any]
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
-def _plots(plan: Plan, wildcards: Any) -> list[str]:
-    columns = [run.column for run in plan.columns(wildcards.dataset, wildcards.method)]
-    colors = plan.dataset(wildcards).clustering.umap_colors
-    title = f"{wildcards.dataset}, {wildcards.method}"
-    words = ["--colors", *map(shlex.quote, colors)] if colors else []
-    return [*words, "--clusters", *columns, "--title", shlex.quote(title)]
-
-
-def _comparison(plan: Plan, wildcards: Any) -> list[str]:
-    dataset = plan.dataset(wildcards)
-    colors = map(shlex.quote, dataset.clustering.umap_colors)
-    return ["--names", *dataset.methods, "--colors", *colors]
-
-
-def _explorer(plan: Plan, wildcards: Any) -> list[str]:
-    dataset = plan.dataset(wildcards)
-    words = ["--title", shlex.quote(wildcards.dataset), "--names", *dataset.methods]
-    for option, columns in (
-        ("--colors", dataset.clustering.umap_colors),
-        ("--batch", dataset.integration.batch or []),
-    ):
-        words += [option, *map(shlex.quote, columns)] if columns else []
-    return words + _changed({"seed": plan.setting(wildcards, "clustering", "seed")}, {"seed": 0})
-
-
 _OPTIONS = {
+    **EVALUATION_OPTIONS,
     "prepare": _prepare,
     "pca": _pca,
     "integration": _integration,
     "neighbors": _neighbors,
     "umap": _umap,
     "clustering": _clustering,
-    "plots": _plots,
-    "comparison": _comparison,
-    "explorer": _explorer,
 }
-
-
-def _fields(model: type[BaseModel], section: BaseModel) -> list[str]:
-    """Write the fields of a model that differ from their defaults."""
-    defaults = {
-        name: field.get_default(call_default_factory=True)
-        for name, field in model.model_fields.items()
-        if name not in ("method", "basis")
-    }
-    return _changed({name: getattr(section, name) for name in defaults}, defaults)
-
-
-def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
-    words = []
-    for name, value in values.items():
-        if value == defaults[name]:
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            words += [f"--{name}", shlex.quote(value) if isinstance(value, str) else _json(value)]
-    return words
-
-
-def _json(value: Any) -> str:
-    return shlex.quote(json.dumps(value, ensure_ascii=False))

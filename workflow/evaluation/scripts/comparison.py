@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the layouts of several methods side by side, in the same colours."""
+"""Draw the layouts and the scores of several methods side by side."""
 
 import sys
 from pathlib import Path
@@ -11,8 +11,8 @@ from utils import cli
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
-        "Draw the layouts of several stores side by side, one picture per column.",
-        output="Output folder: {column}.png",
+        "Draw the layouts of several stores side by side, a picture per column, and their scores.",
+        output="Output folder: {column}.png, metrics.tsv, metrics.png, metrics_by_{column}.png",
     )
     action = parser._actions[1]
     action.nargs, action.help = "+", "Stores of the same cells"
@@ -20,7 +20,14 @@ def make_parser():
         "--names", nargs="+", required=True, metavar="NAME", help="A title for each store"
     )
     parser.add_argument(
-        "--colors", nargs="+", required=True, metavar="COLUMN", help="obs columns to colour by"
+        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to colour by"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="TSV",
+        help="Tables that metrics.py wrote, in {data set}/{method}/",
     )
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
@@ -30,21 +37,47 @@ def make_parser():
 
 
 def main(args):
-    """Draw each column."""
+    """Draw each column, join and draw the scores."""
     from evaluation.plots import compare_embeddings, file_stem, save_figure
     from utils.atomic import atomic_folder
     from utils.io import obs_column, open_store, read_element
 
     if len(args.names) != len(args.input_file):
         raise ValueError(f"--names has {len(args.names)} titles for {len(args.input_file)} stores")
-    roots = [open_store(file) for file in args.input_file]
+    if not args.colors and not args.metrics:
+        raise ValueError("nothing to draw: name --colors, --metrics or both")
+    roots = [open_store(file) for file in args.input_file] if args.colors else []
     layouts = [read_element(root, f"obsm/{args.basis}") for root in roots]
     with atomic_folder(args.output_file) as folder:
+        folder.mkdir()
         for name in cli.progress(args.colors, desc="plots"):
             columns = [obs_column(root, name) for root in roots]
             panels = list(zip(args.names, layouts, columns, strict=True))
             save_figure(compare_embeddings(panels, title=name), folder / f"{file_stem(name)}.png")
-    cli.say(f"{args.output_file}: {len(args.colors)} pictures")
+        if args.metrics:
+            write_scores(args.metrics, folder)
+        pictures = sum(1 for _ in folder.glob("*.png"))
+    cli.say(f"{args.output_file}: {pictures} pictures")
+
+
+def write_scores(files, folder):
+    """Join the tables, with the method (the name of the folder) first; draw them."""
+    import pandas as pd
+
+    from evaluation.charts import score_charts
+    from evaluation.plots import file_stem, save_figure
+
+    paths = [Path(file).resolve() for file in files]
+    # A group may be called "NA"; only what is empty is missing.
+    read = {"sep": "\t", "keep_default_na": False, "na_values": {"value": "", "raw": ""}}
+    tables = [pd.read_csv(path, dtype={"group": str}, **read) for path in paths]
+    joined = pd.concat(
+        [table.assign(method=path.parent.name) for table, path in zip(tables, paths, strict=True)]
+    )
+    joined = joined[["method", *tables[0].columns]]
+    joined.to_csv(folder / "metrics.tsv", sep="\t", index=False)
+    for name, figure in score_charts(joined, title=paths[0].parent.parent.name):
+        save_figure(figure, folder / f"{file_stem(name)}.png")
 
 
 if __name__ == "__main__":

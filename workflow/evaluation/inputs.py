@@ -1,0 +1,134 @@
+"""What the scores are made from, read from a store: labels as codes, neighbours, coordinates."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clustering.columns import graph_key, read_labels
+from clustering.hierarchy import natural_order
+from evaluation.metrics import Labels
+from evaluation.neighborhoods import Neighborhoods, neighborhoods
+from utils.cli import say
+from utils.io import keys, read_element
+from utils.messages import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+
+
+def read_codes(root: Any, column: str) -> Labels:
+    """Read a column of obs as codes, its labels as people count (2 before 10).
+
+    Raises
+    ------
+    KeyError
+        If it is not there; says what was probably meant.
+    """
+    return as_codes(column, read_labels(root, column))
+
+
+def as_codes(name: str, labels: pd.Categorical) -> Labels:
+    """Turn labels into codes; labels without cells are left out."""
+    found = [str(label) for label in labels.remove_unused_categories().categories]
+    groups = natural_order(found)
+    place = {group: i for i, group in enumerate(groups)}
+    codes = [place.get(str(label), -1) for label in labels.categories]
+    lookup = np.array([*codes, -1], dtype=np.int32)  # the last place: missing
+    return Labels(name, lookup[np.asarray(labels.codes)], groups)
+
+
+def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
+    """Read the stored distances; where there are none, search as many neighbours again."""
+    name = graph_key(root, neighbors_key, "distances")
+    if name in keys(root, "obsp"):
+        return neighborhoods(read_element(root, f"obsp/{name}"))
+    from clustering.graph import neighbor_graph
+
+    params = read_element(root, f"uns/{neighbors_key}").get("params", {})
+    n_neighbors = int(params.get("n_neighbors", 15))
+    say(f"obsp has no {name}: {n_neighbors} neighbours are searched in the embedding")
+    return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
+
+
+def siblings(labels: Sequence[str]) -> np.ndarray:
+    """Give siblings the same number: ``3_0`` and ``3_1`` are, ``0`` and ``1`` too."""
+    return np.unique([label.rpartition("_")[0] for label in labels], return_inverse=True)[1]
+
+
+def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable | None]:
+    """Find the expression, and how a block of its rows is log-normalised.
+
+    Whole numbers are counts: scaled to the default of `preprocessing.target_sum` per cell, log1p.
+    Anything else is taken as it is.
+
+    Returns
+    -------
+    tuple
+        The stored matrix, and a function of a block and the number of its first cell; None where
+        there is no X.
+    """
+    from preprocessing.normalize import normalize_block
+    from utils.blocks import row_blocks
+    from utils.config import PCA
+
+    if not layer and ("X" not in root or root["X"].attrs.get("encoding-type") == "null"):
+        say("there is no X: no markers")
+        return None, None
+    name = f"layers/{layer}" if layer else "X"
+    parent = "layers" if layer else ""
+    if (layer or "X") not in keys(root, parent):
+        raise KeyError(missing(f"{parent or 'the store'} has no", layer or "X", keys(root, parent)))
+    matrix = root[name]
+    first = next(row_blocks(matrix))
+    values = first.data if hasattr(first, "indptr") else np.asarray(first)
+    if not len(values) or (values < 0).any() or (values != np.rint(values)).any():
+        say(f"{name}: taken as it is, these are no counts")
+        return matrix, lambda block, _: block
+    target = PCA().target_sum
+    say(f"{name}: counts, scaled to {target:g} per cell, log1p")
+    return matrix, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
+
+
+def families(columns: Sequence[str], *, fixed: str) -> dict[str, list[str]]:
+    """Group cluster columns that differ in one thing.
+
+    Parameters
+    ----------
+    columns
+        Named ``{algorithm}_{resolution}_{level}``; others are left out.
+    fixed
+        ``level``: those of level 1 at several resolutions, as ``leiden resolutions``;
+        ``resolution``: those of several levels, as ``leiden_0.5 levels``.
+
+    Returns
+    -------
+    dict
+        The columns of each family in the order of what differs.
+    """
+    found: dict[str, list[tuple[float, str]]] = {}
+    for column in columns:
+        parts = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)_(\d+)", column)
+        if parts is None:
+            continue
+        algorithm, resolution, level = parts.groups()
+        if fixed == "level" and level == "1":
+            found.setdefault(f"{algorithm} resolutions", []).append((float(resolution), column))
+        elif fixed == "resolution":
+            name = f"{algorithm}_{resolution} levels"
+            found.setdefault(name, []).append((float(level), column))
+    return {name: [column for _, column in sorted(members)] for name, members in found.items()}
+
+
+def read_table(path: str) -> pd.DataFrame:
+    """Read a table of this stage; a gene or cluster may be called ``NA``."""
+    import pandas as pd
+
+    text = {"cluster": str, "gene": str, "nearest": str, "column": str}
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False)
+    numbers = [name for name in table if name not in text]
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})

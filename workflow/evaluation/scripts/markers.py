@@ -1,0 +1,58 @@
+#!/usr/bin/env python
+"""Find the genes that tell clusters apart."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+from utils.config_evaluation import Markers
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Find marker genes: clusters of level 1 against all other cells, deeper ones against "
+        "their siblings.",
+        output="Output table (.tsv)",
+    )
+    parser.add_argument(
+        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+    )
+    cli.add_model(parser, Markers)
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Read labels, stream the expression, test, write the best genes."""
+    import pandas as pd
+
+    from evaluation.inputs import read_codes, read_expression, siblings
+    from evaluation.markers import Grouping, gene_blocks, rank_sums, top_markers
+    from utils.atomic import atomic_file
+    from utils.io import open_store, read_index
+
+    options = cli.from_options(Markers, args)
+    if not options.n_markers:
+        raise ValueError("--n_markers is 0: there is nothing to find")
+    root = open_store(args.input_file)
+    columns = {name: read_codes(root, name) for name in args.clusters}
+    groupings = [Grouping(c.codes, siblings(c.groups)) for c in columns.values()]
+    matrix, normalize = read_expression(root, options.markers_layer)
+    blocks = gene_blocks(matrix, normalize=normalize) if matrix is not None else iter(())
+    found = rank_sums(cli.progress(blocks, desc="markers"), groupings)
+    genes = read_index(root, "var")
+    tables = [
+        top_markers(sums, genes, column.groups, n_markers=options.n_markers).assign(column=name)
+        for (name, column), sums in zip(columns.items(), found, strict=True)
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    table = table[["column", *table.columns[:-1]]]
+    with atomic_file(args.output_file) as path:
+        table.to_csv(path, sep="\t", index=False, float_format="%.5g")
+    cli.say(f"{args.output_file}: {len(table):,} markers of {len(columns)} clusterings")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+"""Score an embedding and its clusters: how well batches are mixed and cell types kept."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+from utils.config_evaluation import Metrics
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Score an embedding, its neighbour graph and its clusters.", output="Output table (.tsv)"
+    )
+    parser.add_argument(
+        "--batch", nargs="+", default=[], metavar="COLUMN", help="obs columns that name the batch"
+    )
+    parser.add_argument(
+        "--clusters",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="cluster columns to compare with --label",
+    )
+    parser.add_argument(
+        "--use_rep", metavar="KEY", help="obsm key to score (default: that of the neighbours)"
+    )
+    parser.add_argument(
+        "--uncorrected", metavar="KEY", help="obsm key of what it was made from, to compare with"
+    )
+    parser.add_argument(
+        "--neighbors_key",
+        default="neighbors",
+        help="Key for neighbors in adata.uns (default: %(default)s)",
+    )
+    cli.add_model(parser, Metrics)
+    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Read graph, embedding and labels; score; write the table."""
+    from clustering.columns import read_graph, read_representation
+    from evaluation.inputs import read_codes, read_neighborhoods
+    from evaluation.metrics import method_metrics
+    from utils.atomic import atomic_file
+    from utils.io import open_store, read_element
+
+    options = cli.from_options(Metrics, args)
+    if not args.batch and not options.label:
+        raise ValueError("nothing to score by: name --batch, --label or both")
+    root = open_store(args.input_file)
+    key, embedding = read_representation(root, args.use_rep, args.neighbors_key)
+    table = method_metrics(
+        embedding=embedding,
+        near=read_neighborhoods(root, args.neighbors_key, embedding),
+        connectivities=read_graph(root, args.neighbors_key),
+        uncorrected=read_element(root, f"obsm/{args.uncorrected}") if args.uncorrected else None,
+        batches=[read_codes(root, column) for column in args.batch],
+        label=read_codes(root, options.label) if options.label else None,
+        clusters={column: read_codes(root, column).codes for column in args.clusters},
+        perplexity=options.perplexity,
+        seed=args.seed,
+    )
+    with atomic_file(args.output_file) as path:
+        table.to_csv(path, sep="\t", index=False, float_format="%.6g")
+    cli.say(f"{args.output_file}: {table['metric'].nunique()} metrics of {key}")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,136 @@
+#!/usr/bin/env python
+"""Cluster parts of the cells again: which clusters come back."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+import json
+
+from utils import cli
+from utils.config_evaluation import Robustness
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Cluster parts of the cells again, as the atlas says that each column was made, and tell "
+        "how well each cluster comes back.",
+        output="Output table (.tsv)",
+    )
+    parser.add_argument(
+        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+    )
+    parser.add_argument(
+        "--neighbors_key",
+        default="neighbors",
+        help="Key for neighbors in adata.uns (default: %(default)s)",
+    )
+    cli.add_model(parser, Robustness)
+    parser.add_argument(
+        "--resolutions", metavar="TSV", help="Write how robust each resolution is, and suggest one"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="Number of threads (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Take each column in turn."""
+    import numpy as np
+    import pandas as pd
+
+    from evaluation.inputs import families, read_codes, siblings
+    from evaluation.robustness import as_table, resolution_table, robustness, unknown
+    from utils.atomic import atomic_file
+    from utils.io import open_store
+
+    options = cli.from_options(Robustness, args)
+    if not options.rounds:
+        raise ValueError("--rounds is 0: there is nothing to do")
+    root = open_store(args.input_file)
+    columns = {name: read_codes(root, name) for name in args.clusters}
+    tables = []
+    for name, column in cli.progress(columns.items(), desc="robustness", total=len(columns)):
+        recluster = way_to_cluster(root, name, columns, args)
+        found = unknown(len(column.groups))
+        if recluster is not None:
+            found = robustness(
+                column.codes,
+                recluster,
+                segments=siblings(column.groups),
+                threads=args.threads,
+                seed=args.seed,
+                rounds=options.rounds,
+                subsample=options.subsample,
+            )
+        sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.groups))
+        table = as_table(found, column.groups, sizes)
+        table.insert(0, "column", name)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    if args.resolutions:
+        compared = resolution_table(table, families(args.clusters, fixed="level"), seed=args.seed)
+        with atomic_file(args.resolutions) as path:
+            compared.to_csv(path, sep="\t", index=False, float_format="%.4g")
+        for row in compared[compared["suggested"] == "yes"].itertuples():
+            cli.say(f"suggested of {row.family}: {row.column}, {row.reason}")
+    with atomic_file(args.output_file) as path:
+        table.to_csv(path, sep="\t", index=False, float_format="%.4g")
+    cli.say(
+        f"{args.output_file}: {len(columns)} clusterings, {options.rounds} rounds with "
+        f"{options.subsample:.0%} of the cells"
+    )
+
+
+def way_to_cluster(root, name, columns, args):
+    """Read from uns how a column was made; return the function that makes it of some cells.
+
+    None where that is not known (the column came with the input), or would be a whole integration
+    for each round (parents with genes of their own).
+    """
+    import numpy as np
+
+    from clustering.columns import read_graph, read_representation
+    from evaluation.inputs import read_codes
+    from evaluation.robustness import restricted, restricted_within
+    from utils.io import keys, read_element
+
+    record = {}
+    if name in keys(root, "uns"):
+        record = json.loads(str(read_element(root, f"uns/{name}")))
+    if "clustering_args" not in record:
+        cli.say(f"{name} came with the input: its robustness is not known")
+        return None
+    if record.get("refine", "neighbors") != "neighbors":
+        cli.say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
+        return None
+    options = {"algorithm": record["algorithm"], **record["clustering_args"]}
+    if record["level"] == 1:
+        graph = read_graph(root, args.neighbors_key)
+        return restricted(graph, resolution=record["resolution"], **options)
+    parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
+    wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
+    resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
+    # A parent that stayed one community may fall apart in a part of the cells; it is tried again.
+    tried = [
+        group in wanted and "one community" in record["unsplit"].get(group, "one community")
+        for group in parent.groups
+    ]
+    return restricted_within(
+        parent.codes,
+        read_representation(root, record["use_rep"], args.neighbors_key)[1],
+        split=np.array(tried),
+        resolutions=resolutions,
+        threads=args.threads,
+        seed=record["seed"],
+        **record["neighbors_args"],
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

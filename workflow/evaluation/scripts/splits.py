@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Tell what speaks for and against every split of a cluster."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Bring together what speaks for and against every split of a cluster.",
+        output="Output table (.tsv)",
+    )
+    parser.add_argument(
+        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+    )
+    parser.add_argument("--batch", metavar="COLUMN", help="obs column that names the batch")
+    parser.add_argument("--use_rep", metavar="KEY", help="obsm key (default: of the neighbours)")
+    parser.add_argument(
+        "--neighbors_key",
+        default="neighbors",
+        help="Key for neighbors in adata.uns (default: %(default)s)",
+    )
+    parser.add_argument("--markers", metavar="TSV", help="Table of markers.py")
+    parser.add_argument("--robustness", metavar="TSV", help="Table of robustness.py")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Read the tables and labels, write the splits."""
+    from clustering.columns import read_representation
+    from evaluation.inputs import read_codes, read_table
+    from evaluation.splits import split_table
+    from utils.atomic import atomic_file
+    from utils.io import open_store
+
+    root = open_store(args.input_file)
+    table = split_table(
+        [read_codes(root, name) for name in args.clusters],
+        read_representation(root, args.use_rep, args.neighbors_key)[1],
+        batch=read_codes(root, args.batch) if args.batch else None,
+        markers=read_table(args.markers) if args.markers else None,
+        robustness=read_table(args.robustness) if args.robustness else None,
+        seed=args.seed,
+    )
+    with atomic_file(args.output_file) as path:
+        table.to_csv(path, sep="\t", index=False, float_format="%.4g")
+    count = table["suggestion"].value_counts().to_dict()
+    words = [f"{n} to {what}" for what, n in count.items() if what]
+    cli.say(f"{args.output_file}: {', '.join(words)}")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Draw how clusterings follow from each other, and what clusters are made of."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+from utils import cli
+
+
+def make_parser():
+    """Define the command line."""
+    parser = cli.script_parser(
+        "Draw a tree of the resolutions and of the levels of clusterings, and for each clustering "
+        "the batches and cell types of its clusters.",
+        output="Output folder: tree_{name}.png, composition_{column}.png, {nodes,edges,"
+        "composition}.tsv",
+    )
+    parser.add_argument(
+        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+    )
+    parser.add_argument(
+        "--colors", nargs="+", default=[], metavar="COLUMN", help="batch and cell type columns"
+    )
+    parser.add_argument("--title", help="Stands before the name of what is drawn")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    return parser
+
+
+def main(args):
+    """Count, write the tables, draw."""
+    import pandas as pd
+
+    from evaluation.charts import composition_chart
+    from evaluation.clustree import draw_tree, tree_tables
+    from evaluation.composition import composition, composition_table
+    from evaluation.inputs import families, read_codes
+    from evaluation.plots import file_stem, save_figure
+    from utils.atomic import atomic_folder
+    from utils.io import open_store
+
+    root = open_store(args.input_file)
+    columns = {name: read_codes(root, name) for name in args.clusters}
+    others = [read_codes(root, name) for name in args.colors]
+    head = f"{args.title}: " if args.title else ""
+    trees = families(args.clusters, fixed="level") | families(args.clusters, fixed="resolution")
+    trees = {name: members for name, members in trees.items() if len(members) > 1}
+    tables = {"nodes": [], "edges": [], "composition": []}
+    with atomic_folder(args.output_file) as folder:
+        folder.mkdir()
+        for name, members in cli.progress(trees.items(), desc="trees", total=len(trees)):
+            nodes, edges = tree_tables([columns[member] for member in members])
+            figure = draw_tree(nodes, edges, title=f"{head}{name}")
+            save_figure(figure, folder / f"{file_stem(f'tree_{name}'.replace(' ', '_'))}.png")
+            tables["nodes"].append(nodes.assign(tree=name))
+            tables["edges"].append(edges.assign(tree=name))
+        for name, column in cli.progress(columns.items(), desc="composition", total=len(columns)):
+            bars, notes = composition(column, others)
+            tables["composition"].append(composition_table(column, others))
+            if bars:
+                figure = composition_chart(column.groups, bars, title=f"{head}{name}", notes=notes)
+                save_figure(figure, folder / f"{file_stem(f'composition_{name}')}.png")
+        for name, parts in tables.items():
+            if parts and sum(map(len, parts)):
+                table = pd.concat(parts)
+                if "tree" in table:
+                    table.insert(0, "tree", table.pop("tree"))
+                path = folder / f"{name}.tsv"
+                table.to_csv(path, sep="\t", index=False, float_format="%.4g")
+        pictures = sum(1 for _ in folder.glob("*.png"))
+    cli.say(f"{args.output_file}: {pictures} pictures")
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())
