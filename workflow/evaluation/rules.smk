@@ -22,8 +22,9 @@ rule plots:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=500
+        # From the layout: where this runs as one job with merge, the atlas is not there yet.
+        mem_mb=lambda wildcards, attempt: resources.memory_mb(
+            plan.path("umap", wildcards), attempt, base=1000, per_million=500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:

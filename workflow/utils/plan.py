@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
@@ -132,7 +133,14 @@ class Plan:
 
     def columns(self, dataset: str, method: str) -> list[ClusterRun]:
         """Return the cluster columns of a data set and method."""
-        return [run for run in self.runs if (run.dataset, run.method) == (dataset, method)]
+        return self._columns[dataset, method]
+
+    @cached_property
+    def _columns(self) -> dict[tuple[str, str], list[ClusterRun]]:
+        found: dict[tuple[str, str], list[ClusterRun]] = {}
+        for run in self.runs:
+            found.setdefault((run.dataset, run.method), []).append(run)
+        return found
 
     def clusterings(self, wildcards: Any) -> list[str]:
         """Return the stores with the cluster columns of a data set and method."""
@@ -162,8 +170,7 @@ class Plan:
 
     def targets(self, store: str) -> list[str]:
         """Return the paths of a store for every data set and method."""
-        pairs = dict.fromkeys((run.dataset, run.method) for run in self.runs)
-        return [self.path(store, {"dataset": d, "method": m}) for d, m in pairs]
+        return [self.path(store, {"dataset": d, "method": m}) for d, m in self._columns]
 
     def atlases(self, wildcards: Any) -> list[str]:
         """Return the atlases of a data set, one per method."""
