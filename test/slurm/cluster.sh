@@ -120,7 +120,8 @@ start() { # FOLDER
         [ -e "$folder/gpu$i" ] || mknod -m 666 "$folder/gpu$i" c 1 3 || fail "no device can be made here"
     done
     [ -e "$folder/munge/key" ] || (umask 077 && head -c 128 /dev/urandom >"$folder/munge/key")
-    start_unless_running "$folder/munge/pid" munged --socket="$folder/munge/socket" \
+    # Forced: only root has to get at the socket.
+    start_unless_running "$folder/munge/pid" munged --force --socket="$folder/munge/socket" \
         --key-file="$folder/munge/key" --pid-file="$folder/munge/pid" \
         --log-file="$folder/munge/log" --seed-file="$folder/munge/seed"
     await 10 munge -S "$folder/munge/socket" -n || fail "munged does not answer: $folder/munge/log"
