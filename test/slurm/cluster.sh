@@ -78,7 +78,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 # A dead node is found soon, a finished job is remembered.
-SlurmdTimeout=8
+SlurmdTimeout=6
+MessageTimeout=3
 KillWait=2
 MinJobAge=600
 ReturnToService=2

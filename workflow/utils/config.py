@@ -321,6 +321,11 @@ class Config(Model):
         N_CELL_CPU, ge=0, description="Below this number of cells the CPU is used."
     )
     seed: int = Field(0, ge=0, description="Random seed of every step.")
+    materialize: bool = Field(
+        False,
+        description="Copy everything into every atlas, so that it can be moved on its own. "
+        "`false`: an atlas links to the other stores.",
+    )
 
     @field_validator("DATASETS")
     @classmethod

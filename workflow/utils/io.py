@@ -75,20 +75,51 @@ def open_store(file: str | Path) -> Group:
         if path.suffix == ".h5ad":
             root: Group = h5py.File(path, "r")
         else:
-            for item in sorted(path.iterdir()):
-                if item.is_symlink() and not item.exists():
-                    raise FileNotFoundError(
-                        f"{path}: {item.name} is a link to {item.readlink()}, which is gone; "
-                        "put it back, or make this store again"
-                    )
+            if gone := _broken_link(path):
+                raise FileNotFoundError(
+                    f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
+                    "gone; put it back, or make this store again"
+                )
             root = zarr.open_group(path, mode="r")
+        has_obs = "obs" in root
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # whatever the libraries make of a damaged file
         raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
-    if "obs" not in root:
+    if not has_obs:
         raise ValueError(f"{path}: is no AnnData file, it has no obs")
     return root
+
+
+@contextlib.contextmanager
+def reading(element: Any, name: str = "") -> Iterator[None]:
+    """Say what cannot be read of which file, whatever the libraries make of a damaged one.
+
+    Parameters
+    ----------
+    element
+        A group or array of an opened store.
+    name
+        What is read in it; empty: the element itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = name or element.name.strip("/")
+        raise ValueError(
+            f"{_place(element)}: {what} cannot be read, it may be damaged: {_line(error)}"
+        ) from error
+
+
+def _broken_link(group: Path) -> Path | None:
+    """Find an element of a store, at any depth, that links to what is not there."""
+    for item in sorted(group.iterdir()):
+        if item.is_symlink():
+            if not item.exists():
+                return item
+        elif item.is_dir() and _is_group(item) and (found := _broken_link(item)):
+            return found
+    return None
 
 
 def read_element(root: Group, name: str) -> Any:
@@ -119,33 +150,34 @@ def read_element(root: Group, name: str) -> Any:
     if key not in (root[parent] if parent else root):
         where = f"{_place(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
-    try:
+    with reading(root, name):
         return read_elem(root[name])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{_place(root)}: {name} cannot be read: {_line(error)}") from error
 
 
 def keys(root: Group, name: str = "") -> list[str]:
     """List the elements of a group, without the index of a data frame."""
-    if name and name not in root:
-        return []
-    group = root[name] if name else root
-    index = group.attrs.get("_index")
-    return [key for key in group if key != index]
+    with reading(root, name):
+        if name and name not in root:
+            return []
+        group = root[name] if name else root
+        index = group.attrs.get("_index")
+        return [key for key in group if key != index]
 
 
 def length(root: Group, frame: str) -> int:
     """Return the number of cells (``obs``) or genes (``var``) without reading them."""
-    index = _index(root[frame])
-    # With pandas 3 the names are a group: values, and a mask of missing ones.
-    return int((index if hasattr(index, "shape") else index["values"]).shape[0])
+    with reading(root, frame):
+        index = _index(root[frame])
+        # With pandas 3 the names are a group: values, and a mask of missing ones.
+        return int((index if hasattr(index, "shape") else index["values"]).shape[0])
 
 
 def read_index(root: Group, frame: str) -> np.ndarray:
     """Read the names of the cells (``obs``) or genes (``var``)."""
     from anndata.io import read_elem
 
-    return np.asarray(read_elem(_index(root[frame])), dtype=object)
+    with reading(root, frame):
+        return np.asarray(read_elem(_index(root[frame])), dtype=object)
 
 
 def obs_column(root: Group, name: str) -> pd.Series:
@@ -242,6 +274,7 @@ def new_store(
     new: Collection[str] = (),
     links: Mapping[str, Path] | None = None,
     fresh: Collection[str] = (),
+    materialize: bool = False,
 ) -> Iterator[zarr.Group]:
     """Open a store for writing; it takes its place when the block ends without an error.
 
@@ -257,6 +290,8 @@ def new_store(
         Further elements to link: path in the store to the folder of the element.
     fresh
         Groups that start empty, a data frame with its (linked) index only.
+    materialize
+        Copy what would be linked, so that the store can be moved on its own.
 
     Yields
     ------
@@ -278,10 +313,13 @@ def new_store(
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
         raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+    if source is not None and Path(source).suffix != ".zarr":
+        raise ValueError(
+            f"{source}: only a .zarr store can be linked to; make one with prepare.py first"
+        )
     if source is not None and out.resolve() == Path(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
     links = dict(links or {})
-    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as temporary:
         zarr_format = _zarr_format(Path(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
@@ -299,6 +337,8 @@ def new_store(
             if parent in ("obs", "var"):
                 _add_column(root[parent], column)
         yield root
+        if materialize:
+            _copy_linked(temporary)
         zarr.consolidate_metadata(root.store, zarr_format=zarr_format)
 
 
@@ -435,6 +475,17 @@ def _link(source: Path, link: Path) -> None:
     link.symlink_to(os.path.relpath(source.resolve(), link.parent.resolve()))
 
 
+def _copy_linked(folder: Path) -> None:
+    """Put copies in the place of all links below a folder."""
+    for item in sorted(folder.iterdir()):
+        if item.is_symlink():
+            target = item.resolve()
+            item.unlink()
+            shutil.copytree(target, item)  # follows the links in it
+        elif item.is_dir() and _is_group(item):
+            _copy_linked(item)
+
+
 def _is_group(folder: Path) -> bool:
     if (folder / ".zgroup").is_file():
         return True
@@ -479,8 +530,9 @@ def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _place(root: Group) -> str:
-    return str(root.file.filename if isinstance(root, h5py.Group) else root.store.root)
+def _place(element: Any) -> str:
+    is_hdf5 = isinstance(element, h5py.Group | h5py.Dataset)
+    return str(element.file.filename if is_hdf5 else element.store.root)
 
 
 def _line(error: Exception) -> str:

@@ -366,6 +366,10 @@ def _differing(values: Mapping[str, Any], defaults: BaseModel) -> dict[str, Any]
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
+def _merge(plan: Plan, wildcards: Any) -> list[str]:
+    return ["--materialize"] if plan.config.materialize else []
+
+
 def _plots(plan: Plan, wildcards: Any) -> list[str]:
     columns = [run.column for run in plan.columns(wildcards.dataset, wildcards.method)]
     colors = plan.dataset(wildcards).clustering.umap_colors
@@ -387,6 +391,7 @@ _OPTIONS = {
     "neighbors": _neighbors,
     "umap": _umap,
     "clustering": _clustering,
+    "merge": _merge,
     "plots": _plots,
     "comparison": _comparison,
 }
