@@ -50,14 +50,14 @@ def begin(folder: Path, profile: str, *options: object) -> subprocess.Popen:
     """Start a run of the workflow in a folder that has a config."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", REPO / "Snakefile"]
     command += ["--profile", PROFILES / profile, "--configfile", "my.yaml", *options]
-    with (folder / f"{profile}.log").open("w") as log:
+    with (folder / "said.log").open("w") as log:
         return subprocess.Popen([*map(str, command)], cwd=folder, stdout=log, stderr=log)
 
 
-def end(run: subprocess.Popen, folder: Path, profile: str) -> str:
+def end(run: subprocess.Popen, folder: Path) -> str:
     """Wait until a run has ended well; return what it said."""
     code = run.wait(timeout=300)
-    said = (folder / f"{profile}.log").read_text()
+    said = (folder / "said.log").read_text()
     assert code == 0, said
     return said
 
@@ -93,13 +93,22 @@ def hashes(folder: Path) -> dict[str, str]:
     return found
 
 
+def small(folder: Path, **clustering: object) -> None:
+    write_config(
+        folder, a={"input": {"clustering": str(INPUT / "pbmc68k.h5ad")}, "clustering": clustering}
+    )
+
+
 @pytest.fixture(scope="module")
-def both(cluster, tmp_path_factory):
-    """Run a config on the cluster and, beside it, without; return both folders."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("slurm", "local")}
-    for folder in folders.values():
+def runs(cluster, tmp_path_factory):
+    """Run side by side what can be: a config here and on the cluster, and two smaller ones there.
+
+    Return the folders.
+    """
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("slurm", "local", "oom", "array")}
+    for name in ("slurm", "local"):
         write_config(
-            folder,
+            folders[name],
             wants={
                 "input": {"preprocessing": str(INPUT / "pancreas_mini.h5ad")},
                 "use_gpu": True,
@@ -113,14 +122,26 @@ def both(cluster, tmp_path_factory):
                 "clustering": {"hierarchy": {"0": 0.5}},
             },
         )
-    runs = {name: begin(folders[name], name, *(QUICK * (name == "slurm"))) for name in folders}
-    for name, run in runs.items():
-        end(run, folders[name], name)
+    small(folders["oom"])
+    small(folders["array"], resolutions=[0.2, 0.5, 1.0])
+    memory = ["--set-resources", "prepare:mem_mb=50*20**(attempt-1)", "--", PREPARED]
+    array = ["--slurm-array-jobs", "clustering", "--", *map(column_store, ("0.2", "0.5", "1.0"))]
+    options = {"slurm": QUICK, "local": [], "oom": [*QUICK, *memory], "array": [*QUICK, *array]}
+    begun = {
+        name: begin(folder, "local" if name == "local" else "slurm", *options[name])
+        for name, folder in folders.items()
+    }
+    for name, run in begun.items():
+        end(run, folders[name])
     return folders
 
 
-def test_every_step_is_a_job_with_its_partition_and_cpus(both):
-    found = {job["Comment"]: job for job in jobs(both["slurm"])}
+def column_store(resolution: str) -> str:
+    return f"results/a/unintegrated/clustering/leiden_{resolution}_1.zarr"
+
+
+def test_every_step_is_a_job_with_its_partition_and_cpus(runs):
+    found = {job["Comment"]: job for job in jobs(runs["slurm"])}
     wants, needs_not = "wants_harmony", "needs_not_unintegrated"
     cpus = {
         "rule_prepare_wildcards_wants": 1,
@@ -135,10 +156,10 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(both):
         for resolution in resolutions:
             cpus[f"rule_clustering_wildcards_{name}_leiden_{resolution}_1"] = 1
             cpus[f"rule_subclustering_wildcards_{name}_leiden_{resolution}_2"] = 4
-    groups = [job for job in jobs(both["slurm"]) if "merge_plots" in job["Comment"]]
+    groups = [job for job in jobs(runs["slurm"]) if "merge_plots" in job["Comment"]]
     assert len(groups) == 2, "merge and plots are one job for each atlas"
     assert {name: int(found[name]["NumCPUs"]) for name in cpus} == cpus
-    assert len(jobs(both["slurm"])) == len(cpus) + len(groups)
+    assert len(jobs(runs["slurm"])) == len(cpus) + len(groups)
     for name, job in found.items():
         assert job["JobState"] == "COMPLETED"
         on_gpu = re.match(rf"rule_(harmony|neighbors|clustering)_wildcards_{wants}", name)
@@ -146,15 +167,15 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(both):
         assert job.get("TresPerJob") == ("gres:gpu:1" if on_gpu else None), name
         assert job["TimeLimit"] > "00:04:00", "every step asks for time"
         assert 500 <= int(job["MinMemoryNode"].removesuffix("M")) < 3000, "and for memory"
-    log = both["slurm"] / "results/logs/wants/harmony"
+    log = runs["slurm"] / "results/logs/wants/harmony"
     for step in ("harmony.log", "neighbors.log", "clustering/leiden_1.0_1.log"):
         assert "device: CPU (" in (log / step).read_text(), "no real GPU: says so, goes on"
 
 
-def test_the_results_are_those_of_a_local_run_to_the_bit(both):
+def test_the_results_are_those_of_a_local_run_to_the_bit(runs):
     found = {}
-    for name, folder in both.items():
-        found[name] = hashes(folder / "results")
+    for name in ("slurm", "local"):
+        found[name] = hashes(runs[name] / "results")
         for file in list(found[name]):
             if file.startswith("benchmarks/"):
                 del found[name][file]
@@ -162,28 +183,35 @@ def test_the_results_are_those_of_a_local_run_to_the_bit(both):
     assert found["slurm"] == found["local"]
 
 
-@pytest.fixture
-def folder(cluster, tmp_path):
-    write_config(tmp_path, a={"input": {"clustering": str(INPUT / "pbmc68k.h5ad")}})
-    return tmp_path
-
-
-def test_a_job_killed_for_memory_is_tried_again_with_more(folder):
-    memory = "prepare:mem_mb=50*20**(attempt-1)"
-    run = begin(folder, "slurm", *QUICK, "--set-resources", memory, "--", PREPARED)
-    said = end(run, folder, "slurm")
+def test_a_job_killed_for_memory_is_tried_again_with_more(runs):
+    folder = runs["oom"]
     first, second = jobs(folder)
     assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("50M", "1000M")
     assert (first["JobState"], second["JobState"]) == ("FAILED", "COMPLETED")
     (log,) = folder.glob(f".snakemake/slurm_logs/rule_prepare/*/{first['JobId']}.log")
     assert "memory limit" in log.read_text()
-    assert "Trying to restart job" in said
+    assert read(folder / PREPARED).n_obs == 700
+
+
+def test_resolutions_as_one_array(runs):
+    folder = runs["array"]
+    array = [job for job in jobs(folder) if "ArrayJobId" in job]
+    assert len(array) == 3
+    assert len({job["ArrayJobId"] for job in array}) == 1
+    for resolution in ("0.2", "0.5", "1.0"):
+        assert list(read(folder / column_store(resolution)).obs) == [f"leiden_{resolution}_1"]
+
+
+@pytest.fixture
+def folder(cluster, tmp_path):
+    small(tmp_path)
+    return tmp_path
 
 
 def test_a_cancelled_job_is_tried_again(folder):
     run = begin(folder, "slurm", *QUICK, "--", PREPARED)
     subprocess.run(["scancel", await_running(folder, 1)["JobId"]], check=True)
-    end(run, folder, "slurm")
+    end(run, folder)
     assert [job["JobState"] for job in jobs(folder)] == ["CANCELLED", "COMPLETED"]
     assert read(folder / PREPARED).n_obs == 700
 
@@ -193,7 +221,7 @@ def test_a_node_that_dies_is_left_for_another(folder, cluster):
     first = await_running(folder, 1)
     power_off(first["NodeList"], first["JobId"])
     try:
-        said = end(run, folder, "slurm")
+        said = end(run, folder)
     finally:
         cluster()
     first, second = jobs(folder)
@@ -215,25 +243,3 @@ def power_off(node: str, job: str) -> None:
         step = words.startswith(f"slurmstepd: [{job}.")
         if daemon or step or f"SLURM_JOB_ID={job}\0" in environment:
             os.kill(int(process.name), signal.SIGKILL)
-
-
-def test_resolutions_as_one_array(folder):
-    write_config(
-        folder,
-        a={
-            "input": {"clustering": str(INPUT / "pbmc68k.h5ad")},
-            "clustering": {"resolutions": [0.2, 0.5, 1]},
-        },
-    )
-    names = [f"leiden_{resolution}_1" for resolution in ("0.2", "0.5", "1.0")]
-    stores = [folder / f"results/a/unintegrated/clustering/{name}.zarr" for name in names]
-    targets = [store.relative_to(folder) for store in stores]
-    end(
-        begin(folder, "slurm", *QUICK, "--slurm-array-jobs", "clustering", "--", *targets),
-        folder,
-        "slurm",
-    )
-    array = [job for job in jobs(folder) if "ArrayJobId" in job]
-    assert len(array) == 3
-    assert len({job["ArrayJobId"] for job in array}) == 1
-    assert [list(read(store).obs) for store in stores] == [[name] for name in names]

@@ -6,7 +6,9 @@
 
 rule plots:
     input:
-        plan.pattern("atlas"),
+        atlas=plan.pattern("atlas"),
+        # For the memory: where this runs as one job with merge, the atlas is not there yet.
+        umap=plan.pattern("umap"),
     output:
         report(
             directory(plan.pattern("plots")),
@@ -22,9 +24,8 @@ rule plots:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        # From the layout: where this runs as one job with merge, the atlas is not there yet.
-        mem_mb=lambda wildcards, attempt: resources.memory_mb(
-            plan.path("umap", wildcards), attempt, base=1000, per_million=500
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input.umap, attempt, base=1000, per_million=500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
@@ -33,7 +34,7 @@ rule plots:
     message:
         "{wildcards.dataset}, {wildcards.method}: plots"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/plots.py {input:q} {output:q}"
+        "python {params.scripts:q}/evaluation/scripts/plots.py {input.atlas:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 

@@ -9,9 +9,6 @@ Stores are written atomically (``utils/atomic.py``).
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy as np
 import zarr
 
 from utils.atomic import atomic_folder
+from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
-METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 # Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
@@ -75,7 +72,7 @@ def open_store(file: str | Path) -> Group:
         if path.suffix == ".h5ad":
             root: Group = h5py.File(path, "r")
         else:
-            if gone := _broken_link(path):
+            if gone := broken_link(path):
                 raise FileNotFoundError(
                     f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
                     "gone; put it back, or make this store again"
@@ -109,17 +106,6 @@ def reading(element: Any, name: str = "") -> Iterator[None]:
         raise ValueError(
             f"{_place(element)}: {what} cannot be read, it may be damaged: {_line(error)}"
         ) from error
-
-
-def _broken_link(group: Path) -> Path | None:
-    """Find an element of a store, at any depth, that links to what is not there."""
-    for item in sorted(group.iterdir()):
-        if item.is_symlink():
-            if not item.exists():
-                return item
-        elif item.is_dir() and _is_group(item) and (found := _broken_link(item)):
-            return found
-    return None
 
 
 def read_element(root: Group, name: str) -> Any:
@@ -325,20 +311,20 @@ def new_store(
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
         own = {*new, *links, *fresh}
         if source is not None:
-            _link_children(Path(source), temporary, own, set(fresh))
+            link_children(Path(source), temporary, own, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
         for name in sorted(own):
             parent = name.rpartition("/")[0]
             if parent and parent not in root:
                 _require_mapping(root, parent)
         for name, target in links.items():
-            _link(Path(target), temporary / name)
+            link(Path(target), temporary / name)
             parent, _, column = name.rpartition("/")
             if parent in ("obs", "var"):
                 _add_column(root[parent], column)
         yield root
         if materialize:
-            _copy_linked(temporary)
+            copy_linked(temporary)
         zarr.consolidate_metadata(root.store, zarr_format=zarr_format)
 
 
@@ -426,71 +412,6 @@ def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool
 def is_store(path: Path) -> bool:
     """Whether a folder is a zarr store."""
     return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
-
-
-def _link_children(
-    source: Path, target: Path, own: set[str], fresh: set[str], prefix: str = ""
-) -> None:
-    """Link the children of a group, except those that are written anew."""
-    if prefix:
-        target.mkdir()
-    for name in METADATA:
-        if (source / name).is_file() and (prefix or name == ".zattrs"):
-            shutil.copyfile(source / name, target / name)
-    if prefix == "" and (source / "zarr.json").is_file():
-        # The attributes without the consolidated metadata, which will not be true any more.
-        meta = json.loads((source / "zarr.json").read_text())
-        meta.pop("consolidated_metadata", None)
-        (target / "zarr.json").write_text(json.dumps(meta))
-    keep: set[str] | None = None
-    if prefix.rstrip("/") in fresh:
-        keep = _start_afresh(target)
-    for child in sorted(source.iterdir()):
-        name = prefix + child.name
-        if child.name.startswith(".") or not child.is_dir():
-            continue
-        if keep is not None and child.name not in keep:
-            continue
-        inside = any(item.startswith(f"{name}/") for item in own)
-        if name in fresh or (inside and _is_group(child)):
-            _link_children(child, target / child.name, own, fresh, f"{name}/")
-        elif name not in own:
-            _link(child, target / child.name)
-
-
-def _start_afresh(folder: Path) -> set[str]:
-    """Empty the list of columns of a data frame; return what stays: its index."""
-    path = folder / ("zarr.json" if (folder / "zarr.json").is_file() else ".zattrs")
-    meta = json.loads(path.read_text())
-    attributes = meta["attributes"] if path.name == "zarr.json" else meta
-    if "column-order" in attributes:
-        attributes["column-order"] = []
-    path.write_text(json.dumps(meta))
-    return {attributes["_index"]} if "_index" in attributes else set()
-
-
-def _link(source: Path, link: Path) -> None:
-    """Make a relative link to where an element really is."""
-    # The temporary store lies beside the final one, so the way from either is the same.
-    link.symlink_to(os.path.relpath(source.resolve(), link.parent.resolve()))
-
-
-def _copy_linked(folder: Path) -> None:
-    """Put copies in the place of all links below a folder."""
-    for item in sorted(folder.iterdir()):
-        if item.is_symlink():
-            target = item.resolve()
-            item.unlink()
-            shutil.copytree(target, item)  # follows the links in it
-        elif item.is_dir() and _is_group(item):
-            _copy_linked(item)
-
-
-def _is_group(folder: Path) -> bool:
-    if (folder / ".zgroup").is_file():
-        return True
-    meta = folder / "zarr.json"
-    return meta.is_file() and json.loads(meta.read_text())["node_type"] == "group"
 
 
 def _zarr_format(store: Path) -> int:
