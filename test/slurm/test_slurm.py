@@ -56,7 +56,7 @@ def begin(folder: Path, profile: str, *options: object) -> subprocess.Popen:
 
 def end(run: subprocess.Popen, folder: Path) -> str:
     """Wait until a run has ended well; return what it said."""
-    code = run.wait(timeout=300)
+    code = run.wait(timeout=600)
     said = (folder / "said.log").read_text()
     assert code == 0, said
     return said
