@@ -1,6 +1,7 @@
 # make run    the demo: environment, workflow, where the results are
 # make report the pictures and tables of the last run, with captions, in one file
 # make test   all tests
+# make test-slurm   on a Slurm cluster that is started on this machine, where its packages are
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= 2
@@ -8,7 +9,8 @@ BIN = $(VENV)/bin
 
 PEERS = $(VENV)-peers
 
-.PHONY: run report test check docs bench bench-harmony bench-harmony1 bench-pca bench-clustering bench-job bench-growth bench-mnn bench-topics clean
+.PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
+    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -20,6 +22,9 @@ report: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+test-slurm: $(VENV)/installed-test $(VENV)/installed-slurm
+	$(BIN)/python -m pytest test/slurm
 
 check: $(VENV)/installed-test
 	$(BIN)/ruff check
@@ -39,6 +44,9 @@ bench-growth: $(VENV)/installed
 
 bench-harmony1: $(VENV)/installed $(PEERS)-harmony1/installed
 	$(BIN)/python test/bench/bench_harmony1.py --peers-python $(PEERS)-harmony1/bin/python
+
+bench-plan: $(VENV)/installed
+	$(BIN)/python test/bench/bench_plan.py
 
 # config/schema.json and the tables of config/README.md, from the models
 docs: $(VENV)/installed
@@ -61,7 +69,7 @@ $(VENV)-%/installed: envs/%.txt
 	@touch $@
 
 # What only some methods need; for a CPU build of PyTorch install that first (README).
-$(VENV)/installed-vae: envs/vae.txt $(VENV)/installed
+$(VENV)/installed-vae $(VENV)/installed-slurm: $(VENV)/installed-%: envs/%.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 

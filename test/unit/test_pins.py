@@ -1,5 +1,6 @@
 """The pip pins and the conda files say the same."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,12 @@ def pip_pins(name, python):
 
 @pytest.mark.parametrize(
     ("name", "files"),
-    [("scanpy", ["scanpy"]), ("snakemake", ["snakemake"]), ("vae", ["scanpy", "vae"])],
+    [
+        ("scanpy", ["scanpy"]),
+        ("snakemake", ["snakemake"]),
+        ("slurm", ["slurm"]),
+        ("vae", ["scanpy", "vae"]),
+    ],
 )
 def test_conda_mirrors_pip(name, files):
     conda = {}
@@ -51,8 +57,19 @@ def test_conda_mirrors_pip(name, files):
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_every_python_has_the_same_packages(python):
-    for name in ("scanpy", "snakemake", "test", "vae"):
+    for name in ("scanpy", "snakemake", "slurm", "test", "vae"):
         assert set(pip_pins(name, python)) == set(pip_pins(name, "3.11"))
+
+
+def test_every_rule_names_a_conda_file():
+    workflow = ENVS.parent / "workflow"
+    for file in workflow.glob("*/rules.smk"):
+        rules = re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]
+        assert rules, file
+        for rule in rules:
+            (path,) = re.findall(r'^    conda:\n        "(.*)"$', rule, flags=re.MULTILINE)
+            assert (file.parent / path).resolve().parent == ENVS, rule.partition(":")[0]
+            assert (file.parent / path).is_file(), path
 
 
 def test_the_default_environment_is_small():

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,3 +238,35 @@ def test_methods_are_scored_beside_the_uncorrected_data():
         plan = plan_of(head + off + "}}")
         assert plan.scores(wildcards) == []
         assert plan.comparisons() == []
+
+
+def test_many_data_sets_are_planned_in_one_pass():
+    names = [f"d{i}" for i in range(200)]
+    config = {
+        "DATASETS": {
+            name: {
+                "input": {"clustering": "x.h5ad"},
+                "clustering": {"resolutions": [0.1 * i for i in range(1, 9)], "hierarchy": 3},
+            }
+            for name in names
+        }
+    }
+    looked_at = 0
+
+    class Counted(tuple):
+        __slots__ = ()
+
+        def __iter__(self):
+            nonlocal looked_at
+            looked_at += len(self)
+            return super().__iter__()
+
+    plan = make_plan(load_config(config))
+    plan = replace(plan, runs=Counted(plan.runs))
+    assert len(plan.runs) == 200 * 8 * 3
+    for name in names:
+        wildcards = Wildcards(dataset=name, method="unintegrated")
+        assert len(plan.clusterings(wildcards)) == 24
+        plan.options("plots", wildcards)
+    assert len(plan.targets("atlas")) == 200
+    assert looked_at == len(plan.runs)

@@ -155,12 +155,15 @@ rule merge:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             input.umap, attempt, base=1000, per_million=200
         ),
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            input.umap, attempt, per_million=10
+        ),
     params:
         scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("merge", wildcards),
     message:
         "{wildcards.dataset}, {wildcards.method}: atlas"
     shell:
         "python {params.scripts:q}/clustering/scripts/merge.py {input.umap:q} {output.atlas:q}"
         " --clustering {input.clustering:q} --table {output.table:q}"
-        " --tree {output.tree:q} --newick {output.newick:q} 2>&1 | tee {log:q} >&2"
+        " --tree {output.tree:q} --newick {output.newick:q} {params.options} 2>&1 | tee {log:q} >&2"

@@ -13,7 +13,9 @@
 
 rule plots:
     input:
-        plan.pattern("atlas"),
+        atlas=plan.pattern("atlas"),
+        # For the memory: where this runs as one job with merge, the atlas is not there yet.
+        umap=plan.pattern("umap"),
     output:
         report(
             directory(plan.pattern("plots")),
@@ -31,7 +33,7 @@ rule plots:
     threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=500
+            input.umap, attempt, base=1000, per_million=500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
@@ -40,7 +42,7 @@ rule plots:
     message:
         "{wildcards.dataset}, {wildcards.method}: plots"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/plots.py {input:q} {output:q}"
+        "python {params.scripts:q}/evaluation/scripts/plots.py {input.atlas:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
@@ -210,7 +212,7 @@ rule trees:
 
 rule comparison:
     input:
-        atlases=plan.atlases,
+        atlases=lambda wildcards: plan.each_method("atlas", wildcards),
         metrics=plan.scores,
     output:
         report(
@@ -235,7 +237,7 @@ rule comparison:
     params:
         scripts=SCRIPTS,
         options=lambda wildcards: plan.options("comparison", wildcards),
-        metrics=lambda wildcards, input: plan.scores_option(input.metrics),
+        metrics=lambda wildcards, input: plan.files_option("--metrics", input.metrics),
     message:
         "{wildcards.dataset}: methods side by side"
     shell:
@@ -245,7 +247,9 @@ rule comparison:
 
 rule explorer:
     input:
-        plan.atlases,
+        atlases=lambda wildcards: plan.each_method("atlas", wildcards),
+        markers=lambda wildcards: plan.markers(wildcards),
+        splits=lambda wildcards: plan.each_method("splits", wildcards),
     output:
         report(
             plan.pattern("explorer"),
@@ -261,18 +265,20 @@ rule explorer:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input[0], attempt, base=1000, per_million=1500
+            input.atlases[0], attempt, base=1000, per_million=1500
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         scripts=SCRIPTS,
-        compare=lambda wildcards, input: plan.files_option("--compare", input[1:]),
+        compare=lambda wildcards, input: plan.files_option("--compare", input.atlases[1:]),
+        markers=lambda wildcards, input: plan.files_option("--markers", input.markers),
+        splits=lambda wildcards, input: plan.files_option("--splits", input.splits),
         options=lambda wildcards: plan.options("explorer", wildcards),
     message:
         "{wildcards.dataset}: explorer"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/explorer.py {input[0]:q} {output:q}"
-        " {params.compare} {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.scripts:q}/evaluation/scripts/explorer.py {input.atlases[0]:q} {output:q}"
+        " {params.compare} {params.markers} {params.splits} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule summary:

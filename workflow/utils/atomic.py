@@ -7,6 +7,7 @@ new one or none. What it leaves beside the place is removed by the next one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import shutil
@@ -21,18 +22,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Errors of the place that is written to, not of the program.
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` when the block ends without error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _writing(path):
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -42,8 +47,31 @@ def atomic_folder(out: str | Path) -> Iterator[Path]:
     _remove_debris(out)
     tag = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     new, old = (out.with_name(f".{out.name}.{tag}.{part}") for part in ("new", "old"))
-    try:
+    with _writing(out), _in_place_of(out, new, old):
         yield new
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Make the folder of an output; let errors of the disk name the output, not a file in it."""
+    try:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise ValueError(f"{out}: cannot be written: {out.parent} is no folder") from None
+        yield
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        what = f"cannot be written: {os.strerror(error.errno)}"
+        raise OSError(error.errno, what, str(out)) from error
+
+
+@contextlib.contextmanager
+def _in_place_of(out: Path, new: Path, old: Path) -> Iterator[None]:
+    """Let the folder `new`, made in the block, take the place of `out`."""
+    try:
+        yield
         # A folder that is not empty cannot be replaced in one step, and the same step may be
         # running twice: move aside what is there, as often as it takes.
         with _uninterrupted():

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from utils.io import reading
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -51,6 +53,11 @@ def row_blocks(matrix: Any, *, rows: int = ROWS) -> Iterator[Block]:
     Peak memory: one block; for CSC, whose rows lie apart, at most `CSC_BUDGET` values, at the
     price of one pass over the file for each such part.
     """
+    with reading(matrix):
+        yield from _row_blocks(matrix, rows)
+
+
+def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
     encoding = matrix.attrs.get("encoding-type", "array")
     if encoding == "csc_matrix":
         yield from _csc_blocks(matrix, rows)
@@ -65,9 +72,15 @@ def row_blocks(matrix: Any, *, rows: int = ROWS) -> Iterator[Block]:
         stop = min(start + rows, n)
         part = slice(int(indptr[start]), int(indptr[stop]))
         pointers = indptr[start : stop + 1] - indptr[start]
-        yield sp.csr_matrix(
-            (matrix["data"][part], matrix["indices"][part], pointers), shape=(stop - start, genes)
-        )
+        indices = _checked(matrix["indices"][part], genes)
+        yield sp.csr_matrix((matrix["data"][part], indices, pointers), shape=(stop - start, genes))
+
+
+def _checked(indices: np.ndarray, end: int) -> np.ndarray:
+    """Refuse indices that point outside: compiled code would follow them."""
+    if len(indices) and not (indices.min() >= 0 and indices.max() < end):
+        raise ValueError(f"an index is outside of 0 to {end - 1}")
+    return indices
 
 
 def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
@@ -85,7 +98,7 @@ def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
             columns = sp.csc_matrix(
                 (
                     matrix["data"][part],
-                    matrix["indices"][part],
+                    _checked(matrix["indices"][part], n),
                     indptr[first : last + 1] - indptr[first],
                 ),
                 shape=(n, last - first),

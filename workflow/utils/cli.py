@@ -17,6 +17,7 @@ import warnings
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
+from utils.atomic import NO_PLACE
 from utils.device import N_CELL_CPU
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def run(
     """Parse the options, limit the threads, run a script and turn its errors into one line.
 
     Leaves with exit code 0, with 2 where the input is wrong (a ValueError, KeyError, TypeError or
-    missing file) and with 1 where we are.
+    missing file, a full disk) and with 1 where we are.
     """
     # One line, as for any other error; --help shows the usage.
     parser.error = lambda message: _fail(ValueError(message), parser.prog, 2, debug=False)
@@ -180,13 +181,16 @@ def run(
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:  # the last resort: one line, exit code 1
-        _fail(error, parser.prog, 1, debug=getattr(args, "debug", False))
+        place = isinstance(error, OSError) and error.errno in NO_PLACE
+        _fail(error, parser.prog, 2 if place else 1, debug=getattr(args, "debug", False))
 
 
 def _fail(error: BaseException, prog: str, code: int, *, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
     if code == 1:
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     for line in text.strip().split("\n"):

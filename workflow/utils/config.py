@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -28,6 +28,7 @@ from utils.config_values import (
     Columns,
     Model,
     Normalization,
+    Plain,
     as_list,
     hierarchy_levels,
     resolution_list,
@@ -55,7 +56,7 @@ class Device(Model):
 class Preparation(Model):
     """What is kept of the input (``prepare.py``); allowed whatever the stage of entry."""
 
-    subset: dict[str, Annotated[list[Any], BeforeValidator(as_list)]] = Field(
+    subset: dict[str, Annotated[list[Plain], BeforeValidator(as_list)]] = Field(
         default_factory=dict,
         description="Keep the cells whose obs column holds one of these values: "
         "`{column: [value, ...]}`; several columns must all hold.",
@@ -132,7 +133,7 @@ class SubLevel(Model):
     refine: Literal["neighbors", "pca", "integration"] | None = Field(
         None, description="As `refine`, for this level."
     )
-    clustering_args: dict[str, Any] = Field(
+    clustering_args: dict[str, Plain] = Field(
         default_factory=dict, description="As `clustering_args`, for this level."
     )
 
@@ -191,7 +192,7 @@ class Clustering(Device):
         description="After a GPU run, more than factor x resolution tiny clusters are taken for a "
         "failure and the CPU is used.",
     )
-    clustering_args: dict[str, Any] = Field(
+    clustering_args: dict[str, Plain] = Field(
         default_factory=dict,
         description="Arguments for the algorithm, such as `{flavor: igraph, n_iterations: 5}`.",
     )
@@ -323,6 +324,11 @@ class Config(Model):
         N_CELL_CPU, ge=0, description="Below this number of cells the CPU is used."
     )
     seed: int = Field(0, ge=0, description="Random seed of every step.")
+    materialize: bool = Field(
+        False,
+        description="Copy everything into every atlas, so that it can be moved on its own. "
+        "`false`: an atlas links to the other stores.",
+    )
 
     @field_validator("DATASETS")
     @classmethod

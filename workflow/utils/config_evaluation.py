@@ -36,7 +36,7 @@ class Robustness(Model):
     """Whether clusters come back from a part of the cells (``robustness.py``)."""
 
     rounds: int = Field(
-        10,
+        0,
         ge=0,
         description="How often a part of the cells is clustered again; each round costs as much as "
         "the clustering itself. 0: not at all.",

@@ -345,7 +345,7 @@ def by_name(value: Any) -> Any:
         if params is not None and not isinstance(params, dict):
             raise ValueError(f"{name}: must map parameters to values, found {params!r}")
         method = (params or {}).get("method", name)
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             hint = (
                 ""
                 if "method" in (params or {})

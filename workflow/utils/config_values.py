@@ -5,6 +5,7 @@ Each check says in one line what was found and what to write.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -43,6 +44,20 @@ def number_in(text: str) -> float | None:
 def as_list(value: Any) -> Any:
     """Let a single value stand for a list of one."""
     return value if value is None or isinstance(value, list) else [value]
+
+
+def _plain(value: Any) -> Any:
+    """Refuse what only YAML knows, such as a date: it could not be told to a script."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"must be text, a number, true or false, found {value!r}; quote it"
+        ) from None
+    return value
+
+
+Plain = Annotated[Any, BeforeValidator(_plain)]
 
 
 def _column(value: Any) -> Any:

@@ -9,9 +9,6 @@ Stores are written atomically (``utils/atomic.py``).
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy as np
 import zarr
 
 from utils.atomic import atomic_folder
+from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
 
 if TYPE_CHECKING:
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
 SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
-METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 # Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
@@ -75,20 +72,40 @@ def open_store(file: str | Path) -> Group:
         if path.suffix == ".h5ad":
             root: Group = h5py.File(path, "r")
         else:
-            for item in sorted(path.iterdir()):
-                if item.is_symlink() and not item.exists():
-                    raise FileNotFoundError(
-                        f"{path}: {item.name} is a link to {item.readlink()}, which is gone; "
-                        "put it back, or make this store again"
-                    )
+            if gone := broken_link(path):
+                raise FileNotFoundError(
+                    f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
+                    "gone; put it back, or make this store again"
+                )
             root = zarr.open_group(path, mode="r")
+        has_obs = "obs" in root
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except Exception as error:  # whatever the libraries make of a damaged file
         raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
-    if "obs" not in root:
+    if not has_obs:
         raise ValueError(f"{path}: is no AnnData file, it has no obs")
     return root
+
+
+@contextlib.contextmanager
+def reading(element: Any, name: str = "") -> Iterator[None]:
+    """Say what cannot be read of which file, whatever the libraries make of a damaged one.
+
+    Parameters
+    ----------
+    element
+        A group or array of an opened store.
+    name
+        What is read in it; empty: the element itself.
+    """
+    try:
+        yield
+    except Exception as error:
+        what = name or element.name.strip("/")
+        raise ValueError(
+            f"{_place(element)}: {what} cannot be read, it may be damaged: {_line(error)}"
+        ) from error
 
 
 def read_element(root: Group, name: str) -> Any:
@@ -119,33 +136,34 @@ def read_element(root: Group, name: str) -> Any:
     if key not in (root[parent] if parent else root):
         where = f"{_place(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
-    try:
+    with reading(root, name):
         return read_elem(root[name])
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{_place(root)}: {name} cannot be read: {_line(error)}") from error
 
 
 def keys(root: Group, name: str = "") -> list[str]:
     """List the elements of a group, without the index of a data frame."""
-    if name and name not in root:
-        return []
-    group = root[name] if name else root
-    index = group.attrs.get("_index")
-    return [key for key in group if key != index]
+    with reading(root, name):
+        if name and name not in root:
+            return []
+        group = root[name] if name else root
+        index = group.attrs.get("_index")
+        return [key for key in group if key != index]
 
 
 def length(root: Group, frame: str) -> int:
     """Return the number of cells (``obs``) or genes (``var``) without reading them."""
-    index = _index(root[frame])
-    # With pandas 3 the names are a group: values, and a mask of missing ones.
-    return int((index if hasattr(index, "shape") else index["values"]).shape[0])
+    with reading(root, frame):
+        index = _index(root[frame])
+        # With pandas 3 the names are a group: values, and a mask of missing ones.
+        return int((index if hasattr(index, "shape") else index["values"]).shape[0])
 
 
 def read_index(root: Group, frame: str) -> np.ndarray:
     """Read the names of the cells (``obs``) or genes (``var``)."""
     from anndata.io import read_elem
 
-    return np.asarray(read_elem(_index(root[frame])), dtype=object)
+    with reading(root, frame):
+        return np.asarray(read_elem(_index(root[frame])), dtype=object)
 
 
 def obs_column(root: Group, name: str) -> pd.Series:
@@ -242,6 +260,7 @@ def new_store(
     new: Collection[str] = (),
     links: Mapping[str, Path] | None = None,
     fresh: Collection[str] = (),
+    materialize: bool = False,
 ) -> Iterator[zarr.Group]:
     """Open a store for writing; it takes its place when the block ends without an error.
 
@@ -257,6 +276,8 @@ def new_store(
         Further elements to link: path in the store to the folder of the element.
     fresh
         Groups that start empty, a data frame with its (linked) index only.
+    materialize
+        Copy what would be linked, so that the store can be moved on its own.
 
     Yields
     ------
@@ -278,27 +299,32 @@ def new_store(
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
         raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+    if source is not None and Path(source).suffix != ".zarr":
+        raise ValueError(
+            f"{source}: only a .zarr store can be linked to; make one with prepare.py first"
+        )
     if source is not None and out.resolve() == Path(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
     links = dict(links or {})
-    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as temporary:
         zarr_format = _zarr_format(Path(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
         own = {*new, *links, *fresh}
         if source is not None:
-            _link_children(Path(source), temporary, own, set(fresh))
+            link_children(Path(source), temporary, own, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
         for name in sorted(own):
             parent = name.rpartition("/")[0]
             if parent and parent not in root:
                 _require_mapping(root, parent)
         for name, target in links.items():
-            _link(Path(target), temporary / name)
+            link(Path(target), temporary / name)
             parent, _, column = name.rpartition("/")
             if parent in ("obs", "var"):
                 _add_column(root[parent], column)
         yield root
+        if materialize:
+            copy_linked(temporary)
         zarr.consolidate_metadata(root.store, zarr_format=zarr_format)
 
 
@@ -388,60 +414,6 @@ def is_store(path: Path) -> bool:
     return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
 
 
-def _link_children(
-    source: Path, target: Path, own: set[str], fresh: set[str], prefix: str = ""
-) -> None:
-    """Link the children of a group, except those that are written anew."""
-    if prefix:
-        target.mkdir()
-    for name in METADATA:
-        if (source / name).is_file() and (prefix or name == ".zattrs"):
-            shutil.copyfile(source / name, target / name)
-    if prefix == "" and (source / "zarr.json").is_file():
-        # The attributes without the consolidated metadata, which will not be true any more.
-        meta = json.loads((source / "zarr.json").read_text())
-        meta.pop("consolidated_metadata", None)
-        (target / "zarr.json").write_text(json.dumps(meta))
-    keep: set[str] | None = None
-    if prefix.rstrip("/") in fresh:
-        keep = _start_afresh(target)
-    for child in sorted(source.iterdir()):
-        name = prefix + child.name
-        if child.name.startswith(".") or not child.is_dir():
-            continue
-        if keep is not None and child.name not in keep:
-            continue
-        inside = any(item.startswith(f"{name}/") for item in own)
-        if name in fresh or (inside and _is_group(child)):
-            _link_children(child, target / child.name, own, fresh, f"{name}/")
-        elif name not in own:
-            _link(child, target / child.name)
-
-
-def _start_afresh(folder: Path) -> set[str]:
-    """Empty the list of columns of a data frame; return what stays: its index."""
-    path = folder / ("zarr.json" if (folder / "zarr.json").is_file() else ".zattrs")
-    meta = json.loads(path.read_text())
-    attributes = meta["attributes"] if path.name == "zarr.json" else meta
-    if "column-order" in attributes:
-        attributes["column-order"] = []
-    path.write_text(json.dumps(meta))
-    return {attributes["_index"]} if "_index" in attributes else set()
-
-
-def _link(source: Path, link: Path) -> None:
-    """Make a relative link to where an element really is."""
-    # The temporary store lies beside the final one, so the way from either is the same.
-    link.symlink_to(os.path.relpath(source.resolve(), link.parent.resolve()))
-
-
-def _is_group(folder: Path) -> bool:
-    if (folder / ".zgroup").is_file():
-        return True
-    meta = folder / "zarr.json"
-    return meta.is_file() and json.loads(meta.read_text())["node_type"] == "group"
-
-
 def _zarr_format(store: Path) -> int:
     return 3 if (store / "zarr.json").is_file() else 2
 
@@ -479,8 +451,9 @@ def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _place(root: Group) -> str:
-    return str(root.file.filename if isinstance(root, h5py.Group) else root.store.root)
+def _place(element: Any) -> str:
+    is_hdf5 = isinstance(element, h5py.Group | h5py.Dataset)
+    return str(element.file.filename if is_hdf5 else element.store.root)
 
 
 def _line(error: Exception) -> str:

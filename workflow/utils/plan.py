@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
@@ -142,7 +143,14 @@ class Plan:
 
     def columns(self, dataset: str, method: str) -> list[ClusterRun]:
         """Return the cluster columns of a data set and method."""
-        return [run for run in self.runs if (run.dataset, run.method) == (dataset, method)]
+        return self._columns.get((dataset, method), [])
+
+    @cached_property
+    def _columns(self) -> dict[tuple[str, str], list[ClusterRun]]:
+        found: dict[tuple[str, str], list[ClusterRun]] = {}
+        for run in self.runs:
+            found.setdefault((run.dataset, run.method), []).append(run)
+        return found
 
     def clusterings(self, wildcards: Any) -> list[str]:
         """Return the stores with the cluster columns of a data set and method."""
@@ -172,13 +180,17 @@ class Plan:
 
     def targets(self, store: str) -> list[str]:
         """Return the paths of a store for every data set and method."""
-        pairs = dict.fromkeys((run.dataset, run.method) for run in self.runs)
-        return [self.path(store, {"dataset": d, "method": m}) for d, m in pairs]
+        return [self.path(store, {"dataset": d, "method": m}) for d, m in self._columns]
 
-    def atlases(self, wildcards: Any) -> list[str]:
-        """Return the atlases of a data set, one per method."""
+    def each_method(self, store: str, wildcards: Any) -> list[str]:
+        """Return the paths of a store of a data set, one per method."""
         methods = self.dataset(wildcards).methods
-        return [self.path("atlas", wildcards, method=method) for method in methods]
+        return [self.path(store, wildcards, method=method) for method in methods]
+
+    def markers(self, wildcards: Any) -> list[str]:
+        """Return the tables of marker genes of a data set, where they are computed."""
+        wanted = self.dataset(wildcards).evaluation.n_markers
+        return self.each_method("markers", wildcards) if wanted else []
 
     def comparisons(self) -> list[str]:
         """Return the paths of the comparisons, where a data set has something to compare."""
@@ -192,10 +204,6 @@ class Plan:
         """Return the tables of the scores of a data set, one per method."""
         methods = scored(self.dataset(wildcards))
         return [self.path("metrics", wildcards, method=method) for method in methods]
-
-    def scores_option(self, files: list[str]) -> str:
-        """Write the option that names the tables of scores."""
-        return " ".join(["--metrics", *map(shlex.quote, files)]) if files else ""
 
     def scored_store(self, wildcards: Any) -> str:
         """Return the store that a method is scored from: without clusters, its neighbours do."""
@@ -399,6 +407,10 @@ def _differing(values: Mapping[str, Any], defaults: BaseModel) -> dict[str, Any]
     return {name: value for name, value in values.items() if value != getattr(defaults, name)}
 
 
+def _merge(plan: Plan, wildcards: Any) -> list[str]:
+    return ["--materialize"] if plan.config.materialize else []
+
+
 _OPTIONS = {
     **EVALUATION_OPTIONS,
     "prepare": _prepare,
@@ -407,4 +419,5 @@ _OPTIONS = {
     "neighbors": _neighbors,
     "umap": _umap,
     "clustering": _clustering,
+    "merge": _merge,
 }

@@ -100,12 +100,15 @@ _BRANCH = re.compile(r"\[key\]|(list|dict)\[.*\]|int|float|str")
 
 def _path(location: tuple[Any, ...]) -> str:
     """``("DATASETS", "a", "resolutions", 1)`` as ``DATASETS.a.resolutions[1]``."""
+    if not location:
+        return "the config"
     path = ""
     for i, part in enumerate(location):
         if isinstance(part, int):
             path += f"[{part}]"
         elif not (_BRANCH.fullmatch(part) or location[i - 2 : i - 1] == ("methods",)):
-            path += f".{one_line(part)}" if path else one_line(part)
+            name = one_line(part) or '""'
+            path += f".{name}" if path else name
     return path
 
 

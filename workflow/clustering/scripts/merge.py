@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.config import Config
 
 
 def make_parser():
@@ -23,6 +24,11 @@ def make_parser():
     )
     parser.add_argument("--tree", metavar="TSV", help="Write every cluster, its parent and size")
     parser.add_argument("--newick", metavar="NWK", help="Write the same as one tree a line")
+    parser.add_argument(
+        "--materialize",
+        action="store_true",
+        help=Config.model_fields["materialize"].description.replace("`", ""),
+    )
     parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
@@ -60,7 +66,9 @@ def main(args):
         args.tree: "".join("\t".join(map(str, row)) + "\n" for row in [COLUMNS, *tree]),
         args.newick: newick(tree),
     }
-    with new_store(args.output_file, source=args.input_file, links=links):
+    with new_store(
+        args.output_file, source=args.input_file, links=links, materialize=args.materialize
+    ):
         for file, text in texts.items():
             if file:
                 with atomic_file(file) as temporary:
