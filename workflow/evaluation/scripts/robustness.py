@@ -27,6 +27,7 @@ def make_parser():
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
     cli.add_model(parser, Robustness)
+    parser.set_defaults(rounds=10)  # who calls it wants it; the config leaves it out
     parser.add_argument(
         "--resolutions", metavar="TSV", help="Write how robust each resolution is, and suggest one"
     )
