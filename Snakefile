@@ -45,8 +45,7 @@ rule all:
     input:
         plan.targets("atlas"),
         plan.targets("plots"),
-        plan.targets("trees"),
-        plan.targets("splits"),
+        plan.evaluations(),
         plan.comparisons(),
         plan.explorers(),
         plan.pattern("summary"),

@@ -138,15 +138,23 @@ def brisc_by_hand(file: Path, folder: Path) -> None:
     cells.umap(QC_column=None)
 
 
-def workflow(file: Path, folder: Path, *, hierarchy: object, resolutions=RESOLUTIONS) -> list[str]:
+def workflow(
+    file: Path, folder: Path, *, hierarchy: object, resolutions=RESOLUTIONS, more=()
+) -> list[str]:
     """Write a config; return the command that runs it."""
     import json
 
-    clustering = {"resolutions": resolutions, "hierarchy": hierarchy, "umap_colors": ["batch"]}
+    clustering = {
+        "resolutions": resolutions,
+        "hierarchy": hierarchy,
+        "umap_colors": ["batch", *more],
+    }
     section = {
         "input": {"preprocessing": str(file)},
         "integration": {"batch": "batch"},
         "clustering": clustering,
+        # What scanpy and brisc by hand do not do either.
+        "evaluation": {"metrics": False, "trees": False},
     }
     config = folder / "config.yaml"
     config.write_text(json.dumps({"DATASETS": {"bench": section}, "output_dir": str(folder)}))
@@ -187,8 +195,11 @@ def compare(args: argparse.Namespace) -> str:
         file = folder / "counts.h5ad"
         repeat_cells(source, file, args.cells)
         commands = {
-            "cellstrata, 8 resolutions x 3 levels": ("deep", {"hierarchy": [0.2, 0.2]}),
-            "cellstrata, 8 resolutions": ("flat", {"hierarchy": 1}),
+            "cellstrata, 8 resolutions x 3 levels": (
+                "deep",
+                {"hierarchy": [0.2, 0.2], "more": ["cell_type"]},
+            ),
+            "cellstrata, 8 resolutions": ("flat", {"hierarchy": 1, "more": ["cell_type"]}),
             "scanpy by hand, 8 resolutions, 3 levels of one": ("scanpy", None),
             "brisc by hand, 8 resolutions, no files": ("brisc", None),
         }

@@ -33,3 +33,7 @@ def test_size_of_files_and_stores(tmp_path):
     inside = sum(f.stat().st_size for f in (tmp_path / "b.zarr").rglob("*") if f.is_file())
     files = [str(tmp_path / name) for name in ("a.h5ad", "b.zarr")]
     assert resources.size_mb(files) == pytest.approx(1 + inside / 1e6)
+
+
+def test_a_step_beside_others_takes_half_the_cores():
+    assert [resources.half(cores) for cores in (None, 1, 2, 3, 8)] == [2, 1, 1, 1, 4]

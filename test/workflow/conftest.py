@@ -22,7 +22,7 @@ def pancreas(tmp_path_factory) -> Path:
                 "hierarchy": 3,
                 "umap_colors": ["cell_type", "batch"],
             },
-            "evaluation": {"label": "cell_type", "rounds": 3},
+            "evaluation": {"label": "cell_type", "rounds": 3, "n_markers": 20},
         },
     )
     done = snakemake(folder, "--configfile", config, "-p")

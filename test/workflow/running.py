@@ -27,10 +27,7 @@ def snakemake(folder: Path, *args: object, check: bool = True) -> subprocess.Com
 
 
 def write_config(folder: Path, **datasets: dict) -> Path:
-    """Write a config with these data sets; markers and robustness only where asked for."""
-    for dataset in datasets.values():
-        if "input" in dataset:
-            dataset.setdefault("evaluation", {"n_markers": 0, "rounds": 0})
+    """Write a config with these data sets."""
     path = folder / "my.yaml"
     path.write_text(yaml.safe_dump({"DATASETS": datasets}, sort_keys=False))
     return path

@@ -86,7 +86,7 @@ rule subclustering:
         level="[2-9]|1[0-9]|20",
     conda:
         "../../envs/scanpy.yaml"
-    threads: 2
+    threads: resources.half(workflow.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             input.parent, attempt, base=1000, per_million=3000
@@ -117,7 +117,9 @@ rule umap:
         plan.benchmark("{dataset}/{method}/umap.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 2
+    # The longest step on the way to the atlas: the others run beside it.
+    priority: 10
+    threads: resources.half(workflow.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             str(input), attempt, base=1000, per_million=3000

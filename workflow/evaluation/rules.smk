@@ -248,8 +248,8 @@ rule comparison:
 rule explorer:
     input:
         atlases=lambda wildcards: plan.each_method("atlas", wildcards),
-        markers=lambda wildcards: plan.markers(wildcards),
-        splits=lambda wildcards: plan.each_method("splits", wildcards),
+        markers=lambda wildcards: plan.tables("markers", wildcards),
+        splits=lambda wildcards: plan.tables("splits", wildcards),
     output:
         report(
             plan.pattern("explorer"),

@@ -25,7 +25,10 @@ class Markers(Model):
     """The genes that tell clusters apart (``markers.py``)."""
 
     n_markers: int = Field(
-        20, ge=0, description="Marker genes listed for each cluster; 0: no markers are computed."
+        0,
+        ge=0,
+        description="Marker genes listed for each cluster; 0: none. Takes longer than the "
+        "clustering itself where there are many columns.",
     )
     markers_layer: str | None = Field(
         None, description="The layer with the expression. Unset: `X`. Counts are log-normalised."
@@ -49,6 +52,7 @@ class Robustness(Model):
 class Evaluation(Robustness, Markers, Metrics):
     """Scores of the methods, markers and robustness of the clusters."""
 
+    trees: bool = Field(True, description="Draw the tree and the composition of the clusters.")
     metrics: bool = Field(
         True, description="Score every method, where a batch or `label` is named."
     )

@@ -187,10 +187,27 @@ class Plan:
         methods = self.dataset(wildcards).methods
         return [self.path(store, wildcards, method=method) for method in methods]
 
-    def markers(self, wildcards: Any) -> list[str]:
-        """Return the tables of marker genes of a data set, where they are computed."""
-        wanted = self.dataset(wildcards).evaluation.n_markers
-        return self.each_method("markers", wildcards) if wanted else []
+    def tables(self, store: str, wildcards: Any) -> list[str]:
+        """Return the `markers` or `splits` of a data set, one per method, where they are made."""
+        return self.each_method(store, wildcards) if store in self.judged(wildcards) else []
+
+    def judged(self, wildcards: Any) -> list[str]:
+        """Return which tables about clusters a data set asks for."""
+        evaluation = self.dataset(wildcards).evaluation
+        made = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
+        found = [store for store, count in made.items() if count]
+        return [*found, "splits"] if found else []
+
+    def evaluations(self) -> list[str]:
+        """Return the tables and pictures about the clusters that are asked for."""
+        found = []
+        for name, method in self._columns:
+            place = {"dataset": name, "method": method}
+            evaluation = self.config.DATASETS[name].evaluation
+            stores = ["splits"] if evaluation.n_markers or evaluation.rounds else []
+            stores += ["trees"] if evaluation.trees else []
+            found += [self.path(store, place) for store in stores]
+        return found
 
     def comparisons(self) -> list[str]:
         """Return the paths of the comparisons, where a data set has something to compare."""
@@ -212,9 +229,8 @@ class Plan:
 
     def evidence(self, wildcards: Any) -> dict[str, str]:
         """Return the tables of a method that the splits are judged by, by name of their option."""
-        evaluation = self.dataset(wildcards).evaluation
-        wanted = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
-        return {name: self.path(name, wildcards) for name, count in wanted.items() if count}
+        stores = [store for store in self.judged(wildcards) if store != "splits"]
+        return {store: self.path(store, wildcards) for store in stores}
 
     def evidence_option(self, wildcards: Any) -> str:
         """Write the options that name them."""

@@ -57,3 +57,8 @@ def minutes(store: str, attempt: int, *, per_million: int) -> int:
 def gpus(store: str, use_gpu: bool, n_cell_cpu: int) -> int:
     """Ask for a GPU where one is wanted and the data set is large enough to use it."""
     return int(use_gpu and n_cells(store) >= n_cell_cpu)
+
+
+def half(cores: int | None) -> int:
+    """Return the threads of a step that others run beside: half the cores, 2 on a cluster."""
+    return 2 if cores is None else max(1, cores // 2)
