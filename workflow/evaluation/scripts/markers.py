@@ -20,6 +20,7 @@ def make_parser():
         "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
     )
     cli.add_model(parser, Markers)
+    parser.set_defaults(n_markers=20)  # who calls it wants it; the config leaves it out
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
