@@ -21,7 +21,7 @@ report: $(VENV)/installed
 	$(BIN)/snakemake --report $(REPORT) --quiet all
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 test-slurm: $(VENV)/installed-test $(VENV)/installed-slurm
 	$(BIN)/python -m pytest test/slurm

@@ -21,7 +21,7 @@ LOADED = {
     "clustering/scripts/neighbors.py": STORES | {"pydantic"},
     "clustering/scripts/umap.py": STORES | {"pydantic"},
     "clustering/scripts/clustering.py": STORES,
-    "clustering/scripts/merge.py": STORES,
+    "clustering/scripts/merge.py": STORES | {"pydantic"},
     "evaluation/scripts/plots.py": STORES | {"matplotlib"},
     "evaluation/scripts/comparison.py": STORES | {"matplotlib"},
 }

@@ -112,9 +112,9 @@ rule topics:
         lambda wildcards: plan.basis(wildcards),
     output:
         store=directory(plan.pattern("embedding")),
-        table=plan.pattern("topics") + "/top_genes.tsv",
+        table=plan.pattern("topics"),
         plot=report(
-            plan.pattern("topics") + "/structure.png",
+            plan.pattern("structure"),
             category="{dataset}",
             labels={"method": "{method}", "column": "structure plot"},
         ),
