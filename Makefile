@@ -73,6 +73,14 @@ $(VENV)/installed-vae $(VENV)/installed-slurm: $(VENV)/installed-%: envs/%.txt $
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
+# What a GPU needs. Not among the tests' packages: it takes other pins, and gigabytes.
+$(VENV)/installed-gpu: envs/rapids_singlecell.txt $(VENV)/installed
+	@$(BIN)/python -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 12) else \
+	"rapids-singlecell needs Python 3.12 or newer for its Harmony 2, this is %d.%d; "\
+	"try: make VENV=.venv-gpu PYTHON=python3.12 .venv-gpu/installed-gpu" % v)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
+	@touch $@
+
 $(VENV)/installed-test: envs/test.txt $(VENV)/installed $(VENV)/installed-vae
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
