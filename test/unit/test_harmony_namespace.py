@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from anndata import AnnData
 
-from integration.harmony import harmonize, run_harmony
+from integration.harmony import harmonize, harmony_integrate, run_harmony
 
 STANDIN = Path(__file__).resolve().parents[1] / "standins" / "cupy.py"
 
@@ -60,3 +62,23 @@ def test_run_harmony_brings_the_result_back(cupy):
     Z = rng.normal(size=(300, 4))
     ho = run_harmony(Z, meta, "batch", device="cuda")
     assert type(ho.Z_corr) is type(ho.R) is type(ho.Z_cos) is np.ndarray
+
+
+@pytest.mark.parametrize("method", [None, "fast", "original", "batched"])
+def test_harmony_integrate_takes_rapids_parameters_there(cupy, method):
+    rng = np.random.default_rng(0)
+    adata = AnnData(obs={"batch": rng.integers(3, size=300).astype(str)})
+    adata.obsm["X_pca"] = rng.normal(size=(300, 4))
+    harmony_integrate(adata, "batch", theta=1.5, adjusted_basis="here", dtype=np.float64)
+    with pytest.warns(UserWarning, match="no effect") if method else nullcontext():
+        harmony_integrate(
+            adata,
+            "batch",
+            backend="cupy",
+            adjusted_basis="there",
+            theta=cupy.asarray([1.5]),
+            dtype=np.float64,
+            correction_method=method,
+        )
+    assert type(adata.obsm["there"]) is np.ndarray
+    assert np.array_equal(adata.obsm["there"], adata.obsm["here"])
