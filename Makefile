@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
-    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan clean
+    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-gpu clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -47,6 +47,10 @@ bench-harmony1: $(VENV)/installed $(PEERS)-harmony1/installed
 
 bench-plan: $(VENV)/installed
 	$(BIN)/python test/bench/bench_plan.py
+
+# Not part of bench: needs a GPU. VENV=.venv-gpu is where installed-gpu puts it (README).
+bench-gpu: $(VENV)/installed
+	$(BIN)/python test/bench/bench_gpu.py
 
 # config/schema.json and the tables of config/README.md, from the models
 docs: $(VENV)/installed
