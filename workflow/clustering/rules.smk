@@ -115,10 +115,10 @@ rule umap:
         plan.log("{dataset}/{method}/umap.log"),
     benchmark:
         plan.benchmark("{dataset}/{method}/umap.tsv")
-    conda:
-        lambda wildcards: plan.environment(wildcards, "clustering")
     # The longest step on the way to the atlas: the others run beside it.
     priority: 10
+    conda:
+        lambda wildcards: plan.environment(wildcards, "clustering")
     threads: resources.half(workflow.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
