@@ -10,7 +10,7 @@ BIN = $(VENV)/bin
 PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
-    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan clean
+    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-gpu clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -48,6 +48,10 @@ bench-harmony1: $(VENV)/installed $(PEERS)-harmony1/installed
 bench-plan: $(VENV)/installed
 	$(BIN)/python test/bench/bench_plan.py
 
+# Not part of bench: needs a GPU. VENV=.venv-gpu is where installed-gpu puts it (README).
+bench-gpu: $(VENV)/installed
+	$(BIN)/python test/bench/bench_gpu.py
+
 # config/schema.json and the tables of config/README.md, from the models
 docs: $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
@@ -70,6 +74,14 @@ $(VENV)-%/installed: envs/%.txt
 
 # What only some methods need; for a CPU build of PyTorch install that first (README).
 $(VENV)/installed-vae $(VENV)/installed-slurm: $(VENV)/installed-%: envs/%.txt $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
+	@touch $@
+
+# What a GPU needs. Not among the tests' packages: it takes other pins, and gigabytes.
+$(VENV)/installed-gpu: envs/rapids_singlecell.txt $(VENV)/installed
+	@$(BIN)/python -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 12) else \
+	"rapids-singlecell needs Python 3.12 or newer for its Harmony 2, this is %d.%d; "\
+	"try: make VENV=.venv-gpu PYTHON=python3.12 .venv-gpu/installed-gpu" % v)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 

@@ -246,7 +246,7 @@ def test_several_data_sets():
         ({"key": "batch", "QC_column": "donor"}, TypeError, "must be boolean"),
         ({"key": "batch", "QC_column": "QC"}, KeyError, 'no column "QC"'),
         ({"key": "batch", "backend": "gpu"}, ValueError, "backend must be"),
-        ({"key": "batch", "correction_method": "fast"}, ValueError, "need backend='rapids'"),
+        ({"key": "batch", "correction_method": "quick"}, ValueError, "correction_method"),
         ({"key": "batch", "gamma": 1}, TypeError, 'unknown option of Harmony "gamma"'),
         ({"key": np.arange(7)}, ValueError, "240 cells but 7 labels"),
     ],
@@ -265,6 +265,66 @@ def test_missing_values_name_their_column(adata):
     adata.obs["passed_QC"] = adata.obs["passed_QC"].astype(object).where(np.arange(240) > 2)
     with pytest.raises(ValueError, match="'passed_QC' is missing for 3 of 240"):
         harmony_integrate(adata, "donor", QC_column="passed_QC")
+
+
+# Of rapids-singlecell 0.15: every parameter, with its default where it has one.
+RAPIDS_OPTIONS = {
+    "basis": "X_pca",
+    "adjusted_basis": "X_pca_harmony",
+    "dtype": np.float64,
+    "flavor": "harmony2",
+    "n_clusters": None,
+    "max_iter_harmony": 10,
+    "max_iter_clustering": 200,
+    "tol_harmony": 0.0001,
+    "tol_clustering": 1e-05,
+    "sigma": 0.1,
+    "theta": 2.0,
+    "tau": 0,
+    "ridge_lambda": 1.0,
+    "alpha": 0.2,
+    "batch_prune_threshold": 1e-05,
+    "correction_method": None,
+    "colsum_algo": None,
+    "block_proportion": 0.05,
+    "random_state": 0,
+    "verbose": False,
+}
+
+
+@pytest.mark.parametrize("flavor", ["harmony2", "harmony1"])
+def test_every_parameter_of_rapids_is_understood(adata, flavor):
+    options = {**RAPIDS_OPTIONS, "flavor": flavor, "max_iter_clustering": 5}
+    harmony_integrate(adata, "batch", **options)
+    names = {"n_clusters", "sigma", "theta", "tau", "ridge_lambda", "alpha", "block_proportion"}
+    expected = harmonize(
+        adata.obsm["X_pca"],
+        adata.obs["batch"],
+        dtype=np.float64,
+        flavor=flavor,
+        tol_harmony=1e-4,
+        **{name: options[name] for name in names},
+    )
+    assert adata.obsm["X_pca_harmony"].dtype == np.float64
+    assert np.array_equal(adata.obsm["X_pca_harmony"], expected.corrected)
+
+
+@pytest.mark.parametrize("method", ["fast", "original", "batched"])
+def test_what_has_no_effect_here_is_said(adata, method):
+    harmony_integrate(adata, "batch")
+    with pytest.warns(UserWarning, match="correction_method and colsum_algo: no effect"):
+        harmony_integrate(
+            adata, "batch", adjusted_basis="b", correction_method=method, colsum_algo="benchmark"
+        )
+    assert np.array_equal(adata.obsm["b"], adata.obsm["X_pca_harmony"])
+
+
+def test_without_a_gpu_the_cupy_backend_warns_and_runs_on_the_cpu(adata, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.warns(UserWarning, match="no GPU with CuPy; Harmony runs on the CPU"):
+        harmony_integrate(adata, "batch", backend="cupy")
+    harmony_integrate(adata, "batch", adjusted_basis="b")
+    assert np.array_equal(adata.obsm["b"], adata.obsm["X_pca_harmony"])
 
 
 def test_rapids_is_called_with_its_own_names(adata, monkeypatch):

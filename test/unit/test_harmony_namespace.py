@@ -5,89 +5,26 @@ This checks that host and device arrays are kept apart; it is no test of a GPU.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from types import ModuleType, SimpleNamespace
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
+from anndata import AnnData
 
-from integration.harmony import harmonize, run_harmony
+from integration.harmony import harmonize, harmony_integrate, run_harmony
 
-
-def refuse_host(*values):
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            refuse_host(*value)
-        elif type(value) is np.ndarray and value.ndim:
-            raise TypeError("Unsupported type <class 'numpy.ndarray'>")
-
-
-def to_device(value):
-    if isinstance(value, tuple):
-        return tuple(map(to_device, value))
-    return value.view(DeviceArray) if isinstance(value, np.ndarray) else value
-
-
-def to_host(value):
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(to_host, value))
-    return value.view(np.ndarray) if isinstance(value, DeviceArray) else value
-
-
-class DeviceArray(np.ndarray):
-    """An array that stands for one on a GPU."""
-
-    __module__ = "cupy"
-
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        refuse_host(*inputs, out or ())
-        if out is not None:
-            options["out"] = to_host(out)
-        return to_device(getattr(ufunc, method)(*to_host(inputs), **options))
-
-    def __array_function__(self, function, types, arguments, options):
-        refuse_host(*arguments, *options.values())
-        options = {name: to_host(value) for name, value in options.items()}
-        return to_device(function(*to_host(arguments), **options))
-
-    def __getitem__(self, index):
-        refuse_host(index)
-        return to_device(self.view(np.ndarray)[to_host(index)])
-
-    def __setitem__(self, index, value):
-        refuse_host(index, value)
-        self.view(np.ndarray)[to_host(index)] = to_host(value)
-
-    def get(self):
-        return self.view(np.ndarray).copy()
+STANDIN = Path(__file__).resolve().parents[1] / "standins" / "cupy.py"
 
 
 @pytest.fixture
 def cupy(monkeypatch):
-    module = ModuleType("cupy")
-
-    def on_device(name):
-        function = getattr(np, name)
-
-        def call(*arguments, **options):
-            refuse_host(*arguments, *options.values())
-            options = {key: to_host(value) for key, value in options.items()}
-            return to_device(function(*to_host(arguments), **options))
-
-        return call
-
-    creation = ["arange", "concatenate", "empty", "empty_like", "full", "ones", "zeros"]
-    elementwise = ["exp", "isfinite", "log", "sqrt", "subtract"]
-    for name in [*creation, *elementwise, "bincount", "einsum", "flatnonzero", "matmul", "take"]:
-        setattr(module, name, on_device(name))
-    module.asarray = lambda value, dtype=None: to_device(np.array(to_host(value), dtype=dtype))
-    module.ascontiguousarray = lambda value, dtype=None: module.asarray(value, dtype)
-    module.asnumpy = lambda value: value.get()
-    module.float32, module.float64 = np.float32, np.float64
-    runtime = SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=RuntimeError)
-    device = SimpleNamespace(mem_info=(1 << 40, 1 << 40))
-    module.cuda = SimpleNamespace(Device=lambda: device, runtime=runtime)
+    spec = importlib.util.spec_from_file_location("cupy", STANDIN)
+    module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "cupy", module)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -114,7 +51,7 @@ def test_the_same_result_on_another_namespace(cupy, options):
     batches = keys[: options.pop("n_keys", 1)]
     there = harmonize(cupy.asarray(Z), batches, keep_assignments=True, **options)
     here = harmonize(Z, batches, keep_assignments=True, **options)
-    assert type(there.corrected) is DeviceArray
+    assert type(there.corrected) is cupy.ndarray
     assert np.array_equal(there.corrected.get(), here.corrected, equal_nan=True)
     assert np.array_equal(there.assignments().get(), here.assignments())
 
@@ -125,3 +62,23 @@ def test_run_harmony_brings_the_result_back(cupy):
     Z = rng.normal(size=(300, 4))
     ho = run_harmony(Z, meta, "batch", device="cuda")
     assert type(ho.Z_corr) is type(ho.R) is type(ho.Z_cos) is np.ndarray
+
+
+@pytest.mark.parametrize("method", [None, "fast", "original", "batched"])
+def test_harmony_integrate_takes_rapids_parameters_there(cupy, method):
+    rng = np.random.default_rng(0)
+    adata = AnnData(obs={"batch": rng.integers(3, size=300).astype(str)})
+    adata.obsm["X_pca"] = rng.normal(size=(300, 4))
+    harmony_integrate(adata, "batch", theta=1.5, adjusted_basis="here", dtype=np.float64)
+    with pytest.warns(UserWarning, match="no effect") if method else nullcontext():
+        harmony_integrate(
+            adata,
+            "batch",
+            backend="cupy",
+            adjusted_basis="there",
+            theta=cupy.asarray([1.5]),
+            dtype=np.float64,
+            correction_method=method,
+        )
+    assert type(adata.obsm["there"]) is np.ndarray
+    assert np.array_equal(adata.obsm["there"], adata.obsm["here"])

@@ -146,6 +146,8 @@ def test_use_gpu_of_the_nearest_section_counts():
     assert plan.device(b, "clustering") == {"use_gpu": False, "n_cell_cpu": 7}
     assert "--use_gpu --n_cell_cpu 5" in plan.options("neighbors", a)
     assert "--no-use_gpu --n_cell_cpu 7" in plan.options("neighbors", b)
+    assert plan.environment(a, "clustering") == "../../envs/rapids_singlecell.yaml"
+    assert plan.environment(b, "clustering") == "../../envs/scanpy.yaml"
 
 
 def test_what_the_input_brings_is_used_only_at_clustering():

@@ -3,100 +3,179 @@
 The stand-ins say nothing about a real GPU; they show that its failures end on the CPU.
 """
 
+import importlib.util
 import json
-import os
-import subprocess
 import sys
 
+import anndata  # before a stand-in is there: it asks for CuPy when it is imported
+import numpy as np
+import pandas as pd
 import pytest
+import zarr
 from running import INPUT, REPO, read
 
-CUPY = """
-class ndarray:
-    pass
-class cuda:
-    class runtime:
-        class CUDARuntimeError(Exception):
-            pass
-        @staticmethod
-        def getDeviceCount():
-            return {count}
-"""
+# A step's script and options, and where its result and its record are.
+STEPS = {
+    "harmony": (
+        ["integration/scripts/harmony.py", "--batch", "batch", "--max_iter_harmony", "2"],
+        "obsm/X_harmony",
+        "uns/X_harmony",
+    ),
+    "neighbors": (
+        ["clustering/scripts/neighbors.py", "--overwrite"],
+        "obsp/connectivities",
+        "uns/neighbors/params",
+    ),
+    "leiden": (["clustering/scripts/clustering.py"], "obs/leiden_1.0_1", "uns/leiden_1.0_1"),
+    "louvain": (
+        ["clustering/scripts/clustering.py", "--algorithm", "louvain"],
+        "obs/louvain_1.0_1",
+        "uns/louvain_1.0_1",
+    ),
+    "umap": (
+        ["clustering/scripts/umap.py", "--overwrite", "--n_epochs", "5"],
+        "obsm/X_umap",
+        "uns/umap/params",
+    ),
+}
+RAPIDS = [step for step in STEPS if step != "harmony"]
 
-# anndata asks for these where there is a cupy.
-CUPYX = "class csr_matrix: pass\nclass csc_matrix: pass\nclass spmatrix: pass\n"
 
-RAPIDS = """
-import numpy as np
-class tl:
-    @staticmethod
-    def leiden(adata, resolution, *, adjacency, key_added, dtype, random_state, **options):
-        assert dtype == "float64"
-        {body}
-"""
-
-HALVES = "adata.obs[key_added] = np.where(np.arange(adata.n_obs) < 100, '7', '3')"
-EXPLODED = "adata.obs[key_added] = np.arange(adata.n_obs).astype(str)"
-NO_MEMORY = "raise MemoryError('out of memory: 80 GB')"
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "pbmc68k.zarr"
+    anndata.read_h5ad(INPUT / "pbmc68k.h5ad").write_zarr(path)
+    return path
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    def run(body, count=1, *options):
-        (tmp_path / "cupy.py").write_text(CUPY.format(count=count))
-        sparse = tmp_path / "cupyx" / "scipy" / "sparse"
-        sparse.mkdir(parents=True, exist_ok=True)
-        for folder in (sparse.parent.parent, sparse.parent):
-            (folder / "__init__.py").touch()
-        (sparse / "__init__.py").write_text(CUPYX)
-        (tmp_path / "rapids_singlecell.py").write_text(RAPIDS.format(body=body))
-        out = tmp_path / "out.zarr"
-        words = [REPO / "workflow/clustering/scripts/clustering.py", INPUT / "pbmc68k.h5ad", out]
-        done = subprocess.run(
-            [sys.executable, *map(str, [*words, "--overwrite", *options])],
-            env={**os.environ, "PYTHONPATH": str(tmp_path)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        found = read(out)
-        return found.obs["leiden_1.0_1"], json.loads(found.uns["leiden_1.0_1"]), done.stderr
+def run(tmp_path, store, monkeypatch, capsys):
+    """Run a step in this process, where `fault` is what the GPU does wrong."""
+
+    def run(step, *options, fault="", without=None, source=store):
+        monkeypatch.setenv("STANDIN", fault)
+        # A script replaces the first.
+        monkeypatch.setattr(sys, "path", ["", str(REPO / "test" / "standins"), *sys.path])
+        for package in ("cupy", "rapids_singlecell"):
+            monkeypatch.delitem(sys.modules, package, raising=False)
+        if without:
+            monkeypatch.setitem(sys.modules, without, None)
+        (script, *words), result, record = STEPS[step]
+        spec = importlib.util.spec_from_file_location("script", REPO / "workflow" / script)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        words = [*map(str, (source, out)), *words, "--n_cell_cpu", "10", *options]
+        module.main(module.make_parser().parse_args(words))
+        for package in ("cupy", "rapids_singlecell"):
+            monkeypatch.delitem(sys.modules, package, raising=False)
+        return found(out, result), found(out, record), capsys.readouterr().err
 
     return run
 
 
-def test_a_gpu_that_works_is_used_and_labels_are_numbered_by_size(cluster):
-    labels, record, log = cluster(HALVES, 1, "--n_cell_cpu", "10")
+def found(out, path):
+    """Read an element of a store."""
+    from anndata.io import read_elem
+
+    value = read_elem(zarr.open_group(out, mode="r")[path])
+    if path.startswith("obs/"):
+        return pd.Series(value)
+    if isinstance(value, str):
+        return json.loads(value)
+    return value.toarray() if hasattr(value, "toarray") else value
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_gpu_that_works_is_used(run, step):
+    _, record, log = run(step)
     assert record["device"] == "gpu"
+    assert record["reason"] in log
     assert "device: GPU (700 cells, a GPU is visible)" in log
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_whatever_fails_the_cpu_does_it_and_the_reason_is_kept(run, step):
+    expected, _, _ = run(step, "--no-use_gpu")
+    memory = "OutOfMemoryError: Out of memory" if step == "harmony" else "MemoryError: std::bad"
+    for fault, without, reason in (
+        ("out of memory", None, f"the GPU failed: {memory}"),
+        ("driver gone", None, "the GPU failed: "),
+        ("no driver", None, "no GPU is visible: cudaErrorInsufficientDriver"),
+        ("no device", None, "no GPU is visible"),
+        ("", "rapids_singlecell", "rapids_singlecell is not installed"),
+        ("", "cupy", "cupy is not installed"),
+    ):
+        result, record, log = run(step, fault=fault, without=without)
+        assert record["device"] == "cpu"
+        assert record["reason"].startswith(reason)
+        assert f"device: CPU ({record['reason']})" in log.splitlines()
+        assert np.array_equal(result, expected)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_that_the_cpu_does_is_the_same_beside_a_gpu(run, step):
+    without, _, _ = run(step, "--no-use_gpu", without="cupy")
+    below, record, _ = run(step, "--n_cell_cpu", "701")
+    assert record["reason"] == "700 cells, fewer than n_cell_cpu = 701"
+    refused, record, _ = run(step, "--no-use_gpu")
+    assert record["reason"] == "use_gpu is false"
+    for result in (below, refused):
+        assert np.array_equal(result, without)
+
+
+def test_labels_of_a_gpu_are_numbered_by_size(run):
+    labels, record, _ = run("leiden")
     assert labels.value_counts().to_dict() == {"0": 600, "1": 100}
+    assert (record["flavor"], record["seed"]) == ("rapids", 0)
 
 
-@pytest.mark.parametrize(
-    ("body", "count", "options", "reason"),
-    [
-        (NO_MEMORY, 1, ["--n_cell_cpu", "10"], "the GPU failed: MemoryError: out of memory: 80 GB"),
-        (EXPLODED, 1, ["--n_cell_cpu", "10"], "the GPU found 700 clusters"),
-        (HALVES, 0, ["--n_cell_cpu", "10"], "no GPU is visible"),
-        (HALVES, 1, [], "fewer than n_cell_cpu = 100,000"),
-        (HALVES, 1, ["--n_cell_cpu", "10", "--no-use_gpu"], "use_gpu is false"),
-        (
-            HALVES,
-            1,
-            ["--n_cell_cpu", "10", "--clustering_args", '{"flavor": "igraph"}'],
-            "flavor igraph runs on the CPU only",
-        ),
-    ],
-)
-def test_otherwise_the_cpu_does_it_and_the_reason_is_kept(cluster, body, count, options, reason):
-    labels, record, log = cluster(body, count, *options)
-    assert record["device"] == "cpu"
-    assert reason in record["reason"]
-    assert reason in log
+def test_too_many_clusters_are_done_again(run):
+    labels, record, _ = run("leiden", fault="crumbled")
+    assert record["reason"] == "the GPU found 700 clusters"
     assert 5 < labels.nunique() < 30
+    labels, record, _ = run("leiden", "--max_cluster_factor", "700", fault="crumbled")
+    assert (record["device"], labels.nunique()) == ("gpu", 700)
 
 
-def test_the_cpu_result_does_not_depend_on_a_gpu(cluster):
-    failed, _, _ = cluster(NO_MEMORY, 1, "--n_cell_cpu", "10")
-    without, _, _ = cluster(NO_MEMORY, 0)
-    assert (failed == without).all()
+def test_louvain_says_that_it_has_no_seed_on_a_gpu(run):
+    _, record, log = run("louvain", "--seed", "3")
+    assert record["seed"] is None
+    assert "louvain takes no seed on a GPU" in log
+    _, record, log = run("louvain", "--seed", "3", "--no-use_gpu")
+    assert record["seed"] == 3
+    assert "takes no seed" not in log
+
+
+def test_a_flavor_of_the_cpu_runs_there(run):
+    _, record, _ = run("leiden", "--clustering_args", '{"flavor": "igraph"}')
+    assert record["reason"] == "flavor igraph runs on the CPU only"
+
+
+def test_a_layout_that_is_not_finite_is_done_again(run):
+    layout, record, _ = run("umap", fault="not finite")
+    assert "layout is not finite in 3 cells" in record["reason"]
+    assert np.isfinite(layout).all()
+
+
+def test_a_graph_of_a_gpu_is_stored_as_the_cpus(run, tmp_path):
+    run("neighbors")
+    adata = read(tmp_path / "0.zarr")
+    assert (np.diff(adata.obsp["distances"].indptr) == 14).all()
+    assert not adata.obsp["distances"].diagonal().any()
+    assert adata.uns["neighbors"]["params"]["search"] == "rapids"
+
+
+def test_cells_without_coordinates_stay_out_on_a_gpu_too(run, tmp_path):
+    adata = anndata.read_h5ad(INPUT / "pbmc68k.h5ad")
+    adata.obsm["X_pca"][::7] = np.nan
+    adata.write_zarr(tmp_path / "source.zarr")
+    _, _, log = run("neighbors", source=tmp_path / "source.zarr")
+    assert "100 of 700 cells have no coordinates and take no part" in log
+    graph = tmp_path / "1.zarr"
+    layout, record, _ = run("umap", source=graph)
+    assert record["device"] == "gpu"
+    assert np.array_equal(np.isnan(layout).all(axis=1), np.arange(700) % 7 == 0)
+    labels, record, _ = run("leiden", source=graph)
+    assert record["device"] == "gpu"
+    assert np.array_equal(labels.isna(), np.arange(700) % 7 == 0)

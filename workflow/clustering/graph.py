@@ -6,7 +6,7 @@ scanpy's layout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,7 +194,6 @@ def neighbor_graph(
     """
     import scipy.sparse as sp
 
-    n = len(X)
     keep = finite_rows(np.asarray(X))
     found = nearest_neighbors(
         X if keep.all() else X[keep], n_neighbors, metric=metric, threads=threads, seed=seed
@@ -206,11 +205,21 @@ def neighbor_graph(
     starts = np.arange(0, found.indices.size + 1, k)
     shape = connectivities.shape
     distances = sp.csr_matrix((found.distances.ravel(), found.indices.ravel(), starts), shape=shape)
-    if not keep.all():
-        say(f"{n - keep.sum():,} of {n:,} cells have no coordinates and take no part")
-        distances, connectivities = _expand(distances, keep), _expand(connectivities, keep)
     params = {"n_neighbors": k + 1, "method": "umap", "random_state": seed, "metric": metric}
-    return Graph(distances, connectivities, params, found.method, found.recall)
+    graph = Graph(distances, connectivities, params, found.method, found.recall)
+    return of_all_cells(graph, keep)
+
+
+def of_all_cells(graph: Graph, keep: np.ndarray) -> Graph:
+    """Give the graph of the cells in the mask `keep` the empty rows of the others, and say so."""
+    if keep.all():
+        return graph
+    n = len(keep)
+    say(f"{n - keep.sum():,} of {n:,} cells have no coordinates and take no part")
+    distances, connectivities = (
+        _expand(matrix, keep) for matrix in (graph.distances, graph.connectivities)
+    )
+    return replace(graph, distances=distances, connectivities=connectivities)
 
 
 def _expand(matrix: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:

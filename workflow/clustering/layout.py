@@ -101,8 +101,7 @@ def umap_layout(
         )
     if len(placed) < n:
         graph = graph[placed][:, placed]
-    if n_epochs is None:
-        n_epochs = 500 if len(placed) <= 10_000 else 200
+    n_epochs = n_epochs or default_epochs(len(placed))
     # Arrays are summed in an order that must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
         rng = np.random.default_rng(seed)
@@ -113,6 +112,11 @@ def umap_layout(
     result = np.full((n, 2), np.nan, dtype=np.float32)
     result[placed] = layout
     return result
+
+
+def default_epochs(n_cells: int) -> int:
+    """Return umap-learn's number of epochs."""
+    return 500 if n_cells <= 10_000 else 200
 
 
 def curve(min_dist: float, spread: float) -> tuple[float, float]:

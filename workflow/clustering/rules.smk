@@ -16,7 +16,7 @@ rule neighbors:
     benchmark:
         plan.benchmark("{dataset}/{method}/neighbors.tsv")
     conda:
-        "../../envs/scanpy.yaml"
+        lambda wildcards: plan.environment(wildcards, "clustering")
     threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
@@ -50,7 +50,7 @@ rule clustering:
     wildcard_constraints:
         level="1",
     conda:
-        "../../envs/scanpy.yaml"
+        lambda wildcards: plan.environment(wildcards, "clustering")
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
@@ -115,10 +115,10 @@ rule umap:
         plan.log("{dataset}/{method}/umap.log"),
     benchmark:
         plan.benchmark("{dataset}/{method}/umap.tsv")
-    conda:
-        "../../envs/scanpy.yaml"
     # The longest step on the way to the atlas: the others run beside it.
     priority: 10
+    conda:
+        lambda wildcards: plan.environment(wildcards, "clustering")
     threads: resources.half(workflow.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
@@ -126,6 +126,9 @@ rule umap:
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=120
+        ),
+        gpu=lambda wildcards, input: resources.gpus(
+            str(input), **plan.device(wildcards, "clustering")
         ),
     params:
         scripts=SCRIPTS,

@@ -16,7 +16,7 @@ rule harmony:
     wildcard_constraints:
         method=plan.names("harmony"),
     conda:
-        "../../envs/scanpy.yaml"
+        lambda wildcards: plan.environment(wildcards, "integration")
     threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(

@@ -27,6 +27,10 @@ class Device:
     def __str__(self) -> str:
         return f"{self.name.upper()} ({self.reason})"
 
+    def record(self) -> dict[str, str]:
+        """Return what a step writes into its record in ``uns``."""
+        return {"device": self.name, "reason": self.reason}
+
 
 def choose_device(
     n_cells: int,
@@ -88,7 +92,8 @@ def try_gpu(device: Device, compute: Callable[[], T]) -> tuple[T | None, Device]
     try:
         return compute(), device
     except Exception as error:  # whatever a GPU does wrong, the CPU can do
-        return None, Device("cpu", f"the GPU failed: {type(error).__name__}: {error}")
+        text = " ".join(str(error).split())
+        return None, Device("cpu", f"the GPU failed: {type(error).__name__}: {text}")
 
 
 def gpu_problem() -> str | None:
@@ -96,10 +101,10 @@ def gpu_problem() -> str | None:
     for package in ("cupy", "rapids_singlecell"):
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
-    import cupy
-
     try:
+        import cupy
+
         count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"no GPU is visible: {error}"
+    except Exception as error:  # no driver, one that is too old, libraries that do not load
+        return f"no GPU is visible: {' '.join(str(error).split())}"
     return None if count else "no GPU is visible"

@@ -179,6 +179,11 @@ class Plan:
         """Return where a stage of a data set may run."""
         return {key: self.setting(wildcards, stage, key) for key in ("use_gpu", "n_cell_cpu")}
 
+    def environment(self, wildcards: Any, stage: str) -> str:
+        """Return the conda file of a step that can run on a GPU, as seen from a module's rules."""
+        gpu = self.device(wildcards, stage)["use_gpu"]
+        return f"../../envs/{'rapids_singlecell' if gpu else 'scanpy'}.yaml"
+
     def targets(self, store: str) -> list[str]:
         """Return the paths of a store for every data set and method."""
         return [self.path(store, {"dataset": d, "method": m}) for d, m in self._columns]

@@ -193,12 +193,19 @@ def cluster(args, root):
         labels = find_communities(connectivities, **options, **args.clustering_args)
         flavor = flavor or DEFAULT_FLAVOR[args.algorithm]
     cli.say(f"device: {device}")
+    seeded = {}
+    if device.name == "gpu":
+        from clustering.rapids import takes_seed
+
+        if not takes_seed(args.algorithm):
+            seeded = {"seed": None}
+            cli.say(f"{args.algorithm} takes no seed on a GPU: labels may differ from run to run")
     if len(labels) < whole.shape[0]:
         inside, labels = labels, np.full(whole.shape[0], -1)
         labels[linked] = inside
     return labels, {
-        "device": device.name,
-        "reason": device.reason,
+        **device.record(),
+        **seeded,
         "flavor": "rapids" if device.name == "gpu" else flavor,
         "clustering_args": args.clustering_args,
     }

@@ -50,7 +50,7 @@ def main(args):
     with new_store(args.output_file, source=args.input_file, new=new) as store:
         write_element(store, f"obsp/{names['distances_key']}", graph.distances)
         write_element(store, f"obsp/{names['connectivities_key']}", graph.connectivities)
-        params = {**graph.params, "use_rep": use_rep, "device": device.name}
+        params = {**graph.params, "use_rep": use_rep, **device.record()}
         params["search"] = graph.search
         if graph.recall is not None:
             params["recall"] = graph.recall

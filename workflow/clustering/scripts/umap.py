@@ -11,7 +11,7 @@ from utils.config import UMAP
 
 def make_parser():
     """Define the command line."""
-    parser = cli.script_parser("Compute obsm/X_umap from the neighbour graph (CPU).")
+    parser = cli.script_parser("Compute obsm/X_umap from the neighbour graph.")
     parser.add_argument(
         "--neighbors_key",
         default="neighbors",
@@ -25,7 +25,6 @@ def make_parser():
 
 def main(args):
     """Lay out, write obsm/X_umap."""
-    from clustering.columns import read_graph
     from utils.io import kept, keys, new_store, open_store, write_element
 
     options = cli.from_options(UMAP, args)
@@ -36,22 +35,37 @@ def main(args):
         cli.say(f"{args.input_file}: uses its X_umap; --overwrite computes it again")
         with new_store(args.output_file, source=args.input_file):
             return
-    from clustering.layout import umap_layout
-
-    layout = umap_layout(
-        read_graph(root, args.neighbors_key),
-        min_dist=options.min_dist,
-        spread=options.spread,
-        n_epochs=options.n_epochs,
-        threads=args.threads,
-        seed=args.seed,
-    )
+    layout, device = compute(args, root, options)
     new = ["obsm/X_umap", "uns/umap"]
     with new_store(args.output_file, source=args.input_file, new=new) as store:
         write_element(store, "obsm/X_umap", layout)
         params = {"min_dist": options.min_dist, "spread": options.spread, "seed": args.seed}
-        write_element(store, "uns/umap", {"params": params})
+        write_element(store, "uns/umap", {"params": {**params, **device.record()}})
     cli.say(f"{args.output_file}: X_umap of {layout.shape[0]:,} cells")
+
+
+def compute(args, root, options):
+    """Lay out on the GPU where that was decided and works, else on the CPU."""
+    from clustering.columns import read_graph, read_representation
+    from utils.device import choose_device, try_gpu
+
+    graph = read_graph(root, args.neighbors_key)
+    device = choose_device(graph.shape[0], use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu)
+    parameters = {**options.model_dump(), "seed": args.seed}
+
+    def on_gpu():
+        from clustering.rapids import umap_layout_gpu
+
+        _, representation = read_representation(root, None, args.neighbors_key)
+        return umap_layout_gpu(graph, representation, **parameters)
+
+    layout, device = try_gpu(device, on_gpu)
+    if layout is None:
+        from clustering.layout import umap_layout
+
+        layout = umap_layout(graph, threads=args.threads, **parameters)
+    cli.say(f"device: {device}")
+    return layout, device
 
 
 if __name__ == "__main__":

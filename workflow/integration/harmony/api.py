@@ -32,6 +32,7 @@ HARMONYPY_NAMES = {
     "random_state": "seed",
     "ncores": "threads",
 }
+CORRECTION_METHODS = ("fast", "original", "batched")
 
 
 class HarmonyResult:
@@ -172,7 +173,7 @@ def harmony_integrate(
     adjusted_basis: str = "X_pca_harmony",
     QC_column: Any = None,
     overwrite: bool = False,
-    backend: Literal["cpu", "rapids"] = "cpu",
+    backend: Literal["cpu", "cupy", "rapids"] = "cpu",
     correction_method: str | None = None,
     colsum_algo: str | None = None,
     **options: Any,
@@ -197,9 +198,12 @@ def harmony_integrate(
     overwrite
         Replace ``adjusted_basis`` where it exists.
     backend
-        "cpu", or "rapids" for rapids-singlecell on a GPU (one data set).
+        "cpu"; "cupy" for the same lines on a GPU, where there is none they warn and run on the
+        CPU; or "rapids" for rapids-singlecell (one data set). The result is on the CPU.
     correction_method, colsum_algo
-        Passed to rapids.
+        Passed to rapids: "fast", "original" or "batched" (0.18 has no "original"), and how it
+        adds up columns. Here they have no effect, which is said: there is one way, which is
+        exact.
     **options
         Options of :func:`harmonize`; harmonypy's and rapids' names for them are understood.
 
@@ -227,8 +231,11 @@ def harmony_integrate(
                 f"{where}.obsm already has {adjusted_basis!r}; set overwrite=True to replace it"
             )
     options = _translate(options)
-    if backend not in ("cpu", "rapids"):
-        raise ValueError(f"backend must be 'cpu' or 'rapids'; found {backend!r}")
+    if backend not in ("cpu", "cupy", "rapids"):
+        raise ValueError(f"backend must be 'cpu', 'cupy' or 'rapids'; found {backend!r}")
+    if correction_method not in (None, *CORRECTION_METHODS):
+        found = unknown("correction_method", correction_method, CORRECTION_METHODS)
+        raise ValueError(found)
     if backend == "rapids":
         if several:
             raise ValueError("backend='rapids' takes one data set; concatenate them first")
@@ -240,8 +247,11 @@ def harmony_integrate(
             adata, key, basis, adjusted_basis, correction_method, colsum_algo, options
         )
         return
-    if correction_method is not None or colsum_algo is not None:
-        raise ValueError("correction_method and colsum_algo need backend='rapids'")
+    rapids = {"correction_method": correction_method, "colsum_algo": colsum_algo}
+    given = [name for name, value in rapids.items() if value is not None]
+    if given:
+        text = f"{' and '.join(given)}: no effect with backend={backend!r}"
+        warnings.warn(text, stacklevel=2)
     Z = [_embedding(data.obsm[basis], data.n_obs) for data in data_sets]
     if len({part.shape[1] for part in Z}) > 1:
         raise ValueError(
@@ -250,12 +260,14 @@ def harmony_integrate(
         )
     names, labels = _batch_labels(data_sets, key, several)
     mask = _qc_mask(data_sets, QC_column, several)
-    harmonized = harmonize(
-        Z[0] if len(Z) == 1 else np.concatenate(Z), labels, key_names=names, mask=mask, **options
+    cells = _to_device(
+        Z[0] if len(Z) == 1 else np.concatenate(Z), "cuda" if backend == "cupy" else None
     )
+    harmonized = harmonize(cells, labels, key_names=names, mask=mask, **options)
+    corrected = _to_host(harmonized.corrected)
     start = 0
     for data_set in data_sets:
-        data_set.obsm[adjusted_basis] = harmonized.corrected[start : start + data_set.n_obs]
+        data_set.obsm[adjusted_basis] = corrected[start : start + data_set.n_obs]
         start += data_set.n_obs
 
 
@@ -276,6 +288,8 @@ def _translate(options: dict[str, Any]) -> dict[str, Any]:
         del translated["ridge_lambda"]  # harmonypy's None is the default of 1
     if translated.get("theta", 2) is None:
         del translated["theta"]
+    if "theta" in translated:
+        translated["theta"] = _to_host(translated["theta"])
     if "epsilon_harmony" in options and options["epsilon_harmony"] < 0:
         translated["tol_harmony"] = None
     if options.get("ncores", 1) == 0:
@@ -413,7 +427,7 @@ def _to_device(Z: np.ndarray, device: str | None) -> Any:
         return Z
     cupy = _usable_cupy()
     if cupy is None:
-        warnings.warn("device='cuda' needs a GPU and CuPy; it runs on the CPU", stacklevel=3)
+        warnings.warn("there is no GPU with CuPy; Harmony runs on the CPU", stacklevel=3)
         return Z
     return cupy.asarray(Z)
 

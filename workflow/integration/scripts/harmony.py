@@ -64,7 +64,7 @@ def main(args):
         "n_iterations": len(result.rounds),
         "converged": result.converged,
         "seed": args.seed,
-        "device": device.name,
+        **device.record(),
         "params": options,
     }
     new = [f"obsm/{args.key_added}", f"uns/{args.key_added}"]
@@ -77,6 +77,8 @@ def main(args):
 
 def integrate(args, Z, batches, **options):
     """Run Harmony on the GPU where that was decided and works, else on the CPU."""
+    from dataclasses import replace
+
     from integration.harmony import harmonize
     from utils.device import choose_device, try_gpu
 
@@ -85,7 +87,8 @@ def integrate(args, Z, batches, **options):
     def on_gpu():
         import cupy
 
-        return harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
+        found = harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
+        return replace(found, corrected=cupy.asnumpy(found.corrected))
 
     result, device = try_gpu(device, on_gpu)
     if result is None:

@@ -71,7 +71,7 @@ def main(args):
         "n_epochs": len(found["history"]),
         "history": found["history"],
         "seed": args.seed,
-        "device": device.name,
+        **device.record(),
         "torch": found["torch"],
         "params": options,
     }
