@@ -86,7 +86,7 @@ rule subclustering:
         level="[2-9]|1[0-9]|20",
     conda:
         "../../envs/scanpy.yaml"
-    threads: resources.half(workflow.cores)
+    threads: resources.half(workflow.resource_settings.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             input.parent, attempt, base=1000, per_million=3000
@@ -119,7 +119,7 @@ rule umap:
     priority: 10
     conda:
         lambda wildcards: plan.environment(wildcards, "clustering")
-    threads: resources.half(workflow.cores)
+    threads: resources.half(workflow.resource_settings.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             str(input), attempt, base=1000, per_million=3000
