@@ -14,9 +14,12 @@ REPO = Path(__file__).resolve().parents[2]
 INPUT = REPO / "test" / "input"
 
 
-def snakemake(folder: Path, *args: object, check: bool = True) -> subprocess.CompletedProcess:
+def snakemake(
+    folder: Path, *args: object, check: bool = True, cores: int | None = 2
+) -> subprocess.CompletedProcess:
     """Run Snakemake with this project's Snakefile in `folder`."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "-s", REPO / "Snakefile"]
+    command = [sys.executable, "-m", "snakemake", "-s", REPO / "Snakefile"]
+    command += [] if cores is None else ["--cores", cores]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
         [*map(str, [*command, *args])], cwd=folder, capture_output=True, text=True, env=environment
