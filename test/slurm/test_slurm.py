@@ -116,10 +116,12 @@ def runs(cluster, tmp_path_factory):
                 "preprocessing": {"n_top_genes": 800, "batch_key": "batch", "n_comps": 20},
                 "integration": {"batch": "batch"},
                 "clustering": {"resolutions": [0.5, 1], "hierarchy": 2, "umap_colors": "cell_type"},
+                "evaluation": {"metrics": False, "trees": False},
             },
             needs_not={
                 "input": {"clustering": str(INPUT / "pbmc68k.h5ad")},
                 "clustering": {"hierarchy": {"0": 0.5}},
+                "evaluation": {"metrics": False, "trees": False},
             },
         )
     small(folders["oom"])
@@ -148,6 +150,8 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(runs):
         "rule_prepare_wildcards_needs_not": 1,
         "rule_pca_wildcards_wants": 4,
         f"rule_harmony_wildcards_{wants}": 4,
+        "rule_explorer_wildcards_wants": 1,
+        "rule_explorer_wildcards_needs_not": 1,
         "rule_summary": 1,
     }
     for name, resolutions in ((wants, ("0.5", "1.0")), (needs_not, ("1.0",))):
@@ -162,7 +166,7 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(runs):
     assert len(jobs(runs["slurm"])) == len(cpus) + len(groups)
     for name, job in found.items():
         assert job["JobState"] == "COMPLETED"
-        on_gpu = re.match(rf"rule_(harmony|neighbors|clustering)_wildcards_{wants}", name)
+        on_gpu = re.match(rf"rule_(harmony|neighbors|clustering|umap)_wildcards_{wants}", name)
         assert job["Partition"] == ("gpu" if on_gpu else "cpu"), name
         assert job.get("TresPerJob") == ("gres:gpu:1" if on_gpu else None), name
         assert job["TimeLimit"] > "00:04:00", "every step asks for time"
