@@ -15,7 +15,7 @@ from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
 from utils.plan_evaluation import OPTIONS as EVALUATION_OPTIONS
-from utils.plan_evaluation import scored
+from utils.plan_evaluation import judged, scored
 from utils.words import as_json, changed, fields
 
 if TYPE_CHECKING:
@@ -195,14 +195,11 @@ class Plan:
 
     def tables(self, store: str, wildcards: Any) -> list[str]:
         """Return the `markers` or `splits` of a data set, one per method, where they are made."""
-        return self.each_method(store, wildcards) if store in self.judged(wildcards) else []
-
-    def judged(self, wildcards: Any) -> list[str]:
-        """Return which tables about clusters a data set asks for."""
-        evaluation = self.dataset(wildcards).evaluation
-        made = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
-        found = [store for store, count in made.items() if count]
-        return [*found, "splits"] if found else []
+        return (
+            self.each_method(store, wildcards)
+            if store in judged(self.dataset(wildcards).evaluation)
+            else []
+        )
 
     def evaluations(self) -> list[str]:
         """Return the tables and pictures about the clusters that are asked for."""
@@ -210,7 +207,7 @@ class Plan:
         for name, method in self._columns:
             place = {"dataset": name, "method": method}
             evaluation = self.config.DATASETS[name].evaluation
-            stores = ["splits"] if evaluation.n_markers or evaluation.rounds else []
+            stores = [store for store in judged(evaluation) if store == "splits"]
             stores += ["trees"] if evaluation.trees else []
             found += [self.path(store, place) for store in stores]
         return found
@@ -235,8 +232,8 @@ class Plan:
 
     def evidence(self, wildcards: Any) -> dict[str, str]:
         """Return the tables of a method that the splits are judged by, by name of their option."""
-        stores = [store for store in self.judged(wildcards) if store != "splits"]
-        return {store: self.path(store, wildcards) for store in stores}
+        stores = judged(self.dataset(wildcards).evaluation)
+        return {store: self.path(store, wildcards) for store in stores if store != "splits"}
 
     def evidence_option(self, wildcards: Any) -> str:
         """Write the options that name them."""

@@ -10,6 +10,7 @@ from utils.words import changed, fields
 
 if TYPE_CHECKING:
     from utils.config import DataSet
+    from utils.config_evaluation import Evaluation
     from utils.plan import Plan
 
 
@@ -21,6 +22,13 @@ def scored(dataset: DataSet) -> list[str]:
         return []
     beside = [] if dataset.stage == "clustering" else ["unintegrated"]
     return list(dict.fromkeys([*beside, *dataset.methods]))
+
+
+def judged(evaluation: Evaluation) -> list[str]:
+    """Return which tables about clusters are asked for: the evidence, then the splits."""
+    made = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
+    found = [store for store, count in made.items() if count]
+    return [*found, "splits"] if found else []
 
 
 def _plots(plan: Plan, wildcards: Any) -> list[str]:
