@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from evaluation.charts import composition_chart
 from evaluation.clustree import draw_tree, place_nodes, stability, tree_tables
 from evaluation.composition import composition, composition_table
-from evaluation.inputs import as_codes, families
+from evaluation.inputs import families
 from evaluation.metrics import Labels
 from evaluation.plots import save_figure
 from evaluation.splits import Evidence, split_table, suggest
@@ -137,10 +137,3 @@ def test_families_of_columns():
         "leiden_0.5_1",
         "leiden_0.5_2",
     ]
-
-
-def test_codes_are_in_natural_order_without_empty_labels():
-    labels = pd.Categorical(["10", None, "2", "2"], categories=["10", "2", "7"])
-    found = as_codes("x", labels)
-    assert found.groups == ["2", "10"]
-    assert list(found.codes) == [1, -1, 0, 0]

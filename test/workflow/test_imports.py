@@ -20,8 +20,8 @@ LOADED = {
     "integration/scripts/harmony.py": STORES | {"pydantic"},
     "clustering/scripts/neighbors.py": STORES | {"pydantic"},
     "clustering/scripts/umap.py": STORES | {"pydantic"},
-    "clustering/scripts/clustering.py": STORES,  # of Leiden's default flavor
-    "clustering/scripts/merge.py": STORES | {"pydantic"},
+    "clustering/scripts/clustering.py": {"scipy", "zarr"},  # Leiden in its default flavor
+    "clustering/scripts/merge.py": {"pydantic", "zarr"},
     "evaluation/scripts/plots.py": STORES | {"matplotlib"},
     "evaluation/scripts/comparison.py": STORES | {"matplotlib"},
 }

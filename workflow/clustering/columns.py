@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from clustering.hierarchy import natural_order
 from utils.cli import say
-from utils.io import (
-    keys,
-    new_store,
-    obs_column,
-    open_store,
-    read_element,
-    write_element,
+from utils.elements import (
+    read_array,
+    read_categorical,
+    read_csr,
+    read_text,
+    write_categorical,
+    write_text,
 )
+from utils.io import keys, new_store, open_store, read_element, read_index, write_element
 from utils.messages import missing
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    import pandas as pd
     import scipy.sparse as sp
 
 
@@ -74,18 +74,6 @@ def parent_column(columns: Sequence[str], algorithm: str, resolution: float, lev
     )
 
 
-def read_labels(root: Any, column: str) -> pd.Categorical:
-    """Read a cluster column as a categorical of text."""
-    import pandas as pd
-
-    labels = obs_column(root, column)
-    return pd.Categorical(labels.astype(object).where(labels.notna(), None).map(_text))
-
-
-def _text(value: Any) -> Any:
-    return None if value is None else str(value)
-
-
 def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
     """Read the connectivities that ``uns[neighbors_key]`` names.
 
@@ -97,7 +85,7 @@ def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
     name = graph_key(root, neighbors_key, "connectivities")
     if name not in keys(root, "obsp"):
         raise KeyError(missing("adata.obsp has no", name, keys(root, "obsp")))
-    return read_element(root, f"obsp/{name}")
+    return read_csr(root, f"obsp/{name}")
 
 
 def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
@@ -107,10 +95,9 @@ def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
             missing("adata.uns has no neighbors", neighbors_key, keys(root, "uns"))
             + "; compute them first (neighbors.py), or name others with --neighbors_key"
         )
-    named = read_element(root, f"uns/{neighbors_key}")
     default = matrix if neighbors_key == "neighbors" else f"{neighbors_key}_{matrix}"
     # Old files have neither key.
-    return str(named.get(f"{matrix}_key", default)) if isinstance(named, dict) else default
+    return read_text(root, f"uns/{neighbors_key}/{matrix}_key") or default
 
 
 def read_representation(
@@ -122,17 +109,16 @@ def read_representation(
     """
     key = use_rep
     if key is None and neighbors_key in keys(root, "uns"):
-        named = read_element(root, f"uns/{neighbors_key}")
-        key = named.get("params", {}).get("use_rep") if isinstance(named, dict) else None
-    key = "X_pca" if key is None else str(key)
+        key = read_text(root, f"uns/{neighbors_key}/params/use_rep")
+    key = key or "X_pca"
     if key not in keys(root, "obsm"):
         raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
-    return key, read_element(root, f"obsm/{key}")
+    return key, read_array(root, f"obsm/{key}")
 
 
 def check_cluster_ids(
     hierarchy: Mapping[str, float],
-    parents: pd.Categorical,
+    parents: Sequence[str],
     column: str,
     level: int,
     siblings: Sequence[str],
@@ -144,7 +130,7 @@ def check_cluster_ids(
     hierarchy
         As given: ids of every level.
     parents
-        The labels of the level above.
+        The clusters of the level above.
     column
         Their name, for the message.
     level
@@ -163,12 +149,12 @@ def check_cluster_ids(
         If an id occurs at no resolution; lists those that do.
     """
     wanted = {key: value for key, value in hierarchy.items() if len(key.split("_")) == level - 1}
-    present = {str(label) for label in parents.categories}
+    present = set(parents)
     elsewhere: set[str] = set()
     for file in siblings:
         root = open_store(file)
         for name in keys(root, "obs"):
-            elsewhere |= {str(label) for label in read_labels(root, name).categories}
+            elsewhere |= set(read_categorical(root, name)[1])
     for key in wanted:
         if key not in present | elsewhere:
             hint = ""
@@ -183,44 +169,50 @@ def check_cluster_ids(
     return {key: float(value) for key, value in wanted.items() if key in present}
 
 
-def write_clustering(args: Namespace, column: str, labels: Any, record: dict[str, Any]) -> None:
+def write_clustering(
+    args: Namespace, column: str, codes: np.ndarray, names: Sequence[str], record: dict[str, Any]
+) -> None:
     """Write the store of one cluster column: the column, how it was made, links to the rest.
 
     An ``.h5ad`` cannot be linked into: its obsm and neighbours' uns are copied, so that the next
     level finds the representation.
     """
-    import pandas as pd
+    import numpy as np
 
     source = Path(args.input_file)
-    if not isinstance(labels, pd.Categorical):
-        labels = [None if label < 0 else str(label) for label in labels.tolist()]
-    names = [str(name) for name in pd.unique(pd.Series(labels).dropna())]
-    values = pd.Categorical(labels, categories=natural_order(names))
-    sizes = pd.Series(values).value_counts()
-    record["n_clusters"] = len(sizes)
+    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
+    record["n_clusters"] = len(names)
     record["versions"] = _versions()
     # One JSON text: a mapping would be a file or two for each of its entries.
     text = json.dumps(record, sort_keys=True)
     if source.suffix == ".zarr":
         new = [f"obs/{column}", f"uns/{column}"]
         with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
-            write_element(store, f"obs/{column}", values)
-            write_element(store, f"uns/{column}", text)
+            write_categorical(store, column, codes, names)
+            write_text(store, f"uns/{column}", text)
     else:
-        root = open_store(source)
-        frame = read_element(root, "obs")[[]].assign(**{column: values})
-        uns = {column: text}
-        if args.neighbors_key in keys(root, "uns"):
-            uns[args.neighbors_key] = read_element(root, f"uns/{args.neighbors_key}")
-        with new_store(args.output_file) as store:
-            write_element(store, "obs", frame)
-            write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
-            write_element(store, "obsm", read_element(root, "obsm") if "obsm" in root else {})
-            write_element(store, "uns", uns)
+        _write_copy(args, column, codes, names, text)
     say(
-        f"{args.output_file}: {column} has {len(sizes)} clusters of "
-        f"{len(values):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
+        f"{args.output_file}: {column} has {len(names)} clusters of "
+        f"{len(codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
     )
+
+
+def _write_copy(
+    args: Namespace, column: str, codes: np.ndarray, names: Sequence[str], text: str
+) -> None:
+    import pandas as pd
+
+    root = open_store(args.input_file)
+    uns = {column: text}
+    if args.neighbors_key in keys(root, "uns"):
+        uns[args.neighbors_key] = read_element(root, f"uns/{args.neighbors_key}")
+    with new_store(args.output_file) as store:
+        write_element(store, "obs", pd.DataFrame(index=read_index(root, "obs")))
+        write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
+        write_element(store, "obsm", read_element(root, "obsm") if "obsm" in root else {})
+        write_element(store, "uns", uns)
+        write_categorical(store, column, codes, names)
 
 
 def _versions() -> dict[str, str]:
@@ -232,11 +224,10 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def count_clusters(labels: pd.Categorical) -> tuple[int, int, int, int]:
-    """Return number of clusters, largest, smallest, and cells without a label."""
+def count_clusters(codes: np.ndarray) -> tuple[int, int, int, int]:
+    """Return number of clusters, largest, smallest, and cells without a label (-1)."""
     import numpy as np
 
-    codes = np.asarray(labels.codes)
     sizes = np.bincount(codes[codes >= 0])
     sizes = sizes[sizes > 0]
     if not len(sizes):

@@ -53,10 +53,10 @@ class CommunityGraph:
     @cached_property
     def compact(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
         """The same with neighbours near each other in memory, and the cells in that order."""
-        from scipy.sparse.csgraph import reverse_cuthill_mckee
-
         if self.adjacency.nnz < REORDER_ABOVE:
             return self.adjacency, None
+        from scipy.sparse.csgraph import reverse_cuthill_mckee
+
         order = reverse_cuthill_mckee(self.adjacency, symmetric_mode=True)
         return self.adjacency[order][:, order], order
 

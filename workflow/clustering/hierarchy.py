@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,22 +33,31 @@ class SplitResult:
 
     Attributes
     ----------
-    labels
-        Categorical of text: ``{parent}_{i}``, i by size within the parent; missing where the
-        parent is missing. Categories in natural order.
+    codes
+        int64, the position of each cell's label in `names`; -1 where the parent is missing.
+    names
+        ``{parent}_{i}``, i by size within the parent; in natural order.
     unsplit
         Parents that stay whole, as ``{parent}_0``, each with the reason.
     missing_ids
         Ids of a resolution mapping that are not among the parents.
     """
 
-    labels: pd.Categorical
+    codes: np.ndarray
+    names: list[str]
     unsplit: dict[str, str]
     missing_ids: list[str]
 
+    @cached_property
+    def labels(self) -> pd.Categorical:
+        """The labels as pandas has them."""
+        import pandas as pd
+
+        return pd.Categorical.from_codes(self.codes, self.names)
+
 
 def split(
-    parents: pd.Categorical | np.ndarray,
+    parents: pd.Categorical | np.ndarray | tuple[np.ndarray, list[str]],
     representation: np.ndarray | Represent,
     *,
     resolution: float | Mapping[str, float] = 1.0,
@@ -66,7 +76,8 @@ def split(
     Parameters
     ----------
     parents
-        Labels of the level above, text; missing (None, NaN) for cells that take no part.
+        Labels of the level above, text; missing (None, NaN) for cells that take no part. Or their
+        codes (-1: missing) and names.
     representation
         Cells x dimensions, in which neighbours are searched. A row with NaN stays in a child of
         its own parent only where the parent is not split; where it is, it has no label. Or a
@@ -100,24 +111,21 @@ def split(
     Peak memory: `threads` times a copy of the largest parent's rows and its graph (about 100
     bytes per cell and neighbour), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
     """
-    import pandas as pd
     from threadpoolctl import threadpool_limits
 
     from utils.cli import progress
 
-    parents = _categorical(parents)
+    codes, names = parents if isinstance(parents, tuple) else _coded(parents)
     refined = callable(representation)
-    if not refined and len(parents) != len(representation):
+    if not refined and len(codes) != len(representation):
         raise ValueError(
-            f"parents have {len(parents)} cells, the representation {len(representation)}"
+            f"parents have {len(codes)} cells, the representation {len(representation)}"
         )
     from clustering.communities import check_options, check_resolution
     from clustering.search import check_search
 
     check_options(algorithm, **clustering_args)
     check_search(n_neighbors, metric, threads)
-    codes = np.asarray(parents.codes)
-    names = [str(name) for name in parents.categories]
     resolutions = _resolutions(resolution, names)
     for value in resolutions.values():
         check_resolution(value)
@@ -166,25 +174,44 @@ def split(
                 child[rows] = labels
                 if reason is not None:
                     unsplit[name] = reason
-    pairs, first = np.unique(codes.astype(np.int64) << 32 | child, return_inverse=True)
-    texts = [f"{names[p >> 32]}_{p & 0xFFFFFFFF}" if p >= 0 else None for p in pairs.tolist()]
-    labels = np.array(texts, dtype=object)[first]
-    labels[child < 0] = None
-    categories = natural_order({text for text in labels if text is not None})
+    children, texts = _children(codes, child, order, ends, names)
     ids = resolution if not isinstance(resolution, int | float) else ()
     return SplitResult(
-        pd.Categorical(labels, categories=categories),
+        children,
+        texts,
         {name: unsplit[name] for name in natural_order(unsplit)},
         [str(name) for name in ids if str(name) not in set(names)],
     )
 
 
-def _categorical(parents: pd.Categorical | np.ndarray) -> pd.Categorical:
+def _coded(parents: pd.Categorical | np.ndarray) -> tuple[np.ndarray, list[str]]:
     import pandas as pd
 
     if isinstance(parents, pd.Series):
         parents = parents.array
-    return parents if isinstance(parents, pd.Categorical) else pd.Categorical(parents)
+    if not isinstance(parents, pd.Categorical):
+        parents = pd.Categorical(parents)
+    return np.asarray(parents.codes), [str(name) for name in parents.categories]
+
+
+def _children(
+    codes: np.ndarray, child: np.ndarray, order: np.ndarray, ends: np.ndarray, names: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Number the children of all parents in natural order: codes of cells, and names.
+
+    `order` has the cells parent after parent, those of parent i from ``ends[i]`` on.
+    """
+    counts = np.zeros(len(names), dtype=np.int64)
+    full = np.flatnonzero(np.diff(ends))
+    if len(full):
+        # What stands between two parents in `order` is nothing: the ends are the next starts.
+        counts[full] = np.maximum.reduceat(child[order[: ends[-1]]], ends[full]) + 1
+    texts = [
+        f"{name}_{i}" for name, n in zip(names, counts.tolist(), strict=True) for i in range(n)
+    ]
+    before = np.concatenate([[0], np.cumsum(counts)])
+    inside = (codes >= 0) & (child >= 0)
+    return in_natural_order(np.where(inside, before[codes] + child, -1), texts)
 
 
 def _resolutions(resolution: float | Mapping[str, float], names: list[str]) -> dict[str, float]:
@@ -273,6 +300,13 @@ def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
                 (weights[part], whole.indices[part] - start, rows - rows[0]), shape=(size, size)
             )
     return [graphs[i] for i in range(len(found))]
+
+
+def in_natural_order(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Give codes (-1: missing) and their names the order in which people count."""
+    ordered = natural_order(names)
+    place = {name: i for i, name in enumerate(ordered)}
+    return np.array([*(place[name] for name in names), -1])[codes], ordered
 
 
 def natural_order(labels: Iterable[str]) -> list[str]:

@@ -13,8 +13,6 @@ from utils.cli import progress
 METRICS = ("euclidean", "cosine")
 # Up to here the exact search is about as fast as the approximate one (test/bench/RESULTS.md).
 EXACT_UP_TO = 8_192
-# Up to here lists of candidates cost more than they save.
-NO_LISTS_UP_TO = 1_024
 # The approximate search reads as many lists as this share of the true neighbours needs.
 TARGET_RECALL = 0.999
 # But not more lists than this: in data without any structure it would be all of them.
@@ -121,16 +119,13 @@ def search(
     rng = np.random.default_rng(seed)
     # Distances do not change, but the matrix product loses fewer digits.
     X = X - X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    exact = n <= EXACT_UP_TO
-    if n <= NO_LISTS_UP_TO:
+    if n <= EXACT_UP_TO:
         indices, distances = _brute_force(X, np.arange(n), k, threads)
         return Neighbors(indices, _as_metric(distances, metric), "exact", None)
     lists = _Lists.build(X, rng, threads)
-    probes = lists.count
-    if not exact:
-        sample = np.sort(rng.choice(n, 1000, replace=False))
-        truth, reach = _brute_force(X, sample, k, threads)
-        probes = min(lists.probes_for(sample, truth, TARGET_RECALL), MOST_PROBES)
+    sample = np.sort(rng.choice(n, 1000, replace=False))
+    truth, reach = _brute_force(X, sample, k, threads)
+    probes = min(lists.probes_for(sample, truth, TARGET_RECALL), MOST_PROBES)
     indices = np.empty((n, k), dtype=np.int32)
     distances = np.empty((n, k), dtype=np.float32)
 
@@ -149,12 +144,9 @@ def search(
     holes = np.flatnonzero(~np.isfinite(distances[:, -1]))
     if len(holes):
         indices[holes], distances[holes] = _brute_force(X, holes, k, threads)
-    recall = None
-    if not exact:
-        # Another cell at the same distance is as good a neighbour.
-        recall = float((distances[sample] <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
-    distances = _as_metric(distances, metric)
-    return Neighbors(indices, distances, "exact" if exact else "ivf", recall)
+    # Another cell at the same distance is as good a neighbour.
+    recall = float((distances[sample] <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
+    return Neighbors(indices, _as_metric(distances, metric), "ivf", recall)
 
 
 def _as_metric(distances: np.ndarray, metric: str) -> np.ndarray:
@@ -296,21 +288,17 @@ def _nearest(
     # |y|^2 - 2xy orders the candidates y of x as their distances do.
     score = (np.float32(-2) * X[rows]) @ Y.T
     score += np.einsum("ij,ij->i", Y, Y)
-    # The best of the likely ones; of the others, few are better than the worst of these.
-    first = np.argpartition(score[:, :near], take - 1, axis=1)[:, :take]
-    bound = np.take_along_axis(score, first[:, -1:], axis=1)
-    better = score[:, near:] < bound
+    # The last of the best among the likely ones: few of the others are better.
+    bound = np.partition(score[:, :near], take - 1, axis=1)[:, take - 1 : take]
     # Several times faster than np.nonzero of the matrix.
-    row, column = np.divmod(np.flatnonzero(better), max(1, better.shape[1]))
+    row, column = np.divmod(np.flatnonzero(score <= bound), score.shape[1])
     counts = np.bincount(row, minlength=len(rows))
-    place = take + np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    width = take + int(counts.max())
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    width = int(counts.max())
     value = np.full((len(rows), width), np.inf, dtype=np.float32)
-    value[:, :take] = np.take_along_axis(score, first, axis=1)
-    value[row, place] = score[row, near + column]
+    value[row, place] = score[row, column]
     which = np.zeros((len(rows), width), dtype=np.int32)
-    which[:, :take] = candidates[first]
-    which[row, place] = candidates[near + column]
+    which[row, place] = candidates[column]
     if width > take:
         best = np.argpartition(value, take - 1, axis=1)[:, :take]
         which = np.take_along_axis(which, best, axis=1)
@@ -348,7 +336,8 @@ def _brute_force(
     everyone = np.arange(len(X), dtype=np.int32)
     size = max(1, min(BLOCK, 2**24 // len(X)))
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    near = min(len(X), 4096)
+    # No cell is likelier than another: enough of them that few of the others are nearer.
+    near = min(len(X), 512 if len(X) <= EXACT_UP_TO else 4096)
 
     def one_block(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _nearest(X, block, X, everyone, k, near)

@@ -12,19 +12,17 @@ from clustering.hierarchy import natural_order
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
-
 COLUMNS = ("tree", "level", "column", "cluster", "parent", "n_cells")
 
 
-def cluster_tree(columns: Mapping[str, pd.Categorical]) -> list[tuple]:
+def cluster_tree(columns: Mapping[str, tuple[np.ndarray, list[str]]]) -> list[tuple]:
     """List the clusters of all columns.
 
     Parameters
     ----------
     columns
-        Labels by column name, ``{algorithm}_{resolution}_{level}``; a label is its parent's with
-        one part more.
+        Codes (-1: missing) and names by column, ``{algorithm}_{resolution}_{level}``; a name is
+        its parent's with one part more.
 
     Returns
     -------
@@ -33,11 +31,10 @@ def cluster_tree(columns: Mapping[str, pd.Categorical]) -> list[tuple]:
         at level 1) and number of cells; by tree, then level, then cluster.
     """
     rows = []
-    for column, labels in sorted(columns.items(), key=lambda item: _key(item[0])):
+    for column, (codes, names) in sorted(columns.items(), key=lambda item: _key(item[0])):
         tree, _, level = column.rpartition("_")
-        codes = np.asarray(labels.codes)
-        sizes = np.bincount(codes[codes >= 0], minlength=len(labels.categories))
-        size = dict(zip(map(str, labels.categories), sizes.tolist(), strict=True))
+        sizes = np.bincount(codes[codes >= 0], minlength=len(names))
+        size = dict(zip(names, sizes.tolist(), strict=True))
         rows += [
             (tree, int(level), column, name, name.rpartition("_")[0], size[name])
             for name in natural_order(size)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clustering.columns import graph_key, read_labels
-from clustering.hierarchy import natural_order
+from clustering.columns import graph_key
+from clustering.hierarchy import in_natural_order
 from evaluation.metrics import Labels
 from evaluation.neighborhoods import Neighborhoods, neighborhoods
 from utils.cli import say
+from utils.elements import read_categorical
 from utils.io import keys, read_element
 from utils.messages import missing
 
@@ -29,17 +30,8 @@ def read_codes(root: Any, column: str) -> Labels:
     KeyError
         If it is not there; says what was probably meant.
     """
-    return as_codes(column, read_labels(root, column))
-
-
-def as_codes(name: str, labels: pd.Categorical) -> Labels:
-    """Turn labels into codes; labels without cells are left out."""
-    found = [str(label) for label in labels.remove_unused_categories().categories]
-    groups = natural_order(found)
-    place = {group: i for i, group in enumerate(groups)}
-    codes = [place.get(str(label), -1) for label in labels.categories]
-    lookup = np.array([*codes, -1], dtype=np.int32)  # the last place: missing
-    return Labels(name, lookup[np.asarray(labels.codes)], groups)
+    codes, groups = in_natural_order(*read_categorical(root, column))
+    return Labels(column, codes.astype(np.int32), groups)
 
 
 def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:

@@ -14,7 +14,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import zarr
 
@@ -25,6 +24,7 @@ from utils.messages import missing
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+    import h5py
     import pandas as pd
     from anndata import AnnData
 
@@ -70,6 +70,8 @@ def open_store(file: str | Path) -> Group:
         raise FileNotFoundError(f"{path}: no such file")
     try:
         if path.suffix == ".h5ad":
+            import h5py
+
             root: Group = h5py.File(path, "r")
         else:
             if gone := broken_link(path):
@@ -89,22 +91,22 @@ def open_store(file: str | Path) -> Group:
 
 
 @contextlib.contextmanager
-def reading(element: Any, name: str = "") -> Iterator[None]:
+def reading(found: Any, name: str = "") -> Iterator[None]:
     """Say what cannot be read of which file, whatever the libraries make of a damaged one.
 
     Parameters
     ----------
-    element
+    found
         A group or array of an opened store.
     name
-        What is read in it; empty: the element itself.
+        What is read in it; empty: all of it.
     """
     try:
         yield
     except Exception as error:
-        what = name or element.name.strip("/")
+        what = name or found.name.strip("/")
         raise ValueError(
-            f"{_place(element)}: {what} cannot be read, it may be damaged: {_line(error)}"
+            f"{_place(found)}: {what} cannot be read, it may be damaged: {_line(error)}"
         ) from error
 
 
@@ -130,6 +132,13 @@ def read_element(root: Group, name: str) -> Any:
     """
     from anndata.io import read_elem
 
+    found = element(root, name)
+    with reading(root, name):
+        return read_elem(found)
+
+
+def element(root: Group, name: str) -> Any:
+    """Return a group or array of a store; a KeyError says what is there instead."""
     parent, _, key = name.rpartition("/")
     if parent and parent not in root:
         raise KeyError(f'{_place(root)} has no {parent} and so no "{key}"')
@@ -137,7 +146,7 @@ def read_element(root: Group, name: str) -> Any:
         where = f"{_place(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
     with reading(root, name):
-        return read_elem(root[name])
+        return root[name]
 
 
 def keys(root: Group, name: str = "") -> list[str]:
@@ -321,7 +330,7 @@ def new_store(
             link(Path(target), temporary / name)
             parent, _, column = name.rpartition("/")
             if parent in ("obs", "var"):
-                _add_column(root[parent], column)
+                add_column(root[parent], column)
         yield root
         if materialize:
             copy_linked(temporary)
@@ -349,7 +358,7 @@ def write_element(root: zarr.Group, name: str, value: Any) -> None:
         # One chunk a column: a clustering output stays a handful of files.
         value = getattr(value, "values", value)
         write_elem(root[parent], column, value, dataset_kwargs={"chunks": (max(len(value), 1),)})
-        _add_column(root[parent], column)
+        add_column(root[parent], column)
     else:
         write_elem(root[parent] if parent else root, column, value)
 
@@ -426,7 +435,8 @@ def _require_mapping(root: zarr.Group, name: str) -> None:
         group.attrs.update(MAPPING)
 
 
-def _add_column(frame: zarr.Group, name: str) -> None:
+def add_column(frame: zarr.Group, name: str) -> None:
+    """List a column in its data frame, where it is written or linked by itself."""
     order = [str(column) for column in frame.attrs["column-order"]]
     if name not in order:
         frame.attrs["column-order"] = [*order, name]
@@ -451,9 +461,8 @@ def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _place(element: Any) -> str:
-    is_hdf5 = isinstance(element, h5py.Group | h5py.Dataset)
-    return str(element.file.filename if is_hdf5 else element.store.root)
+def _place(found: Any) -> str:
+    return str(found.file.filename if hasattr(found, "file") else found.store.root)
 
 
 def _line(error: Exception) -> str:

@@ -127,7 +127,9 @@ def main(args):
     if args.hierarchy is not None and args.level == 1:
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
 
-    from clustering.columns import column_name, parent_column, read_labels, write_clustering
+    from clustering.columns import column_name, parent_column, write_clustering
+    from clustering.hierarchy import in_natural_order
+    from utils.elements import read_categorical
     from utils.io import kept, keys, open_store
 
     root = open_store(args.input_file)
@@ -140,11 +142,12 @@ def main(args):
         return
     if column in keys(root, "obs") and not args.overwrite:
         cli.say(f"{args.input_file}: obs has {column}, which is kept; --overwrite makes it again")
-        labels, done = read_labels(root, column), {"kept_from": str(args.input_file)}
+        codes, names = in_natural_order(*read_categorical(root, column))
+        done = {"kept_from": str(args.input_file)}
     elif args.level == 1:
-        labels, done = cluster(args, root)
+        codes, names, done = cluster(args, root)
     else:
-        labels, done = subcluster(args, root, parent)
+        codes, names, done = subcluster(args, root, parent)
     record = {
         "algorithm": args.algorithm,
         "resolution": args.resolution,
@@ -152,7 +155,7 @@ def main(args):
         "seed": args.seed,
         **done,
     }
-    write_clustering(args, column, labels, record)
+    write_clustering(args, column, codes, names, record)
 
 
 def cluster(args, root):
@@ -203,33 +206,42 @@ def cluster(args, root):
     if len(labels) < whole.shape[0]:
         inside, labels = labels, np.full(whole.shape[0], -1)
         labels[linked] = inside
-    return labels, {
-        **device.record(),
-        **seeded,
-        "flavor": "rapids" if device.name == "gpu" else flavor,
-        "clustering_args": args.clustering_args,
-    }
+    return (
+        labels,
+        [str(i) for i in range(labels.max() + 1)],
+        {
+            **device.record(),
+            **seeded,
+            "flavor": "rapids" if device.name == "gpu" else flavor,
+            "clustering_args": args.clustering_args,
+        },
+    )
 
 
 def subcluster(args, root, parent):
     """Split every cluster of the level above within its own neighbours."""
-    from clustering.columns import check_cluster_ids, read_labels, read_representation
+    from clustering.columns import check_cluster_ids, read_representation
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
-    from utils.config import Neighbors
-    from utils.config_values import cluster_ids
+    from utils.elements import read_categorical
+    from utils.messages import unknown
 
-    options = cli.check_options(Neighbors, args.neighbors_args, prefix="--neighbors_args: ")
-    parents = read_labels(root, parent)
+    neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
+    if wrong := [name for name in args.neighbors_args if name not in neighbors]:
+        raise ValueError(f"--neighbors_args: {unknown('key', wrong[0], neighbors)}")
+    neighbors |= args.neighbors_args
+    use_rep = neighbors.pop("use_rep")
+    parents = read_categorical(root, parent)
     if args.refine == "neighbors":
-        key, representation = read_representation(root, options.use_rep, args.neighbors_key)
+        key, representation = read_representation(root, use_rep, args.neighbors_key)
     else:
         key, representation = f"own {args.refine}", refined(args, root)
     resolution = args.resolution
     if args.hierarchy is not None:
+        from utils.config_values import cluster_ids
+
         wanted = cluster_ids(args.hierarchy)
-        resolution = check_cluster_ids(wanted, parents, parent, args.level, args.siblings)
-    neighbors = {"n_neighbors": options.n_neighbors, "metric": options.metric}
+        resolution = check_cluster_ids(wanted, parents[1], parent, args.level, args.siblings)
     result = split(
         parents,
         representation,
@@ -240,18 +252,22 @@ def subcluster(args, root, parent):
         **neighbors,
         **args.clustering_args,
     )
-    return result.labels, {
-        "parent": parent,
-        "use_rep": key,
-        "neighbors_args": neighbors,
-        "refine": args.refine,
-        "hierarchy": args.hierarchy,
-        "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR[args.algorithm]),
-        "clustering_args": args.clustering_args,
-        "device": "cpu",
-        "reason": "sub-clustering runs on the CPU",
-        "unsplit": result.unsplit,
-    }
+    return (
+        result.codes,
+        result.names,
+        {
+            "parent": parent,
+            "use_rep": key,
+            "neighbors_args": neighbors,
+            "refine": args.refine,
+            "hierarchy": args.hierarchy,
+            "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR[args.algorithm]),
+            "clustering_args": args.clustering_args,
+            "device": "cpu",
+            "reason": "sub-clustering runs on the CPU",
+            "unsplit": result.unsplit,
+        },
+    )
 
 
 def refined(args, root):

@@ -36,9 +36,10 @@ def make_parser():
 
 def main(args):
     """Link, count."""
-    from clustering.columns import count_clusters, read_labels
+    from clustering.columns import count_clusters
     from clustering.tree import COLUMNS, cluster_tree, newick
     from utils.atomic import atomic_file
+    from utils.elements import read_categorical
     from utils.io import kept, keys, length, new_store, open_store
 
     if kept(args.output_file, overwrite=args.overwrite):
@@ -58,8 +59,8 @@ def main(args):
             links[f"obs/{column}"] = file / "obs" / column
             if column in keys(root, "uns"):
                 links[f"uns/{column}"] = file / "uns" / column
-            labels[column] = read_labels(root, column)
-            lines.append("\t".join(map(str, (column, *count_clusters(labels[column])))))
+            labels[column] = read_categorical(root, column)
+            lines.append("\t".join(map(str, (column, *count_clusters(labels[column][0])))))
     tree = cluster_tree(labels)
     texts = {
         args.table: "\n".join(lines) + "\n",

@@ -1,0 +1,104 @@
+"""What clustering reads and writes without anndata is what anndata reads and writes."""
+
+from __future__ import annotations
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import zarr
+from anndata.io import read_elem, write_elem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.elements import (
+    read_array,
+    read_categorical,
+    read_csr,
+    read_text,
+    write_categorical,
+    write_text,
+)
+from utils.io import new_store, open_store
+
+NAMES = [f"cell{i}" for i in range(4)]
+
+
+def opened(kind, folder):
+    if kind == "h5ad":
+        return h5py.File(folder / "a.h5ad", "w")
+    return zarr.open_group(folder / "a.zarr", mode="w", zarr_format=int(kind[-1]))
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr2", "zarr3"])
+def test_reads_what_anndata_writes(kind, tmp_path):
+    graph = sp.random(4, 4, 0.5, "csr", np.float32, random_state=0)
+    obs = pd.DataFrame(
+        {
+            "text": pd.Categorical(["10", None, "2", "2"], categories=["10", "2", "7"]),
+            "plain": ["b", "a", "b", "ü"],
+            "number": pd.Categorical([3, 3, 1, 2]),
+            "truth": [True, False, True, True],
+        },
+        index=NAMES,
+    )
+    root = opened(kind, tmp_path)
+    for name, value in {
+        "obs": obs,
+        "obsm": {"X_pca": np.arange(8.0).reshape(4, 2), "frame": pd.DataFrame({"a": range(4)})},
+        "obsp": {"connectivities": graph, "csc": graph.tocsc(), "dense": graph.toarray()},
+        "uns": {"neighbors": {"params": {"metric": "cosine", "use_rep": None, "n": 15}}},
+    }.items():
+        write_elem(root, name, value)
+    for column, names, codes in (
+        ("text", ["10", "2"], [0, -1, 1, 1]),
+        ("plain", ["a", "b", "ü"], [1, 0, 1, 2]),
+        ("number", ["1", "2", "3"], [2, 2, 0, 1]),
+        ("truth", ["False", "True"], [1, 0, 1, 1]),
+    ):
+        found = read_categorical(root, column)
+        assert found[1] == names
+        assert found[0].tolist() == codes
+    for name in ("connectivities", "csc", "dense"):
+        assert (read_csr(root, f"obsp/{name}") != graph).nnz == 0
+    assert np.array_equal(read_array(root, "obsm/X_pca"), np.arange(8.0).reshape(4, 2))
+    assert read_array(root, "obsm/frame").shape == (4, 1)
+    assert read_text(root, "uns/neighbors/params/metric") == "cosine"
+    assert read_text(root, "uns/neighbors/params/use_rep") is None
+    assert read_text(root, "uns/neighbors/params/gone") is None
+    assert read_text(root, "uns/gone/params") is None
+    with pytest.raises(KeyError, match='"texd"; did you mean "text"'):
+        read_categorical(root, "texd")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@settings(max_examples=10, deadline=None)
+@given(codes=st.lists(st.integers(-1, 299), min_size=4, max_size=4), text=st.text(max_size=20))
+def test_anndata_reads_what_is_written(zarr_format, codes, text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    obs = pd.DataFrame({"batch": pd.Categorical(list("aabb"))}, index=NAMES)
+    source = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=zarr_format)
+    write_elem(source, "/", anndata.AnnData(obs=obs))
+    names = [f"{i}_é" for i in range(300)]
+    with new_store(
+        folder / "b.zarr", source=folder / "a.zarr", new=["obs/x", "uns/x"], fresh=["obs"]
+    ) as root:
+        write_categorical(root, "x", np.array(codes), names)
+        write_text(root, "uns/x", text)
+    cells = anndata.read_zarr(folder / "b.zarr")
+    assert list(cells.obs.columns) == ["x"]
+    assert list(cells.obs_names) == NAMES
+    assert cells.obs["x"].cat.codes.tolist() == codes
+    assert list(cells.obs["x"].cat.categories) == names
+    assert cells.uns["x"] == text
+    # The same types on disk as anndata's own.
+    other = zarr.open_group(folder / "c.zarr", mode="w", zarr_format=zarr_format)
+    write_elem(other, "x", pd.Categorical.from_codes(codes, names))
+    ours = open_store(folder / "b.zarr")["obs/x"]
+    for part in ("codes", "categories"):
+        assert ours[part].dtype == other[f"x/{part}"].dtype
+        assert dict(ours[part].attrs) == dict(other[f"x/{part}"].attrs)
+    assert dict(ours.attrs) == dict(other["x"].attrs)
+    assert read_elem(ours["codes"]).tolist() == codes
