@@ -197,7 +197,7 @@ def _coded(parents: pd.Categorical | np.ndarray) -> tuple[np.ndarray, list[str]]
 def _children(
     codes: np.ndarray, child: np.ndarray, order: np.ndarray, ends: np.ndarray, names: list[str]
 ) -> tuple[np.ndarray, list[str]]:
-    """Number the children of all parents in natural order: codes of cells, and names.
+    """Return the children of all parents, in natural order: codes of cells, and names.
 
     `order` has the cells parent after parent, those of parent i from ``ends[i]`` on.
     """
