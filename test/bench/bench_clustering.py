@@ -29,15 +29,21 @@ RESOLUTIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.0)
 K = 15
 
 
-def mixture(n: int, d: int = 50, latent: int = 10, groups: int = 17) -> tuple:
-    """Return cells of an intrinsic dimension of about 10, and the groups they are from."""
+def mixture(n: int, d: int = 50, latent: int = 10, groups: int = 17, seed: int = 0) -> tuple:
+    """Return cells of an intrinsic dimension of about 10, and the groups they are from.
+
+    Cells of another seed are others of the same groups.
+    """
     rng = np.random.default_rng(0)
-    labels = rng.choice(groups, n, p=rng.dirichlet(np.full(groups, 1.5)))
-    middle = rng.normal(0, 2.2, (groups, latent))[labels]
-    parts = rng.normal(0, 1.0, (groups * 4, latent))[labels * 4 + rng.integers(0, 4, n)]
-    z = (middle + parts + rng.normal(0, 0.6, (n, latent))).astype(np.float32)
-    bent = np.tanh(z @ rng.normal(0, 1 / 6, (latent, d)).astype(np.float32)) * 6
-    flat = z @ rng.normal(0, 0.3, (latent, d)).astype(np.float32)
+    shares, middles = rng.dirichlet(np.full(groups, 1.5)), rng.normal(0, 2.2, (groups, latent))
+    parts = rng.normal(0, 1.0, (groups * 4, latent))
+    bend, plane = rng.normal(0, 1 / 6, (latent, d)), rng.normal(0, 0.3, (latent, d))
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(groups, n, p=shares)
+    z = middles[labels] + parts[labels * 4 + rng.integers(0, 4, n)]
+    z = (z + rng.normal(0, 0.6, (n, latent))).astype(np.float32)
+    bent = np.tanh(z @ bend.astype(np.float32)) * 6
+    flat = z @ plane.astype(np.float32)
     noise = rng.normal(0, 0.15, (n, d)).astype(np.float32)
     return np.ascontiguousarray(bent + flat + noise, dtype=np.float32), labels
 
@@ -209,8 +215,8 @@ def parents_scanpy_warm(data, threads):
 def layout_cellstrata(data, threads):
     from clustering.layout import umap_layout
 
-    distances = _distances(data)
-    return lambda: {"layout": umap_layout(distances, threads=threads)}
+    weights = _weights(data)
+    return lambda: {"layout": umap_layout(weights, threads=threads)}
 
 
 def layout_umap_learn_warm(data, threads):
@@ -238,12 +244,37 @@ def layout_brisc(data, threads):
     return lambda: {"layout": np.asarray(cells.umap(QC_column=None).obsm["umap"])}
 
 
+def output_cellstrata(data, threads):
+    import pandas as pd
+
+    from clustering.columns import write_clustering
+    from utils.io import new_store, write_element
+
+    folder = Path(tempfile.mkdtemp())
+    names = [f"cell{i}" for i in range(len(data["X"]))]
+    with new_store(folder / "neighbors.zarr") as root:
+        write_element(root, "obs", pd.DataFrame(index=names))
+    codes = data["groups"].astype(np.int64)
+    paths = {"input_file": folder / "neighbors.zarr", "output_file": folder / "out.zarr"}
+
+    def run():
+        write_clustering(
+            argparse.Namespace(**paths), "leiden_1.0_1", codes, [*map(str, range(17))], {}
+        )
+        files = [f for f in (folder / "out.zarr").rglob("*") if not f.is_dir()]
+        size = sum(f.lstat().st_size for f in files)
+        return {"files": len(files), "bytes": size}
+
+    return run
+
+
 STAGES = {
     "neighbours": [
         neighbours_cellstrata,
         neighbours_faiss_ivf,
         neighbours_brisc,
     ],
+    "neighbours of a million": [neighbours_cellstrata, neighbours_brisc],
     "neighbours and connectivities": [graph_cellstrata, neighbours_scanpy_warm],
     "connectivities": [connectivities_cellstrata, connectivities_umap_learn_warm],
     "communities": {
@@ -260,8 +291,11 @@ STAGES = {
         "scanpy": _communities_scanpy(RESOLUTIONS),
     },
     "17 parents": [parents_cellstrata, parents_scanpy_warm],
+    "writing labels": [output_cellstrata],
     "layout": [layout_cellstrata, layout_umap_learn_warm, layout_brisc],
 }
+# Stages with a number of cells of their own; the others take --cells.
+CELLS = {"layout": 50_000, "neighbours of a million": 1_000_000, "writing labels": 1_000_000}
 PEERS = ("faiss", "brisc", "scanpy", "umap_learn")
 
 
@@ -344,6 +378,8 @@ def quality(stage: str, result: dict, data: dict) -> str:
     if "layout" in result:
         near = nearest_neighbors(result["layout"].astype(np.float32), K).indices
         return f"{shared(data['indices'], near):.3f} of neighbours kept"
+    if "files" in result:
+        return f"{int(result['files'])} files, {int(result['bytes']) / 1e6:.2f} MB"
     return f"{int(result['nnz']):,} weights"
 
 
@@ -356,9 +392,9 @@ def run_all(args: argparse.Namespace) -> list[tuple]:
     """Measure every subject; return the rows of the table."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        files = {n: make_data(n, Path(folder), args) for n in {args.cells, args.umap_cells}}
-        for stage in args.stages:
-            n = args.umap_cells if stage == "layout" else args.cells
+        sizes = {stage: CELLS.get(stage, args.cells) for stage in args.stages}
+        files = {n: make_data(n, Path(folder), args) for n in set(sizes.values())}
+        for stage, n in sizes.items():
             with np.load(files[n]) as stored:
                 data = dict(stored)
             for name in subjects(stage):
@@ -414,7 +450,7 @@ def import_times() -> list[tuple[str, float]]:
     """Return the best of three times that each import takes beyond Python's own start."""
     modules = ("clustering.search", "clustering.graph", "clustering.communities",
                "clustering.hierarchy", "clustering.layout", "scipy.sparse", "pandas",
-               "graspologic_native", "igraph", "leidenalg", "scranpy")  # fmt: skip
+               "graspologic_native", "igraph", "leidenalg", "zarr", "anndata")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
 
     def seconds(code: str) -> float:
@@ -468,7 +504,6 @@ def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=200_000)
-    parser.add_argument("--umap_cells", type=int, default=50_000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))

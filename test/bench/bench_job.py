@@ -2,12 +2,13 @@
 
     python test/bench/bench_job.py --peers-python peers/bin/python
     python test/bench/bench_job.py --grow 50000 200000 1000000
+    python test/bench/bench_job.py --components 10000000
 
 The first runs the same job with each tool, one after the other: variable genes, PCA, Harmony,
 neighbours, Leiden at 8 resolutions, UMAP, pictures, files. Seconds are of the whole command, start
 of Python and of Snakemake included; memory is that of all its processes together, sampled. The
-second runs the workflow on synthetic counts of several sizes and reports each step. Each writes
-its section of RESULTS.md.
+second runs the workflow on synthetic counts of several sizes and reports each step, the third goes
+from 50 components to the clusters of level 1. Each writes its section of RESULTS.md.
 """
 
 from __future__ import annotations
@@ -77,6 +78,27 @@ def draw_cells(file: Path, n_cells: int) -> None:
     anndata.AnnData(sp.vstack(parts, format="csr"), obs=obs).write_h5ad(file)
 
 
+def draw_components(store: Path, n_cells: int) -> None:
+    """Write 50 components of the cells of `bench_clustering.mixture`, a part at a time."""
+    import anndata
+    import pandas as pd
+    import zarr
+    from bench_clustering import mixture
+
+    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n_cells)])
+    anndata.settings.zarr_write_format = 3
+    anndata.AnnData(obs=obs).write_zarr(store)
+    group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    array = group["obsm"].create_array(
+        "X_pca", shape=(n_cells, 50), chunks=(100_000, 50), dtype="float32"
+    )
+    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    for start in range(0, n_cells, 1_000_000):
+        n = min(1_000_000, n_cells - start)
+        array[start : start + n] = mixture(n, seed=start)[0]
+    zarr.consolidate_metadata(store)
+
+
 # The job by hand, each in an interpreter of its own.
 
 
@@ -141,7 +163,13 @@ def brisc_by_hand(file: Path, folder: Path) -> None:
 
 
 def workflow(
-    file: Path, folder: Path, *, hierarchy: object, resolutions=RESOLUTIONS, more=()
+    file: Path,
+    folder: Path,
+    *,
+    hierarchy: object,
+    resolutions=RESOLUTIONS,
+    more=(),
+    stage="preprocessing",
 ) -> list[str]:
     """Write a config; return the command that runs it."""
     import json
@@ -149,11 +177,11 @@ def workflow(
     clustering = {
         "resolutions": resolutions,
         "hierarchy": hierarchy,
-        "umap_colors": ["batch", *more],
+        "umap_colors": ["batch", *more] if stage == "preprocessing" else [],
     }
     section = {
-        "input": {"preprocessing": str(file)},
-        "integration": {"batch": "batch"},
+        "input": {stage: str(file)},
+        **({"integration": {"batch": "batch"}} if stage == "preprocessing" else {}),
         "clustering": clustering,
         # What scanpy and brisc by hand do not do either.
         "evaluation": {"metrics": False, "trees": False},
@@ -247,11 +275,8 @@ def grow(args: argparse.Namespace) -> str:
             command = workflow(folder / "counts.h5ad", folder, hierarchy=3, resolutions=[1.0])
             seconds, memory = timed(command, folder / "log")
             steps.setdefault("whole job", {})[n_cells] = seconds, memory
-            for table in (folder / "benchmarks").rglob("*.tsv"):
-                names, values = (line.split("\t") for line in table.read_text().split("\n")[:2])
-                row = dict(zip(names, values, strict=True))
-                figures = float(row["s"]), float(row["max_rss"]) / 1e3
-                steps.setdefault(table.stem.replace("_1.0_", ", level "), {})[n_cells] = figures
+            for name, figures in jobs(folder).items():
+                steps.setdefault(name, {})[n_cells] = figures
         print({name: found[n_cells] for name, found in steps.items()}, flush=True)
     order = sorted(steps, key=lambda name: -steps[name][max(args.grow)][0])
     lines = [
@@ -269,6 +294,45 @@ def grow(args: argparse.Namespace) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} | {exponent(steps[name], args.grow)} |")
     draw_growth(steps, order, args.grow)
     return "\n".join([*lines, "", "![seconds of each step against cells](growth.png)"])
+
+
+def jobs(folder: Path) -> dict[str, tuple[float, float]]:
+    """Return seconds and peak GB of each job of a run."""
+    found = {}
+    for table in (folder / "benchmarks").rglob("*.tsv"):
+        names, values = (line.split("\t") for line in table.read_text().split("\n")[:2])
+        row = dict(zip(names, values, strict=True))
+        figures = float(row["s"]), float(row["max_rss"]) / 1e3
+        found[table.stem.replace("_1.0_", ", level ")] = figures
+    return found
+
+
+def from_components(args: argparse.Namespace) -> str:
+    """Run the workflow from components to the clusters of level 1; return the section."""
+    with tempfile.TemporaryDirectory(dir=args.folder) as name:
+        folder = Path(name)
+        draw_components(folder / "components.zarr", args.components)
+        command = workflow(
+            folder / "components.zarr", folder, hierarchy=1, resolutions=[1.0], stage="clustering"
+        )
+        target = folder / "bench" / "unintegrated" / "clustering" / "leiden_1.0_1.zarr"
+        # Behind --configfile it would be one more config.
+        seconds, memory = timed([*command[:3], str(target), *command[3:]], folder / "log")
+        steps = {**jobs(folder), "whole job": (seconds, memory)}
+        logs = sorted((folder / "logs").rglob("*.log"))
+        said = [line for log in logs for line in log.read_text().splitlines()]
+    print("\n".join(said))
+    lines = [
+        "## From components to clusters",
+        "",
+        f"{machine()} {args.components:,} cells x 50 components on disk: neighbours, Leiden at "
+        "one resolution.",
+        "",
+        "| step | seconds | peak GB |",
+        "|---|--:|--:|",
+        *(f"| {name} | {s:.0f} | {m:.1f} |" for name, (s, m) in steps.items()),
+    ]
+    return "\n".join(lines)
 
 
 def exponent(found: dict[int, tuple[float, float]], sizes: list[int]) -> str:
@@ -319,7 +383,8 @@ def main() -> None:
     parser.add_argument("--peers-python", default=sys.executable)
     parser.add_argument("--cells", type=int, default=51_000)
     parser.add_argument("--grow", type=int, nargs="+", help="Sizes to run the workflow on")
-    parser.add_argument("--folder", type=Path, help="Where the data of --grow are written")
+    parser.add_argument("--components", type=int, help="Cells of the job from components")
+    parser.add_argument("--folder", type=Path, help="Where the data of these two are written")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -329,6 +394,8 @@ def main() -> None:
         run(Path(file), Path(folder))
     elif args.grow:
         replace_section(grow(args), "growth")
+    elif args.components:
+        replace_section(from_components(args), "components")
     else:
         replace_section(compare(args), "job")
 
