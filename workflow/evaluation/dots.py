@@ -55,7 +55,9 @@ def paint(
 
 
 @lru_cache(maxsize=KEPT)
-def _paint(order: bytes, rows: bytes, columns: bytes, wide: int, high: int, diameter: float) -> Dots:
+def _paint(
+    order: bytes, rows: bytes, columns: bytes, wide: int, high: int, diameter: float
+) -> Dots:
     """Paint dots at points of a fine grid, later ones over earlier ones."""
     cells = np.frombuffer(order, np.int32)
     row, column = np.frombuffer(rows, np.int16), np.frombuffer(columns, np.int16)

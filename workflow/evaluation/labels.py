@@ -91,7 +91,8 @@ def _letters(texts: list[str]) -> float:
 
 def _sizes(texts: list[str]) -> np.ndarray:
     """Width and height of the labels in points, with the space around them."""
-    return np.array([extent(text, _letters(texts), "bold") for text in texts]) + 1.5
+    sizes = [extent(text, _letters(texts), "bold") for text in texts]
+    return np.reshape(sizes, (-1, 2)) + 1.5
 
 
 def spread(anchors: np.ndarray, sizes: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -162,15 +163,17 @@ def _anchors(counts: np.ndarray) -> np.ndarray:
     3 x 3 squares; the densest part are those with at least half the highest value.
     """
     padded = np.pad(counts, ((0, 0), (1, 1), (1, 1)))
-    own = sum(padded[:, i : i + GRID, j : j + GRID] for i in range(3) for j in range(3))
+    own = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    own = own[..., :-2] + own[..., 1:-1] + own[..., 2:]
     score = own.astype(float) ** 2 / np.maximum(own.sum(axis=0), 1)
+    upto = [counts.sum(axis=k).cumsum(axis=1) for k in (2, 1)]
+    middles = np.stack([(half < half[:, -1:] / 2).sum(axis=1) for half in upto], axis=1)
     anchors = np.empty((len(counts), 2))
     for i, here in enumerate(counts):
-        middle = [int(np.searchsorted(np.cumsum(here.sum(axis=k)), here.sum() / 2)) for k in (0, 1)]
         # The score of an empty square can be high between two dense ones: stay on the cells.
         row, column = np.nonzero((score[i] >= score[i].max() / 2) & (here > 0))
         if not len(row):
             row, column = np.nonzero(here == here.max())
-        nearest = np.argmin((column - middle[0]) ** 2 + (row - middle[1]) ** 2)
+        nearest = np.argmin((row - middles[i, 0]) ** 2 + (column - middles[i, 1]) ** 2)
         anchors[i] = column[nearest] + 0.5, row[nearest] + 0.5
     return anchors / GRID

@@ -35,6 +35,7 @@ def clean(text: object) -> str:
     )
 
 
+@lru_cache(maxsize=4096)  # the columns of a data set share names
 def short(name: str, most: int = NAME_LENGTH) -> str:
     """Cut a long name in its middle: names often differ at their end."""
     name = clean(name).strip() or "(empty)"
@@ -42,7 +43,7 @@ def short(name: str, most: int = NAME_LENGTH) -> str:
     return name if len(name) <= most else f"{name[: most - tail - 1]}…{name[-tail:]}"
 
 
-@lru_cache(maxsize=4096)  # the columns of a data set share names
+@lru_cache(maxsize=4096)
 def extent(text: str, size: float, weight: str = "normal") -> np.ndarray:
     """Width and height of a text in points."""
     font = FontProperties(family=FONT, size=size, weight=weight)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from evaluation.dots import Picture, colour, paint
 from evaluation.labels import draw_labels, labels_fit, largest, place_labels
 from evaluation.legend import clean, column_width, draw_bar, draw_legend, legend_table, short, write
-from evaluation.palette import INK, MISSING, PALE, colour_scale, palette, rgb
+from evaluation.palette import MISSING, PALE, colour_scale, palette, rgb
 from evaluation.values import rank, read_values
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 DPI = 150
 PANEL = 5.0  # height of a panel; its width follows the data's shape
-LIGHT = {".png": {"pil_kwargs": {"compress_level": 3}}, ".pdf": {}, ".svg": {}}
 # What would differ between two runs, or between two versions of matplotlib.
 VARYING = {
     ".png": {"Software": None},
@@ -246,7 +245,9 @@ def save_figure(fig: Figure, path: str | Path) -> None:
 
     suffix = figure_format(path)
     with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "cellstrata"}):
-        fig.savefig(temporary, format=suffix[1:], dpi=DPI, metadata=VARYING[suffix], **LIGHT[suffix])
+        # Dots hardly compress: a higher level takes longer and saves nothing.
+        light = {"pil_kwargs": {"compress_level": 3}} if suffix == ".png" else {}
+        fig.savefig(temporary, format=suffix[1:], dpi=DPI, metadata=VARYING[suffix], **light)
 
 
 def figure_format(path: str | Path) -> str:

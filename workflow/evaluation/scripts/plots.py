@@ -47,9 +47,7 @@ def main(args):
     for name in [*args.colors, *args.clusters]:
         if name not in keys(root, "obs"):
             raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    columns = {
-        name: read_element(root, f"obs/{name}") for name in [*args.colors, *args.clusters]
-    }
+    columns = {name: read_element(root, f"obs/{name}") for name in [*args.colors, *args.clusters]}
     layout = read_element(root, f"obsm/{args.basis}")
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
