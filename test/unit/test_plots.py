@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib import colormaps
+from PIL import Image
 
 from evaluation import plots
+from evaluation.dots import FINE, Picture, colour, paint
 from evaluation.labels import spread
-from evaluation.palette import COLORMAP, MISSING, palette, rgb
+from evaluation.legend import outline
+from evaluation.palette import MISSING, palette, rgb
 from evaluation.plots import compare_embeddings, file_stem, plot_embedding, save_figure
 from utils.io import obs_column, open_store
 
@@ -36,13 +38,36 @@ def words(fig) -> list[str]:
     return [text.get_text() for ax in fig.axes for text in ax.texts]
 
 
-def labels(fig) -> dict[str, tuple[float, float]]:
-    """Texts written on the cells, with their places in data units."""
-    return {t.get_text(): t.get_position() for ax in fig.axes[1:] for t in ax.texts}
+def pictures(fig) -> list[Picture]:
+    """Find the cells of each panel."""
+    return [artist for artist in fig.axes[0].artists if isinstance(artist, Picture)]
 
 
-def scatters(fig) -> list:
-    return [layer for ax in fig.axes[1:] for layer in ax.collections]
+def written(fig) -> list[tuple[object, np.ndarray]]:
+    """Letters on the cells, as drawn and with their middles in inches from the page's corner."""
+    return [
+        (letters, middle)
+        for layer in fig.axes[0].collections
+        if layer.get_zorder() == 4 and len(layer.get_edgecolor()) == 0
+        for letters, middle in zip(layer.get_paths(), layer.get_offsets(), strict=True)
+    ]
+
+
+def labels(fig, xy, names) -> dict[str, np.ndarray]:
+    """Which of some names are written on the cells, and where in data units."""
+    shapes = {id(outline(name, size, "bold")): name for name in names for size in (10, 8.5, 7)}
+    (picture,) = pictures(fig)
+    panel = plots._panel("", xy, np.zeros(len(xy)))
+    size = np.array(picture.image.shape[1::-1]) / plots.DPI
+    return {
+        shapes[id(letters)]: panel.corner + (middle - picture.corner) * (1, -1) / size * panel.span
+        for letters, middle in written(fig)
+    }
+
+
+def share(image, colour) -> float:
+    """Part of an image that has a colour, sRGB from 0 to 1."""
+    return (np.abs(image / 255 - colour).max(axis=2) < 0.003).mean()
 
 
 # ---------------------------------------------------------------- labels
@@ -53,13 +78,12 @@ def test_fifty_labels_sit_on_their_clusters_and_do_not_overlap(far):
     xy, names = islands(50)
     xy[0] += far  # one cell far away leaves little room to the clusters
     fig = plot_embedding(xy, names, title="leiden", on_data_labels=True)
-    placed = labels(fig)
+    placed = labels(fig, xy, names.unique())
     assert set(placed) == {str(i) for i in range(50)}
     centres = pd.DataFrame(xy).groupby(names.to_numpy()).median()
     for name, place in placed.items():
         assert np.abs(centres.loc[name] - np.array(place)).max() < (20 if far else 3)
-    fig.canvas.draw()
-    boxes = [t.get_window_extent() for t in fig.axes[1].texts]
+    boxes = [text.get_extents().translated(*(at * (72, -72))) for text, at in written(fig)]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
@@ -68,24 +92,27 @@ def test_label_of_a_split_cluster_sits_on_its_denser_part():
     names = np.array(["a"] * 200 + ["b"] * 110)
     names[-10:] = "a"  # a few cells of a among b, which lies between both parts of a
     xy = np.concatenate([xy, xy[:100] * 0.5 + [5, 0], xy[:10] * 0.5 + [5, 0]])
-    place = labels(plot_embedding(xy, names, title="x", on_data_labels=True))["a"]
+    place = labels(plot_embedding(xy, names, title="x", on_data_labels=True), xy, "ab")["a"]
     assert min(abs(place[0] - 0), abs(place[0] - 10)) < 2.5
 
 
 def test_labels_only_by_default_where_categories_lie_apart():
     xy, names = islands(9)
-    assert set(labels(plot_embedding(xy, names, title="x"))) == set("012345678")
+    assert set(labels(plot_embedding(xy, names, title="x"), xy, "012345678")) == set("012345678")
     mixed = np.random.default_rng(0).permutation(names.to_numpy())
-    assert labels(plot_embedding(xy, mixed, title="x")) == {}
-    assert labels(plot_embedding(xy, names.to_numpy() < "5", title="x")) == {}
-    assert labels(plot_embedding(xy, names.astype(str) + " with a long name", title="x")) == {}
+    for other in (mixed, names.to_numpy() < "5", names.astype(str) + " with a long name"):
+        assert not written(plot_embedding(xy, other, title="x"))
 
 
 def test_more_clusters_than_labels_is_said():
     xy, names = islands(130, each=5)
     fig = plot_embedding(xy, names, title="x", on_data_labels=True)
-    assert len(labels(fig)) == 120
+    assert len(written(fig)) == 120
     assert any("labels on the 120 largest" in text for text in words(fig))
+    # Long labels would cover the cells: fewer are written.
+    fig = plot_embedding(xy, names.astype(str) + "_0_1_2", title="x", on_data_labels=True)
+    assert 40 < len(written(fig)) < 80
+    assert any(f"labels on the {len(written(fig))} largest" in text for text in words(fig))
 
 
 @settings(max_examples=30, deadline=None)
@@ -123,13 +150,15 @@ def test_legend_has_names_in_counting_order_counts_and_missing():
     assert "1,199 cells · 2 categories · 1 without coordinates, left out" in said
 
 
-def test_missing_lies_underneath_in_grey():
-    xy, names = islands(4)
-    values = names.astype(object).where(np.arange(len(names)) % 3 > 0, None)
-    grey, cells = scatters(plot_embedding(xy, values, title="x"))
-    assert grey.get_zorder() < cells.get_zorder()
-    assert len(grey.get_offsets()) == 40 and len(cells.get_offsets()) == 80
-    np.testing.assert_allclose(grey.get_facecolor()[0, :3], rgb(MISSING))
+@pytest.mark.parametrize("values", [["a", None] * 300, [1.0, np.nan] * 300])
+def test_missing_lies_underneath_in_grey(values):
+    xy = np.repeat(np.random.default_rng(0).normal(size=(300, 2)), 2, axis=0)
+    covered, apart = (
+        pictures(plot_embedding(xy + off, values, title="x", on_data_labels=False))[0].image
+        for off in (0, np.tile([[0, 0], [10, 0]], (300, 1)))
+    )
+    assert share(covered, rgb(MISSING)) == 0 and share(covered, 1) < 0.99
+    assert share(apart, rgb(MISSING)) > 0.005
 
 
 def test_long_legends_are_cut_and_the_rest_counted():
@@ -141,10 +170,10 @@ def test_long_legends_are_cut_and_the_rest_counted():
 
 def test_ordered_categories_keep_their_order():
     values = pd.Categorical(["low dose", "high dose"] * 5, ["low dose", "high dose"], ordered=True)
-    said = words(plot_embedding(np.eye(2)[[0, 1] * 5], values, title="x"))
+    said = words(plot_embedding(np.eye(2)[[0, 1] * 5], values, title="x", on_data_labels=False))
     assert said.index("low dose") < said.index("high dose")
     values = values.as_unordered()
-    said = words(plot_embedding(np.eye(2)[[0, 1] * 5], values, title="x"))
+    said = words(plot_embedding(np.eye(2)[[0, 1] * 5], values, title="x", on_data_labels=False))
     assert said.index("high dose") < said.index("low dose")
 
 
@@ -180,52 +209,81 @@ def test_numbers_are_clipped_to_their_quantiles():
 def test_odd_values_are_drawn(values, on_data_labels, tmp_path):
     xy = np.random.default_rng(0).normal(size=(50, 2))
     fig = plot_embedding(xy, values, title="odd $_{", on_data_labels=on_data_labels)
-    save_figure(fig, tmp_path / "odd.png", dpi=50)
+    save_figure(fig, tmp_path / "odd.png")
     assert (tmp_path / "odd.png").stat().st_size > 1000
 
 
 def test_values_are_taken_by_position():
     xy, names = islands(2)
-    (cells,) = scatters(plot_embedding(xy, names[::-1].set_axis(names.index), title="x"))
-    left = cells.get_offsets()[:, 0] < 5
-    np.testing.assert_allclose(cells.get_facecolor()[left, :3], palette(2)[[1] * 30])
+    (cells,) = pictures(plot_embedding(xy, names[::-1].set_axis(names.index), title="x"))
+    left, right = np.split(cells.image, [cells.image.shape[1] // 2], axis=1)
+    for half, here, there in ((left, 1, 0), (right, 0, 1)):
+        assert share(half, palette(2)[here]) > 0.001 and share(half, palette(2)[there]) == 0
 
 
 def test_order_of_drawing_is_random_but_seeded():
-    xy, names = islands(2)
+    xy = np.random.default_rng(0).normal(size=(5000, 2))
+    names = np.repeat(["a of a long name", "b of a long name"], 2500)
     first, again, other = (
-        scatters(plot_embedding(xy, names, title="x", seed=seed))[0].get_offsets()
-        for seed in (0, 0, 1)
+        pictures(plot_embedding(xy, names, title="x", seed=seed))[0].image for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
-    assert (first != other).any() and (first[:, 0] > 5)[:30].any()
+    assert (first != other).any()
+    a, b = (share(first, colour) for colour in palette(2))
+    assert 0.9 < a / b < 1.1
 
 
-# ---------------------------------------------------------------- many cells
+# ---------------------------------------------------------------- dots
 
 
-def test_squares_hold_the_mean_of_their_cells(monkeypatch):
-    monkeypatch.setattr(plots, "DENSITY_ABOVE", 10)
-    xy = np.repeat([[0.0, 0.0], [1.0, 1.0]], 8, axis=0)
-    fig = plot_embedding(xy, ["a", "b"] * 4 + ["a"] * 8, title="x", on_data_labels=False)
-    (image,) = fig.axes[1].images
-    pixels = np.asarray(image.get_array())
-    drawn = pixels[pixels[..., 3] > 0]
-    colours = palette(2)
-    np.testing.assert_allclose(drawn[:, :3], [colours.mean(axis=0), colours[0]], atol=1e-6)
-    row, column = np.nonzero(pixels[..., 3])
-    assert row[0] < row[1] and column[0] < column[1] and image.origin == "lower"
-    assert any("each dot is the mean of the cells there" in text for text in words(fig))
+@pytest.mark.parametrize("diameter", [1.5, 8.3])
+def test_a_point_shows_one_of_the_cells_that_cover_it_always_the_same_first(diameter):
+    rng = np.random.default_rng(0)
+    places, known = rng.uniform(0.2, 0.8, (60, 2)), np.arange(60) >= 20
+    wide, high = 50, 40
+    dots = paint(places, known, wide=wide, high=high, diameter=diameter, seed=0)
+    fine = np.full((FINE * FINE, high * wide), -1)
+    fine[:, dots.pixels] = dots.seen
+    fine = fine.reshape(FINE, FINE, high, wide).transpose(2, 0, 3, 1).reshape(high * FINE, -1)
+    row, column = np.indices(fine.shape)
+    x, y = (places * (1, -1) + (0, 1)).T * np.array([[wide], [high]]) * FINE
+    near = (column - x.astype(int)[:, None, None]) ** 2 + (row - y.astype(int)[:, None, None]) ** 2
+    covers = near <= (diameter * FINE / 2) ** 2
+    np.testing.assert_array_equal(fine >= 0, covers.any(axis=0))
+    beats = np.zeros((60, 60), dtype=bool)
+    for r, c in zip(*np.nonzero(fine >= 0), strict=True):
+        assert covers[fine[r, c], r, c]
+        beats[fine[r, c], covers[:, r, c]] = True
+    np.fill_diagonal(beats, False)
+    assert beats[20:].any() and not (beats & beats.T).any() and not beats[:20, 20:].any()
 
 
-def test_squares_average_numbers_not_colours(monkeypatch):
-    monkeypatch.setattr(plots, "DENSITY_ABOVE", 10)
-    xy = np.repeat([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], 10, axis=0)
-    values = np.r_[np.tile([0.0, 10.0], 5), np.zeros(10), np.full(10, 10.0)]
-    fig = plot_embedding(xy, values, title="x")
-    pixels = np.asarray(fig.axes[1].images[0].get_array())
-    middle = colormaps[COLORMAP](0.5)[:3]
-    assert (np.abs(pixels[..., :3] - middle).max(axis=2) < 0.01).sum() == 1
+def test_a_pixel_is_the_mean_of_its_points():
+    rng = np.random.default_rng(0)
+    dots = paint(rng.uniform(0.2, 0.8, (30, 2)), np.ones(30), wide=30, high=30, diameter=4, seed=0)
+    colours = rng.integers(0, 256, (30, 3))
+    points = np.vstack([colours, [[255] * 3]])[dots.seen]
+    assert (dots.seen < 0).any() and (dots.seen < 0).all(axis=0).sum() == 0
+    image = colour(dots, colours).reshape(-1, 3).astype(float)
+    assert np.abs(image[dots.pixels] - points.mean(axis=0)).max() <= 0.5
+    assert (np.delete(image, dots.pixels, axis=0) == 255).all()
+
+
+def test_cells_stand_in_the_file_as_they_were_painted(tmp_path):
+    xy = np.random.default_rng(0).normal(size=(400, 2)) * (1.13, 1)
+    fig = compare_embeddings(
+        [("one", xy, xy[:, 0]), ("two", xy * (1.3, 1), xy[:, 0])], title="both"
+    )
+    save_figure(fig, tmp_path / "cells.png")
+    page = np.asarray(Image.open(tmp_path / "cells.png").convert("RGB"))
+    for picture in pictures(fig):
+        left, bottom = (round(inches * plots.DPI) for inches in picture.corner)
+        high, wide = picture.image.shape[:2]
+        assert share(picture.image, 1) < 0.99
+        np.testing.assert_array_equal(
+            page[bottom - high : bottom - 40, left + 80 : left + wide],
+            picture.image[:-40, 80:],
+        )
 
 
 # ---------------------------------------------------------------- compare
@@ -241,7 +299,9 @@ def test_compared_panels_share_colours_and_one_legend():
     part = long[long.str.startswith("1")]
     fig = compare_embeddings([("all", xy, long), ("part", xy[30:], part)])
     assert "30" not in words(fig), "counts that differ between panels are not listed"
-    np.testing.assert_allclose(scatters(fig)[1].get_facecolor()[0, :3], palette(2)[1])
+    both, part = (picture.image for picture in pictures(fig))
+    assert share(part, palette(2)[1]) > 0.001 and share(part, palette(2)[0]) == 0
+    assert share(both, palette(2)[0]) > 0.001
 
 
 def test_names_of_all_panels_are_in_counting_order():
@@ -253,7 +313,7 @@ def test_names_of_all_panels_are_in_counting_order():
 def test_compared_panels_fill_rows():
     xy, names = islands(4)
     fig = compare_embeddings([(str(i), xy, names) for i in range(5)], columns=2)
-    corners = {tuple(np.round(ax.get_position().p0, 6)) for ax in fig.axes[1:]}
+    corners = {picture.corner for picture in pictures(fig)}
     assert len(corners) == 5 and len({x for x, _ in corners}) == 2
 
 
@@ -292,7 +352,7 @@ def test_bad_input_is_told_in_one_line(xy, values, error, text):
 def test_degenerate_embeddings_are_drawn(xy, tmp_path):
     values = [str(i) for i in range(len(xy))]
     fig = plot_embedding(np.array(xy), values, title="x", on_data_labels=True)
-    save_figure(fig, tmp_path / "few.png", dpi=50)
+    save_figure(fig, tmp_path / "few.png")
     width, height = fig.get_size_inches()
     assert width < 12 and height < 8
 
@@ -417,6 +477,6 @@ def test_real_metadata_is_drawn(tmp_path):
     xy = np.random.default_rng(0).normal(size=(len(obs["batch"]), 2))
     for column, values in obs.items():
         fig = plot_embedding(xy, values, title=column)
-        save_figure(fig, tmp_path / f"{column}.png", dpi=50)
+        save_figure(fig, tmp_path / f"{column}.png")
         assert {str(name) for name in values.unique()[:20]} <= set(words(fig))
     assert len(list(tmp_path.iterdir())) == 4

@@ -5,11 +5,14 @@ The page is an Axes over the whole figure, in inches from the top left corner.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.path import Path
+from matplotlib.textpath import text_to_path
 
 from evaluation.palette import INK, MISSING, PALE, rgb
 
@@ -32,6 +35,7 @@ def clean(text: object) -> str:
     )
 
 
+@lru_cache(maxsize=4096)  # the columns of a data set share names
 def short(name: str, most: int = NAME_LENGTH) -> str:
     """Cut a long name in its middle: names often differ at their end."""
     name = clean(name).strip() or "(empty)"
@@ -39,11 +43,21 @@ def short(name: str, most: int = NAME_LENGTH) -> str:
     return name if len(name) <= most else f"{name[: most - tail - 1]}…{name[-tail:]}"
 
 
+@lru_cache(maxsize=4096)
 def extent(text: str, size: float, weight: str = "normal") -> np.ndarray:
     """Width and height of a text in points."""
     font = FontProperties(family=FONT, size=size, weight=weight)
     measured = RendererAgg(8, 8, 72).get_text_width_height_descent(text, font, ismath=False)
     return np.array(measured[:2])
+
+
+@lru_cache(maxsize=4096)
+def outline(text: str, size: float, weight: str = "normal") -> Path:
+    """Shape of a text in points, around the middle of its width and of a digit's height."""
+    font = FontProperties(family=FONT, weight=weight)
+    corners, codes = text_to_path.get_text_path(font, text, ismath=False)
+    corners = np.reshape(corners, (-1, 2)) * (size / text_to_path.FONT_SCALE)
+    return Path(corners - (extent(text, size, weight)[0] / 2, 0.365 * size), codes)
 
 
 def write(ax: Axes, x: float, y: float, text: str, **style: object) -> None:
@@ -101,16 +115,20 @@ def column_width(column: list[Entry]) -> float:
 
 def draw_legend(page: Axes, columns: list[list[Entry]], x: float, top: float) -> None:
     """Draw the columns of the legend beside each other."""
+    dots = []
     for column in columns:
         width = column_width(column)
         for row, entry in enumerate(column):
             y = top + (row + 0.5) * ROW
             if entry.colour is not None:
-                page.scatter(x + 0.06, y, s=38, color=[entry.colour], linewidths=0)
+                dots.append((x + 0.06, y, entry.colour))
             style = {"size": 8.5, "va": "center_baseline"}
             write(page, x + 0.2, y, entry.name, color=entry.ink, **style)
             write(page, x + width - 0.2, y, entry.number, color=PALE, ha="right", **style)
         x += width
+    if dots:
+        at_x, at_y, colours = zip(*dots, strict=True)
+        page.scatter(at_x, at_y, s=38, c=colours, linewidths=0)
 
 
 def draw_bar(

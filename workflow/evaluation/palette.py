@@ -46,5 +46,6 @@ def colour_scale(values: np.ndarray) -> tuple[ScalarMappable, str]:
     margin = 0.0 if low < high else 0.05 * abs(low) or 0.05
     low, high = low - margin, high + margin
     beyond = int((values < low).any()) + 2 * int((values > high).any())
-    scale = ScalarMappable(Normalize(low, high), colormaps[COLORMAP])
+    colours = colormaps[COLORMAP].with_extremes(bad=MISSING)
+    scale = ScalarMappable(Normalize(low, high), colours)
     return scale, ("neither", "min", "max", "both")[beyond]

@@ -19,12 +19,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.path import Path as Outline
-from matplotlib.patheffects import withStroke
 
-from evaluation.labels import LABELS_MOST, labels_fit, place_labels, squares
+from evaluation.dots import Picture, colour, paint
+from evaluation.labels import draw_labels, labels_fit, largest, place_labels
 from evaluation.legend import clean, column_width, draw_bar, draw_legend, legend_table, short, write
-from evaluation.palette import INK, MISSING, PALE, colour_scale, palette, rgb
+from evaluation.palette import MISSING, PALE, colour_scale, palette, rgb
 from evaluation.values import rank, read_values
 
 if TYPE_CHECKING:
@@ -35,11 +34,10 @@ if TYPE_CHECKING:
 
     from evaluation.values import Values
 
-    Shade = Callable[[np.ndarray], np.ndarray]  # from codes or numbers to sRGB
+    Shade = Callable[[np.ndarray], np.ndarray]  # from codes or numbers to sRGB, 0 to 255
 
+DPI = 150
 PANEL = 5.0  # height of a panel; its width follows the data's shape
-DENSITY_ABOVE = 300_000  # cells; more are averaged in squares instead of drawn one by one
-SQUARES = 100  # of these means, per inch
 # What would differ between two runs, or between two versions of matplotlib.
 VARYING = {
     ".png": {"Software": None},
@@ -64,6 +62,11 @@ class _Panel(NamedTuple):
         """Find each cell's place as a fraction of the window."""
         return (self.xy - self.corner) / self.span
 
+    @property
+    def window(self) -> np.ndarray:
+        """Width and height in points."""
+        return np.array([self.width, PANEL]) * 72
+
 
 def plot_embedding(
     coordinates: ArrayLike,
@@ -78,9 +81,8 @@ def plot_embedding(
 
     Text, bool and categorical values get one colour per category, numbers a colour scale from
     their 1 % to their 99 % quantile. Cells are drawn in random order, so that none hides another
-    because of where it stands in the data; above 300,000 cells, small squares show the mean colour
-    of their cells. Cells without a value lie underneath in grey; cells without coordinates are
-    left out. Both are counted in the figure.
+    because of where it stands in the data. Cells without a value lie underneath in grey; cells
+    without coordinates are left out. Both are counted in the figure.
 
     Parameters
     ----------
@@ -174,21 +176,23 @@ def compare_embeddings(
         if on_data_labels is None:
             on_data_labels = labels_fit(names, drawn[0].data, drawn[0].places)
         if on_data_labels:
-            labelled = np.sort(np.argsort(-sum(counts), kind="stable")[:LABELS_MOST])
+            labelled = largest(names, sum(counts), drawn[0].window)
 
     def shade(data: np.ndarray) -> np.ndarray:
-        return scale.to_rgba(data)[:, :3] if names is None else colours[data]
+        if names is None:
+            return scale.to_rgba(data, bytes=True)[:, :3]
+        return np.rint(255 * np.vstack([colours, rgb(MISSING)])).astype(np.uint8)[data]
 
     # Where everything goes, from the top left corner of the page.
     headers = [_header(p, names, len(labelled)) for p in drawn]
     left, gap, below = 0.4, 0.45, 0.45
     lefts, right = [], left
     for i in range(min(columns, len(drawn))):
-        lefts.append(right)
+        lefts.append(_whole(right))
         right += max(p.width for p in drawn[i::columns]) + gap
     tops, bottom = [], 0.15 + 0.35 * bool(title)
     for i in range(0, len(drawn), columns):
-        bottom += max(map(_header_height, headers[i : i + columns]))
+        bottom = _whole(bottom + max(map(_header_height, headers[i : i + columns])))
         tops.append(bottom)
         bottom += PANEL + below
     legend, side = [], 0.0
@@ -198,9 +202,9 @@ def compare_embeddings(
         n_cells = [len(p.data) for p in drawn]
         legend = legend_table(names, colours, counts, n_cells, bottom - below - tops[0])
         side = sum(map(column_width, legend))
-    width, height = right - gap + 0.15 + (side + 0.15 if side else 0), bottom
+    width, height = _whole(right - gap + 0.15 + (side + 0.15 if side else 0)), _whole(bottom)
 
-    fig = Figure(figsize=(width, height), dpi=150)
+    fig = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(fig)
     page = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), zorder=5)
     page.axis("off")
@@ -208,17 +212,12 @@ def compare_embeddings(
     if title:
         write(page, left, 0.15, short(title, 100), size=14, weight="bold", va="top")
     for i, panel in enumerate(drawn):
-        x0, y0 = lefts[i % columns], tops[i // columns]
-        box = (x0 / width, 1 - (y0 + PANEL) / height, panel.width / width, PANEL / height)
-        (x1, y1), (x2, y2) = panel.corner, panel.corner + panel.span
-        ax = fig.add_axes(box, xlim=(x1, x2), ylim=(y1, y2))
-        ax.set_aspect("equal")
-        ax.axis("off")
-        _write_header(page, headers[i], x0, y0)
-        _draw_arrows(page, x0, y0 + PANEL, clean(axis_name))
-        _draw_cells(ax, panel, shade, seed)
+        x, y = lefts[i % columns], tops[i // columns]
+        _write_header(page, headers[i], x, y)
+        _draw_arrows(page, x, y + PANEL, clean(axis_name))
+        page.add_artist(Picture(_cells(panel, shade, seed), x, y + PANEL))
         if len(labelled):
-            _draw_labels(ax, panel, names, labelled)
+            _write_labels(page, panel, names, labelled, x, y + PANEL)
     if names is None:
         missing = [int(np.isnan(p.data).sum()) for p in drawn]
         draw_bar(page, scale, extend, missing, right - gap + 0.2, tops[0], PANEL * 0.6)
@@ -227,7 +226,7 @@ def compare_embeddings(
     return fig
 
 
-def save_figure(fig: Figure, path: str | Path, *, dpi: int = 150) -> None:
+def save_figure(fig: Figure, path: str | Path) -> None:
     """Write a figure as PNG, PDF or SVG: whole or not at all, the same bytes in every run.
 
     Parameters
@@ -236,8 +235,6 @@ def save_figure(fig: Figure, path: str | Path, *, dpi: int = 150) -> None:
         From `plot_embedding` or `compare_embeddings`.
     path
         Its ending names the format. Missing folders are made.
-    dpi
-        Dots per inch; in PDF and SVG, those of the cells.
 
     Raises
     ------
@@ -248,7 +245,9 @@ def save_figure(fig: Figure, path: str | Path, *, dpi: int = 150) -> None:
 
     suffix = figure_format(path)
     with atomic_file(path) as temporary, rc_context({"svg.hashsalt": "cellstrata"}):
-        fig.savefig(temporary, format=suffix[1:], dpi=dpi, metadata=VARYING[suffix])
+        # Dots hardly compress: a higher level takes longer and saves nothing.
+        light = {"pil_kwargs": {"compress_level": 3}} if suffix == ".png" else {}
+        fig.savefig(temporary, format=suffix[1:], dpi=DPI, metadata=VARYING[suffix], **light)
 
 
 def figure_format(path: str | Path) -> str:
@@ -327,7 +326,13 @@ def _panel(title: str, coordinates: ArrayLike, values: np.ndarray) -> _Panel:
     span[span == 0] = span.max() or 1.0
     shape = float(np.clip(span[0] / span[1], 0.7, 1.6))
     span = np.maximum(span, [span[1] * shape, span[0] / shape])
-    return _Panel(str(title), xy, values, (low + high - span) / 2, span, PANEL * shape, dropped)
+    width = _whole(PANEL * shape)
+    return _Panel(str(title), xy, values, (low + high - span) / 2, span, width, dropped)
+
+
+def _whole(inches: float) -> float:
+    """Round a length to pixels: the cells' picture is drawn as it is."""
+    return round(inches * DPI) / DPI
 
 
 def _header(panel: _Panel, names: list[str] | None, n_labels: int) -> tuple[list[str], list[str]]:
@@ -342,8 +347,6 @@ def _header(panel: _Panel, names: list[str] | None, n_labels: int) -> tuple[list
         notes.append(f"{missing:,} without a value, in grey")
     if panel.dropped:
         notes.append(f"{panel.dropped:,} without coordinates, left out")
-    if n > DENSITY_ABOVE:
-        notes.append("each dot is the mean of the cells there")
     fold = textwrap.TextWrapper(max_lines=3, placeholder=" …")
     fold.width = int(panel.width / 0.118)
     title = fold.wrap(clean(panel.title)) or [""]
@@ -376,71 +379,29 @@ def _draw_arrows(page: Axes, x: float, y: float, name: str) -> None:
     write(page, x - 0.05, y, f"{name} 2", ha="right", va="bottom", rotation=90, **style)
 
 
-def _draw_cells(ax: Axes, panel: _Panel, shade: Shade, seed: int) -> None:
-    """Draw cells in random order over those without a value; very many as means of squares."""
-    n = len(panel.xy)
-    known = panel.data >= 0 if panel.data.dtype.kind == "i" else ~np.isnan(panel.data)
-    for zorder, cells in ((1, np.flatnonzero(~known)), (2, np.flatnonzero(known))):
-        if not len(cells):
-            continue
-        if n > DENSITY_ABOVE:
-            window = np.stack([panel.corner, panel.corner + panel.span], axis=1).ravel()
-            image = _squares(panel, cells, None if zorder == 1 else shade)
-            ax.imshow(image, extent=window, origin="lower", zorder=zorder)
-            continue
-        cells = np.random.default_rng(seed).permutation(cells)
-        ax.scatter(
-            *panel.xy[cells].T,
-            s=np.clip(0.4 * 72**2 * PANEL * panel.width / n, 0.5, 16),
-            c=MISSING if zorder == 1 else shade(panel.data[cells]),
-            # Small circles and octagons look the same; these are drawn a third faster.
-            marker="o" if n < 20_000 else Outline.unit_regular_polygon(8),
-            linewidths=0,
-            rasterized=True,
-            zorder=zorder,
-        )
+def _cells(panel: _Panel, shade: Shade, seed: int) -> np.ndarray:
+    """Draw cells in random order over those without a value."""
+    points = np.clip(0.4 * 72**2 * PANEL * panel.width / len(panel.xy), 0.5, 16)
+    dots = paint(
+        panel.places,
+        panel.data >= 0 if panel.data.dtype.kind == "i" else ~np.isnan(panel.data),
+        wide=round(panel.width * DPI),
+        high=round(PANEL * DPI),
+        diameter=float(np.sqrt(points)) / 72 * DPI,
+        seed=seed,
+    )
+    return colour(dots, shade(panel.data))
 
 
-def _squares(panel: _Panel, cells: np.ndarray, shade: Shade | None) -> np.ndarray:
-    """Average the cells of each square: an RGBA image, more opaque where there are more cells."""
-    wide, high = round(panel.width * SQUARES), round(PANEL * SQUARES)
-    square = squares(panel.places[cells], wide, high)
-    count = np.bincount(square, minlength=wide * high)
-    hit = np.flatnonzero(count)
-
-    def mean(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(square, weights=weights, minlength=len(count))[hit] / count[hit]
-
-    image = np.zeros((len(count), 4))
-    data = panel.data[cells]
-    if shade is None:
-        image[hit, :3] = rgb(MISSING)
-    elif data.dtype.kind == "i":
-        colours = shade(np.arange(data.max() + 1))
-        for channel in range(3):
-            image[hit, channel] = mean(colours[data, channel])
-    else:
-        image[hit, :3] = shade(mean(data))
-    many = max(np.quantile(count[hit], 0.95), 2)
-    image[hit, 3] = np.clip(0.6 + 0.4 * np.log(count[hit]) / np.log(many), 0, 1)
-    return image.reshape(high, wide, 4)
-
-
-def _draw_labels(ax: Axes, panel: _Panel, names: list[str], labelled: np.ndarray) -> None:
-    """Write the names of those categories that the panel has, with a line to where they moved."""
+def _write_labels(
+    page: Axes, panel: _Panel, names: list[str], labelled: np.ndarray, x: float, bottom: float
+) -> None:
+    """Write the names of those categories that the panel has."""
     here = labelled[np.isin(labelled, panel.data)]
     if not len(here):
         return
     lookup = np.full(len(names) + 1, -1)
     lookup[here] = np.arange(len(here))
     texts = [short(names[i]) for i in here]
-    window = np.array([panel.width, PANEL]) * 72
-    size, anchors, centres = place_labels(texts, lookup[panel.data], panel.places, window)
-    scale = panel.span / window
-    style = {"size": size, "weight": "bold", "ha": "center", "va": "center_baseline", "zorder": 4}
-    halo = [withStroke(linewidth=2.2, foreground="white")]
-    for text, anchor, centre in zip(texts, anchors, centres, strict=True):
-        if np.abs(centre - anchor).max() > 1.5 * size:
-            line = panel.corner + np.stack([anchor, centre]) * scale
-            ax.plot(*line.T, color=INK, lw=0.7, zorder=3)
-        write(ax, *(panel.corner + centre * scale), text, path_effects=halo, **style)
+    labels = place_labels(texts, lookup[panel.data], panel.places, panel.window)
+    draw_labels(page, texts, labels, x, bottom)

@@ -30,7 +30,7 @@ rule plots:
         plan.benchmark("{dataset}/{method}/plots.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
             input.umap, attempt, base=1000, per_million=500
@@ -43,7 +43,7 @@ rule plots:
         "{wildcards.dataset}, {wildcards.method}: plots"
     shell:
         "python {params.scripts:q}/evaluation/scripts/plots.py {input.atlas:q} {output:q}"
-        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+        " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule metrics:

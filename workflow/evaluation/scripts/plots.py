@@ -27,9 +27,6 @@ def make_parser():
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
-    parser.add_argument(
-        "--threads", type=int, default=1, help="Pictures drawn at a time (default: %(default)s)"
-    )
     parser.add_argument("--title", help="Stands before the name of the column")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
@@ -37,59 +34,41 @@ def make_parser():
 
 def main(args):
     """Draw each column, write the table behind the pictures."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     import pandas as pd
 
-    from evaluation.plots import file_stem
+    from evaluation.plots import file_stem, plot_embedding, save_figure
     from utils.atomic import atomic_folder
-    from utils.io import keys, obs_column, open_store, read_element, read_index
+    from utils.io import keys, open_store, read_element, read_index
     from utils.messages import missing
 
     root = open_store(args.input_file)
     if args.basis not in keys(root, "obsm"):
         raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
-    columns = {name: obs_column(root, name) for name in [*args.colors, *args.clusters]}
+    for name in [*args.colors, *args.clusters]:
+        if name not in keys(root, "obs"):
+            raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
+    columns = {name: read_element(root, f"obs/{name}") for name in [*args.colors, *args.clusters]}
     layout = read_element(root, f"obsm/{args.basis}")
-    with (
-        atomic_folder(args.output_file) as folder,
-        # matplotlib holds the interpreter: processes, not threads.
-        ProcessPoolExecutor(args.threads, mp_context=get_context("spawn")) as pool,
-    ):
+    with atomic_folder(args.output_file) as folder:
         folder.mkdir()
-        pictures = [
-            pool.submit(
-                draw,
-                folder / f"{file_stem(name)}.png",
+        for name, values in cli.progress(columns.items(), desc="plots", total=len(columns)):
+            figure = plot_embedding(
                 layout,
                 values,
                 title=f"{args.title}: {name}" if args.title else name,
                 on_data_labels=True if name in args.clusters else None,
             )
-            for name, values in columns.items()
-        ]
+            save_figure(figure, folder / f"{file_stem(name)}.png")
         axes = [f"{args.basis.removeprefix('X_')}_{i + 1}" for i in range(2)]
-        table = pd.DataFrame(layout[:, :2], columns=axes, index=read_index(root, "obs")).assign(
-            **columns
-        )
-        table.to_csv(
+        table = pd.DataFrame(layout[:, :2], columns=axes, index=read_index(root, "obs"))
+        table.assign(**columns).to_csv(
             folder / f"{args.basis.removeprefix('X_')}.tsv.gz",
             sep="\t",
             index_label="cell",
             float_format="%.6g",
             compression={"method": "gzip", "mtime": 0, "compresslevel": 1},
         )
-        for picture in cli.progress(pictures, desc="plots"):
-            picture.result()
     cli.say(f"{args.output_file}: {len(columns)} pictures")
-
-
-def draw(path, layout, values, **options):
-    """Draw one column."""
-    from evaluation.plots import plot_embedding, save_figure
-
-    save_figure(plot_embedding(layout, values, **options), path)
 
 
 if __name__ == "__main__":
