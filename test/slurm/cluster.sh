@@ -2,16 +2,18 @@
 # A Slurm cluster of three nodes on one machine, as root, in one folder, on loopback:
 # cn1 and cn2 in the partition cpu, gn1 with two stand-ins for GPUs in the partition gpu.
 #
-#   cluster.sh install        the Debian packages, where they are missing
-#   cluster.sh start FOLDER   idempotent: starts what does not run
-#   cluster.sh stop FOLDER    stops what was started there; removes the folder
+#   cluster.sh install            the Debian packages, where they are missing
+#   cluster.sh start FOLDER PID   idempotent: starts what does not run; stops it when PID is gone
+#   cluster.sh stop FOLDER        stops what was started there; removes the folder
 #
-# Two things outside the folder change: /etc/slurm/slurm.conf is a link to the one in the folder (a
-# job clears its environment of SLURM_CONF, so there is no other way to tell srun), and where the name
-# of this machine is no loopback address, it is added to /etc/hosts.
+# Until it is stopped two things outside the folder are changed: /etc/slurm/slurm.conf is a link to the
+# one in the folder (a job clears its environment of SLURM_CONF, so there is no other way to tell
+# srun), and where the name of this machine is no loopback address, /etc/hosts has it.
 set -euo pipefail
 
 CONF=/etc/slurm/slurm.conf
+HOSTS=/etc/hosts
+MARK="# cluster.sh"
 NODES=(cn1 cn2 gn1)
 PROGRAMS=(munged slurmctld slurmd sbatch)
 
@@ -38,20 +40,24 @@ start_unless_running() { # PID-FILE COMMAND...
 
 install_packages() {
     command -v "${PROGRAMS[@]}" >/dev/null && return
-    local policy=/usr/sbin/policy-rc.d mine=
+    [ "$(id -u)" = 0 ] || fail "Slurm is not installed, and installing it needs root"
+    command -v apt-get >/dev/null || fail "Slurm is not installed, and there is no apt-get"
+    local policy=/usr/sbin/policy-rc.d
+    local apt=(apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::http::Timeout=20)
     # The packages start services of their own unless this file says no.
-    [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy; mine=1; }
+    [ -e $policy ] || {
+        trap "rm -f $policy" EXIT
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod 755 $policy
+    }
     export DEBIAN_FRONTEND=noninteractive
-    apt-get -o DPkg::Lock::Timeout=120 -qq update &&
-        apt-get -o DPkg::Lock::Timeout=120 -qq install -y --no-install-recommends \
-            slurmctld slurmd slurm-client munge >/dev/null
-    local status=$?
-    [ -z "$mine" ] || rm $policy
-    return $status
+    "${apt[@]}" update || true # what is known already may do
+    "${apt[@]}" install -y --no-install-recommends slurmctld slurmd slurm-client munge >/dev/null ||
+        fail "apt-get cannot install Slurm"
 }
 
 configure() { # FOLDER
-    local folder=$1 host=$2 port=17001 node gres
+    local folder=$1 host=$2 port=17001 node more
     cat >"$folder/slurm.conf" <<CONF
 ClusterName=loopback
 SlurmctldHost=$host(127.0.0.1)
@@ -90,10 +96,14 @@ PartitionName=cpu Nodes=cn1,cn2 Default=YES MaxTime=1-0
 PartitionName=gpu Nodes=gn1 MaxTime=1-0
 CONF
     for node in "${NODES[@]}"; do
-        gres=
-        [ "$node" != gn1 ] || gres="Gres=gpu:2"
+        # Jobs go to cn2 first, unless they want a node that stays up.
+        case $node in
+            cn1) more="Weight=2 Feature=stays" ;;
+            cn2) more="Weight=1" ;;
+            gn1) more="Weight=1 Feature=stays Gres=gpu:2" ;;
+        esac
         echo "NodeName=$node NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port++))" \
-            "CPUs=8 RealMemory=16000 $gres" >>"$folder/slurm.conf"
+            "CPUs=8 RealMemory=16000 $more" >>"$folder/slurm.conf"
     done
     echo "NodeName=gn1 Name=gpu File=$folder/gpu[0-1]" >"$folder/gres.conf"
     # Newer versions ask for cgroups unless told otherwise; older ones do not know the word.
@@ -105,7 +115,7 @@ idle() { [ "$(sinfo -h -N -o '%T %N' | sort -u | grep -cE '^(idle|mixed|allocate
 
 no_jobs() { [ -z "$(timeout 5 squeue -h)" ]; }
 
-start() { # FOLDER
+start() { # FOLDER PID
     local folder=$1 host i node
     [ "$(id -u)" = 0 ] || fail "starting Slurm needs root"
     command -v "${PROGRAMS[@]}" >/dev/null || fail "Slurm is not installed: cluster.sh install"
@@ -113,9 +123,12 @@ start() { # FOLDER
     umask 022
     mkdir -p "$folder/state" "$folder/munge" "$(dirname $CONF)"
     host=$(hostname -s)
-    [[ $(getent ahostsv4 "$host" || true) = 127.* ]] || echo "127.0.0.1 $host" >>/etc/hosts
+    [[ $(getent ahostsv4 "$host" || true) = 127.* ]] || echo "127.0.0.1 $host $MARK" >>$HOSTS
     [ -e "$folder/slurm.conf" ] || configure "$folder" "$host"
     ln -sfn "$folder/slurm.conf" $CONF
+    if ! running "$folder/keeper.pid" cluster.sh; then
+        setsid "$0" keep "$folder" "$2" </dev/null >/dev/null 2>&1 &
+    fi
     # The null device stands for a GPU: Slurm wants a character device.
     for i in 0 1; do
         [ -e "$folder/gpu$i" ] || mknod -m 666 "$folder/gpu$i" c 1 3 || fail "no device can be made here"
@@ -134,6 +147,12 @@ start() { # FOLDER
     await 20 idle || fail "the nodes are not idle: $(sinfo -h -N -o '%N %T')"
 }
 
+keep() { # FOLDER PID: whatever ends the process that wanted the cluster, no daemon stays behind
+    echo $$ >"$1/keeper.pid"
+    while [ -e "$1" ] && grep -qs '^State:.*[^Z] (' "/proc/$2/status"; do sleep 1; done
+    stop "$1"
+}
+
 stopped() { ! running "$@"; }
 
 stop() { # FOLDER
@@ -148,11 +167,16 @@ stop() { # FOLDER
             await 10 stopped "$file" $program || kill -9 "$(cat "$file")"
         done
     done
+    ! grep -q "$MARK\$" $HOSTS || {
+        grep -v "$MARK\$" $HOSTS >"$folder/hosts"
+        cat "$folder/hosts" >$HOSTS # which may be mounted, so not to be replaced
+    }
     rm -rf $CONF "$folder"
 }
 
 case "${1:-}" in
     install) install_packages ;;
-    start | stop) [ $# = 2 ] || fail "which folder?"; "$1" "$(realpath -m "$2")" ;;
-    *) fail "install, start FOLDER or stop FOLDER" ;;
+    start | keep) [ $# = 3 ] || fail "which folder, for which process?"; "$1" "$(realpath -m "$2")" "$3" ;;
+    stop) [ $# = 2 ] || fail "which folder?"; stop "$(realpath -m "$2")" ;;
+    *) fail "install, start FOLDER PID or stop FOLDER" ;;
 esac
