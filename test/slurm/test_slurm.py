@@ -1,6 +1,5 @@
 """The workflow on a real Slurm cluster: three nodes, all of them on this machine (cluster.sh)."""
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import INPUT, REPO, read, write_config
+from running import INPUT, REPO, hashes, read, write_config
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 PROFILES = REPO / "workflow" / "profiles"
@@ -79,18 +78,6 @@ def await_running(folder: Path, n: int) -> dict[str, str]:
             return found[n - 1]
         time.sleep(0.1)
     raise AssertionError(f"no job runs: {found}")
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its SHA-256, every link with where it points to."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_symlink():
-            found[name] = str(path.readlink())
-        elif path.is_file():
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 def small(folder: Path, **clustering: object) -> None:
@@ -177,12 +164,7 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(runs):
 
 
 def test_the_results_are_those_of_a_local_run_to_the_bit(runs):
-    found = {}
-    for name in ("slurm", "local"):
-        found[name] = hashes(runs[name] / "results")
-        for file in list(found[name]):
-            if file.startswith("benchmarks/"):
-                del found[name][file]
+    found = {name: hashes(runs[name] / "results") for name in ("slurm", "local")}
     assert len(found["local"]) > 300
     assert found["slurm"] == found["local"]
 

@@ -17,6 +17,7 @@ from utils.io import (
     obs_column,
     open_store,
     read_element,
+    read_embedding,
     write_element,
 )
 from utils.messages import missing
@@ -87,17 +88,19 @@ def _text(value: Any) -> Any:
 
 
 def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
-    """Read the connectivities that ``uns[neighbors_key]`` names.
+    """Read the connectivities that ``uns[neighbors_key]`` names, however they are stored.
 
     Raises
     ------
     KeyError
         If there are none; lists what there is.
     """
+    import scipy.sparse as sp
+
     name = graph_key(root, neighbors_key, "connectivities")
     if name not in keys(root, "obsp"):
         raise KeyError(missing("adata.obsp has no", name, keys(root, "obsp")))
-    return read_element(root, f"obsp/{name}")
+    return sp.csr_matrix(read_element(root, f"obsp/{name}"))
 
 
 def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
@@ -125,9 +128,7 @@ def read_representation(
         named = read_element(root, f"uns/{neighbors_key}")
         key = named.get("params", {}).get("use_rep") if isinstance(named, dict) else None
     key = "X_pca" if key is None else str(key)
-    if key not in keys(root, "obsm"):
-        raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
-    return key, read_element(root, f"obsm/{key}")
+    return key, read_embedding(root, key)
 
 
 def check_cluster_ids(

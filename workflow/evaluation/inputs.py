@@ -28,8 +28,13 @@ def read_codes(root: Any, column: str) -> Labels:
     ------
     KeyError
         If it is not there; says what was probably meant.
+    ValueError
+        If no cell has a value.
     """
-    return as_codes(column, read_labels(root, column))
+    codes = as_codes(column, read_labels(root, column))
+    if not codes.groups:
+        raise ValueError(f'adata.obs["{column}"] has no value in any of {len(codes.codes):,} cells')
+    return codes
 
 
 def as_codes(name: str, labels: pd.Categorical) -> Labels:

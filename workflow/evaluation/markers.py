@@ -135,6 +135,7 @@ class _Ranks(NamedTuple):
         first = np.cumsum(counts) - counts
         ranks = starts - first[place[starts]] + (lengths + 1) / 2
         ties = np.bincount(place[starts], lengths**3.0 - lengths, n_segments * n_genes)
+        ties = ties.astype(float)  # integers where there is nothing to count
         # Values that are not stored are zeros: they stand between negative and positive ones.
         zeros = np.repeat(layout.segment_sizes, n_genes) - counts
         negative = np.bincount(place[values < 0], minlength=n_segments * n_genes)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+LARGEST = 1e15  # of a coordinate, whose square float32 must hold
 MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 
 
@@ -193,6 +194,42 @@ def obs_column(root: Group, name: str) -> pd.Series:
     return pd.Series(read_element(root, f"obs/{name}"), index=read_index(root, "obs"), name=name)
 
 
+def read_embedding(root: Group, key: str, *, n_dims: int | None = None) -> np.ndarray:
+    """Read an element of obsm: an array of numbers, cells x dimensions.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`.
+    key
+        Its key in obsm.
+    n_dims
+        How many dimensions it must have; ``None``: at least one.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it is not there, something else, or too large for distances in float32.
+    """
+    if key not in keys(root, "obsm"):
+        raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
+    found = read_element(root, f"obsm/{key}")
+    found = found.to_numpy() if hasattr(found, "to_numpy") else found  # a data frame
+    kind = type(found).__name__
+    if isinstance(found, np.ndarray):
+        n_found = found.shape[1] if found.ndim == 2 else 0
+        if found.dtype.kind in "fiu" and (n_found == n_dims if n_dims else n_found > 0):
+            # NaN and infinite ones are for the caller: mostly cells that take no part.
+            most = max(-np.fmin.reduce(found, axis=None), np.fmax.reduce(found, axis=None))
+            if LARGEST < most < np.inf:
+                raise ValueError(f'adata.obsm["{key}"] has values up to {most:.0e}; scale them')
+            return found
+        kind = f"{found.dtype} of shape {found.shape}"
+    raise TypeError(
+        f'adata.obsm["{key}"] must be numbers, cells x {n_dims or "dimensions"}; found {kind}'
+    )
+
+
 def counts_matrix(root: Group, layer: str | None = None) -> Any:
     """Return X, or a layer, for `utils.blocks.row_blocks`; a KeyError says where there is none."""
     if layer is not None and layer not in keys(root, "layers"):
@@ -295,16 +332,7 @@ def new_store(
     only what the consolidated metadata names.
     """
     out = Path(out)
-    if out.suffix != ".zarr":
-        raise ValueError(f"{out}: the output must end in .zarr")
-    if out.exists() and not is_store(out) and not _empty(out):
-        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
-    if source is not None and Path(source).suffix != ".zarr":
-        raise ValueError(
-            f"{source}: only a .zarr store can be linked to; make one with prepare.py first"
-        )
-    if source is not None and out.resolve() == Path(source).resolve():
-        raise ValueError(f"{out}: is the input too; name another output")
+    _check_place(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
         zarr_format = _zarr_format(Path(source)) if source is not None else 3
@@ -390,14 +418,24 @@ def write_zarr_linked(
             write_element(root, name, value)
 
 
-def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool:
+def kept(
+    out: str | Path,
+    *,
+    overwrite: bool,
+    column: str | None = None,
+    source: str | Path | None = None,
+) -> bool:
     """Whether an output is there and stays, which is said on stderr.
+
+    Called before anything is computed, so it also refuses what `new_store` would.
 
     Raises
     ------
     ValueError
-        If it is there without the obs `column` that is to be made.
+        If it is there without the obs `column` that is to be made, is no place for a store, or
+        cannot link to its `source`.
     """
+    _check_place(Path(out), source)
     if overwrite or not is_store(Path(out)):
         return False
     found = keys(open_store(out), "obs")
@@ -407,6 +445,21 @@ def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool
         )
     print(f"{out}: is there and is kept; --overwrite makes it again", file=sys.stderr)
     return True
+
+
+def _check_place(out: Path, source: str | Path | None) -> None:
+    """Refuse an output that cannot be written, or that cannot link to its source."""
+    if out.suffix != ".zarr":
+        raise ValueError(f"{out}: the output must end in .zarr")
+    if out.exists() and not is_store(out) and not _empty(out):
+        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+    if source is not None and Path(source).suffix != ".zarr":
+        raise ValueError(
+            f"{source}: only a .zarr store can be linked to; make one first: "
+            f"prepare.py {source} {Path(source).stem}.zarr"
+        )
+    if source is not None and out.resolve() == Path(source).resolve():
+        raise ValueError(f"{out}: is the input too; name another output")
 
 
 def is_store(path: Path) -> bool:

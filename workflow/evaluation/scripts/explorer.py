@@ -111,14 +111,14 @@ def read_method(name, root, basis, markers, splits):
     """Read what the page shows of one atlas."""
     from evaluation.explorer.page import Method
     from evaluation.explorer.trees import cluster_columns
-    from utils.io import keys, read_element
+    from utils.io import keys, read_element, read_embedding
     from utils.messages import missing
 
     if basis not in keys(root, "obsm"):
         raise KeyError(missing(f"{name}: adata.obsm has no", basis, keys(root, "obsm")))
     columns = cluster_columns(keys(root, "obs"))
     clusters = {column: read_element(root, f"obs/{column}") for column in columns}
-    return Method(name, read_element(root, f"obsm/{basis}"), clusters, markers, splits)
+    return Method(name, read_embedding(root, basis, n_dims=2), clusters, markers, splits)
 
 
 def _table(file):

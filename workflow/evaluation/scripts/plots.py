@@ -44,14 +44,11 @@ def main(args):
 
     from evaluation.plots import file_stem
     from utils.atomic import atomic_folder
-    from utils.io import keys, obs_column, open_store, read_element, read_index
-    from utils.messages import missing
+    from utils.io import obs_column, open_store, read_embedding, read_index
 
     root = open_store(args.input_file)
-    if args.basis not in keys(root, "obsm"):
-        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
     columns = {name: obs_column(root, name) for name in [*args.colors, *args.clusters]}
-    layout = read_element(root, f"obsm/{args.basis}")
+    layout = read_embedding(root, args.basis, n_dims=2)
     with (
         atomic_folder(args.output_file) as folder,
         # matplotlib holds the interpreter: processes, not threads.
