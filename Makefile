@@ -10,7 +10,8 @@ BIN = $(VENV)/bin
 PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
-    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-gpu clean
+    bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-memory bench-gpu \
+    clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -47,6 +48,10 @@ bench-harmony1: $(VENV)/installed $(PEERS)-harmony1/installed
 
 bench-plan: $(VENV)/installed
 	$(BIN)/python test/bench/bench_plan.py
+
+# Fails where a job takes more memory than it asks for
+bench-memory: $(VENV)/installed-vae
+	$(BIN)/python test/bench/bench_memory.py --cells 0 50000 200000
 
 # Not part of bench: needs a GPU. VENV=.venv-gpu is where installed-gpu puts it (README).
 bench-gpu: $(VENV)/installed

@@ -4,6 +4,7 @@ Reads one JSON object per line, ``{"script", "args", "kill_after"}``, answers wi
 is a number of seconds after which the fork is killed with SIGKILL, or null.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -18,8 +19,11 @@ WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 MODULES = (
     "anndata.io h5py pandas pydantic scipy.sparse zarr igraph graspologic_native"
     " clustering.columns clustering.communities clustering.graph clustering.hierarchy"
-    " integration.harmony preprocessing.pca preprocessing.prepare utils.validate"
+    " clustering.layout clustering.tree integration.harmony integration.mnn integration.topics"
+    " preprocessing.hvg preprocessing.pca preprocessing.prepare utils.validate"
+    " scipy.linalg scipy.optimize scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial"
 )
+VAE_MODULES = "integration.vae.models torch._dynamo"  # seconds, which not every session needs
 
 
 def run_script(script: str, args: list[str]) -> int:
@@ -60,12 +64,20 @@ def fork(script: str, args: list[str], kill_after: float | None) -> dict:
         }
 
 
+def load(names: str) -> None:
+    for name in names.split():
+        __import__(name)
+    gc.freeze()  # a fork that does not look through it does not copy it
+
+
 def main() -> None:
     sys.path[0] = str(WORKFLOW)
-    for name in MODULES.split():
-        __import__(name)
+    load(MODULES)
     for line in sys.stdin:
-        print(json.dumps(fork(**json.loads(line))), flush=True)
+        request = json.loads(line)
+        if request["script"].endswith("/vae.py"):
+            load(VAE_MODULES)
+        print(json.dumps(fork(**request)), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Two runs side by side: a small demo whose results are compared with those of a l
 set that every fault falls upon. The tests look at what became of them.
 """
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import INPUT, REPO, read, write_config
+from running import INPUT, REPO, hashes, read, write_config
 
 CLUSTER = Path(__file__).with_name("cluster.sh")
 QUICK = Path(__file__).with_name("quick.py")
@@ -127,18 +126,6 @@ def power_off(job: dict[str, str]) -> None:
         for process in found:
             os.kill(process, signal.SIGKILL)
         time.sleep(0.1)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its SHA-256, every link with where it points to."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.is_symlink():
-            found[name] = str(path.readlink())
-        elif path.is_file():
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
 
 
 @pytest.fixture(scope="module")

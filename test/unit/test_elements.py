@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.elements import (
-    read_array,
     read_categorical,
     read_csr,
+    read_embedding,
     read_text,
     write_categorical,
     write_text,
@@ -63,8 +63,8 @@ def test_reads_what_anndata_writes(kind, tmp_path):
         assert found[0].tolist() == codes
     for name in ("connectivities", "csc", "dense"):
         assert (read_csr(root, f"obsp/{name}") != graph).nnz == 0
-    assert np.array_equal(read_array(root, "obsm/X_pca"), np.arange(8.0).reshape(4, 2))
-    assert read_array(root, "obsm/frame").shape == (4, 1)
+    assert np.array_equal(read_embedding(root, "X_pca"), np.arange(8.0).reshape(4, 2))
+    assert read_embedding(root, "frame").shape == (4, 1)
     assert read_text(root, "uns/neighbors/params/metric") == "cosine"
     assert read_text(root, "uns/neighbors/params/use_rep") is None
     assert read_text(root, "uns/neighbors/params/gone") is None

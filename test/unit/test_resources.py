@@ -4,6 +4,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import zarr
 
 from utils import resources
@@ -18,6 +19,19 @@ def test_cells_are_counted_from_metadata(tmp_path, zarr_format):
     assert resources.memory_mb(path, 2, base=100, per_million=1_000_000) == 234
     assert resources.gpus(path, True, 17) == 1
     assert resources.gpus(path, True, 18) == resources.gpus(path, False, 0) == 0
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_values_are_counted_from_metadata(tmp_path, zarr_format):
+    path = tmp_path / "x.zarr"
+    store = zarr.open_group(path, mode="w", zarr_format=zarr_format)
+    anndata.io.write_elem(store, "obs", pd.DataFrame(index=["a", "b", "c"]))
+    assert resources.n_values(str(path)) == 0
+    anndata.io.write_elem(store, "X", np.ones((3, 5)))
+    assert resources.n_values(str(path)) == 15
+    anndata.io.write_elem(store, "X", sp.eye_array(3, 5, format="csr"))
+    assert resources.n_values(str(path)) == 3
+    assert resources.markers_mb(str(path), 2) == 3000
 
 
 def test_a_store_that_is_not_there_yet_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Run Snakemake as a person would, in a folder of its own."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -41,3 +42,21 @@ def read(path: Path) -> anndata.AnnData:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return anndata.read_zarr(path)
+
+
+def hashes(results: Path) -> dict[str, str]:
+    """Return every result with its SHA-256, every link with where it points to.
+
+    Left out is what depends on time: the measured benchmarks, and logs, which tell every 20 seconds
+    how far a step is.
+    """
+    found = {}
+    for path in sorted(results.rglob("*")):
+        name = str(path.relative_to(results))
+        if name.startswith(("benchmarks/", "logs/")):
+            continue
+        if path.is_symlink():
+            found[name] = str(path.readlink())
+        elif path.is_file():
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found

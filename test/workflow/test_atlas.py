@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from running import REPO, read, snakemake
+from running import REPO, hashes, read, snakemake
 
 COLUMNS = [f"{name}_1.0_{level}" for name in ("leiden", "louvain") for level in (1, 2, 3)]
 
@@ -147,6 +148,15 @@ def test_a_printed_command_runs_by_hand(pancreas, tmp_path):
     column = "leiden_1.0_2"
     before = read(pancreas / f"results/pancreas/harmony/clustering/{column}.zarr").obs[column]
     assert (read(out).obs[column] == before).all()
+
+
+def test_two_runs_and_other_numbers_of_cores_give_the_same_bits(pancreas, tmp_path):
+    config = shutil.copy(pancreas / "my.yaml", tmp_path)
+    snakemake(tmp_path, "--configfile", config, cores=1)
+    first, second = (hashes(folder / "results") for folder in (pancreas, tmp_path))
+    assert len(first) > 500
+    assert [name for name in first if second.get(name) != first[name]] == []
+    assert set(second) == set(first)
 
 
 def test_nothing_is_run_twice(pancreas):

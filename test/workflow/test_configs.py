@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 
 import anndata
 import pandas as pd
@@ -174,19 +173,3 @@ def test_a_bad_config_is_refused_before_anything_runs(tmp_path, dry):
     )
     assert "DATASETS.c.input: is missing" in done.stderr
     assert not (tmp_path / "results").exists()
-
-
-def test_two_runs_and_other_numbers_of_threads_give_the_same_bits(tmp_path, seed_examples):
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "test").symlink_to(REPO / "test")
-    config = REPO / "workflow" / "clustering" / "config.yaml"
-    snakemake(other, "--configfile", config, "--cores", "1")
-    first, second = (
-        read(folder / "results/test_level1_multiresolution/unintegrated/atlas.zarr")
-        for folder in (seed_examples, other)
-    )
-    pd.testing.assert_frame_equal(first.obs, second.obs)
-    assert (first.obsm["X_umap"] == second.obsm["X_umap"]).all()
-    assert (first.obsp["connectivities"] != second.obsp["connectivities"]).nnz == 0
-    shutil.rmtree(other)

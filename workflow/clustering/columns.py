@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from clustering.hierarchy import natural_order
 from utils.cli import say
 from utils.elements import (
-    read_array,
     read_categorical,
     read_csr,
+    read_embedding,
     read_text,
     write_categorical,
     write_text,
@@ -75,7 +75,7 @@ def parent_column(columns: Sequence[str], algorithm: str, resolution: float, lev
 
 
 def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
-    """Read the connectivities that ``uns[neighbors_key]`` names.
+    """Read the connectivities that ``uns[neighbors_key]`` names, however they are stored.
 
     Raises
     ------
@@ -111,9 +111,7 @@ def read_representation(
     if key is None and neighbors_key in keys(root, "uns"):
         key = read_text(root, f"uns/{neighbors_key}/params/use_rep")
     key = key or "X_pca"
-    if key not in keys(root, "obsm"):
-        raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
-    return key, read_array(root, f"obsm/{key}")
+    return key, read_embedding(root, key)
 
 
 def check_cluster_ids(

@@ -136,6 +136,7 @@ def _start(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
     """Return the first two eigenvectors of the random walk on the graph, scaled to +-10."""
     import scipy.sparse as sp
     from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+    from threadpoolctl import threadpool_limits
 
     n = graph.shape[0]
     scale = 1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel())
@@ -144,7 +145,9 @@ def _start(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
         _, vectors = np.linalg.eigh(walk.toarray())
     else:
         try:
-            values, vectors = eigsh(walk, k=3, v0=1 / scale, ncv=32, tol=1e-4, maxiter=200)
+            # Again: SciPy's BLAS is its own, loaded after the first limit was set.
+            with threadpool_limits(1, user_api="blas"):
+                values, vectors = eigsh(walk, k=3, v0=1 / scale, ncv=32, tol=1e-4, maxiter=200)
         except ArpackNoConvergence as some:
             values, vectors = some.eigenvalues, some.eigenvectors
         vectors = vectors[:, np.argsort(values)]

@@ -29,8 +29,12 @@ def read_codes(root: Any, column: str) -> Labels:
     ------
     KeyError
         If it is not there; says what was probably meant.
+    ValueError
+        If no cell has a value.
     """
     codes, groups = in_natural_order(*read_categorical(root, column))
+    if not groups:
+        raise ValueError(f'adata.obs["{column}"] has no value in any of {len(codes):,} cells')
     return Labels(column, codes.astype(np.int32), groups)
 
 

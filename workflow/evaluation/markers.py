@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-# Stored values (8 bytes each) that a block of genes may have.
+# Stored values (8 bytes each, three times while they are turned round) that are read at a time.
 BUDGET = 1 << 26
+# Of these, values that are ranked at a time, which takes about 150 bytes each.
+RANKED = 1 << 22
 # What makes a marker strong enough to tell two clusters apart.
 STRONG = {"p_adj": 0.05, "auc": 0.7, "log2fc": 1.0}
 
@@ -64,7 +66,7 @@ def rank_sums(blocks: Iterator[sp.csc_matrix], groupings: Sequence[Grouping]) ->
 
     Notes
     -----
-    Memory: 24 bytes per cluster and gene, and about 60 per stored value of a block. Time: one sort
+    Memory: 24 bytes per cluster and gene, and about 150 per stored value of a block. Time: one sort
     of the values for each set of segments.
     """
     parts: list[list[RankSums]] = [[] for _ in groupings]
@@ -135,6 +137,7 @@ class _Ranks(NamedTuple):
         first = np.cumsum(counts) - counts
         ranks = starts - first[place[starts]] + (lengths + 1) / 2
         ties = np.bincount(place[starts], lengths**3.0 - lengths, n_segments * n_genes)
+        ties = ties.astype(float)  # integers where there is nothing to count
         # Values that are not stored are zeros: they stand between negative and positive ones.
         zeros = np.repeat(layout.segment_sizes, n_genes) - counts
         negative = np.bincount(place[values < 0], minlength=n_segments * n_genes)
@@ -209,8 +212,8 @@ def gene_blocks(
     normalize
         Called with a block of rows and the number of its first cell.
     budget
-        Stored values of a block of genes; the matrix is read once for each block, and once to
-        count.
+        Stored values that are held; the matrix is read once for each time that it is full, and
+        once to count. What is held is handed out in blocks of `RANKED` values.
 
     Yields
     ------
@@ -229,7 +232,11 @@ def gene_blocks(
             rows = sp.csr_matrix(block)
             parts.append(normalize(rows, first)[:, low:high])
             first += rows.shape[0]
-        yield sp.vstack(parts, format="csc") if parts else sp.csc_matrix((n_cells, high - low))
+        held = sp.vstack(parts, format="csc") if parts else sp.csc_matrix((n_cells, high - low))
+        parts.clear()
+        edges = np.searchsorted(held.indptr, np.arange(RANKED, held.nnz, RANKED))
+        for start, stop in itertools.pairwise(np.unique([0, *edges, high - low])):
+            yield held[:, start:stop]
 
 
 def top_markers(

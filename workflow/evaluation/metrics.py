@@ -17,7 +17,7 @@ from evaluation.agreement import adjusted_rand_index, contingency, normalized_mu
 from evaluation.neighborhoods import Neighborhoods, kbet_accepted, lisi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     import scipy.sparse as sp
@@ -261,7 +261,7 @@ def _batch_rows(
         inside = kbet_accepted(near, batch.codes, within=label.codes)
         found = list(_rows("kbet_within_label", name, inside, [label], np.nanmean, float))
         # As scib: every cell type counts the same.
-        mean = float(np.nanmean([row[-1] for row in found[1:]] or [np.nan]))
+        mean = _mean([row[-1] for row in found[1:]])
         yield (*found[0][:5], mean, mean)
         yield from found[1:]
     parts = pc_regression(embedding, batch.codes)
@@ -299,7 +299,7 @@ def _label_rows(
     yield from _rows("clisi", name, own, views, np.nanmedian, lambda raw: 1 - (raw - 1) / most)
     parts = graph_connectivity(connectivities, label.codes)
     sizes = np.bincount(label.codes[label.codes >= 0], minlength=len(parts))
-    mean = float(np.nanmean(parts))
+    mean = _mean(parts)
     yield "graph_connectivity", name, "", "all", int(sizes.sum()), mean, mean
     for group, size, raw in zip(label.groups, sizes, parts, strict=False):
         yield "graph_connectivity", name, name, group, int(size), float(raw), float(raw)
@@ -321,6 +321,12 @@ def _cluster_rows(label: Labels, clusters: Mapping[str, np.ndarray]) -> Iterator
             by = "" if group == "all" else "clusters"
             raw, n = found[name], int(tables[name].sum())
             yield metric, label.name, by, group, n, max(raw, 0.0), raw
+
+
+def _mean(values: Sequence[float] | np.ndarray) -> float:
+    """Average what is known; NaN where nothing is, without NumPy's warning."""
+    known = np.asarray(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _rows(

@@ -88,9 +88,7 @@ rule markers:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlas, attempt, base=1000, per_million=8000
-        ),
+        mem_mb=lambda wildcards, input, attempt: resources.markers_mb(input.atlas, attempt),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             input.atlas, attempt, per_million=60
         ),

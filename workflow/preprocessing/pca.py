@@ -155,6 +155,7 @@ def _decompose(
 ) -> PCA:
     """Centre the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
     from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
 
     mean = sums / n_cells
     gram -= np.outer(sums, mean)
@@ -163,12 +164,14 @@ def _decompose(
     total = gram.trace()
     if not (gram.diagonal() > 1e-10 * mean**2).any():
         raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
-    variance, components = eigh(
-        gram.T,  # the same matrix in LAPACK's order: no copy
-        subset_by_index=[len(gram) - n_comps, len(gram) - 1],
-        overwrite_a=True,
-        check_finite=False,
-    )
+    # Again: SciPy's BLAS is its own, and a limit does not reach what is loaded after it was set.
+    with threadpool_limits(1, user_api="blas"):
+        variance, components = eigh(
+            gram.T,  # the same matrix in LAPACK's order: no copy
+            subset_by_index=[len(gram) - n_comps, len(gram) - 1],
+            overwrite_a=True,
+            check_finite=False,
+        )
     variance = np.maximum(variance[::-1], 0)
     components = components[:, ::-1]
     largest = np.abs(components).argmax(axis=0)

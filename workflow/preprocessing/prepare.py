@@ -21,7 +21,7 @@ from utils.io import (
     read_index,
     write_element,
 )
-from utils.messages import missing
+from utils.messages import bad_name, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -79,6 +79,7 @@ def prepare_store(
             raise KeyError(missing(f"{file}: adata.layers has no", layer, keys(root, "layers")))
         if (min_genes or min_cells) and counts not in root:
             raise KeyError(f"{file}: has no {counts}, which min_genes and min_cells need")
+        _check_names(root, file)
     if len(files) == 1 and files[0].suffix == ".zarr" and not (subset or min_genes or min_cells):
         say(f"linking {files[0]}")
         with new_store(out, source=files[0]):
@@ -128,6 +129,24 @@ def prepare_store(
         if len(roots) == 1 and "raw" in roots[0] and "X" in keys(roots[0], "raw"):
             _write_raw(store, roots[0], cells[0])
     return whole.n_obs, whole.n_vars
+
+
+def _check_names(root: Any, file: Path) -> None:
+    """Refuse names that a zarr store cannot have; HDF5 reads them as a path."""
+    for slot in ("obs", "var", "obsm", "varm", "obsp", "varp", "layers"):
+        names = keys(root, slot)
+        if slot in ("obs", "var"):
+            names = [str(name) for name in root[slot].attrs.get("column-order", names)]
+        else:
+            # "a/b" is a group a, which says nothing about itself, with a b in it.
+            names += [
+                f"{name}/{next(iter(root[slot][name]), '')}"
+                for name in names
+                if hasattr(root[slot][name], "keys") and not len(root[slot][name].attrs)
+            ]
+        for name in names:
+            if problem := bad_name(name):
+                raise ValueError(f"{file}: adata.{slot}: {problem}; rename it")
 
 
 def _shape(root: Any) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 from utils.atomic import NO_PLACE
 from utils.device import N_CELL_CPU
+from utils.messages import bad_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -151,6 +152,13 @@ def json_option(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"must be a JSON mapping, found {text!r}")
     return value
+
+
+def element_name(text: str) -> str:
+    """Read the name of something new in a store: it becomes the name of a folder."""
+    if problem := bad_name(text):
+        raise argparse.ArgumentTypeError(problem)
+    return text
 
 
 def run(

@@ -26,6 +26,7 @@ from utils.config_methods import Harmony, Method, Unintegrated, by_name, chain_p
 from utils.config_values import (
     NAME,
     Columns,
+    ElementName,
     Model,
     Normalization,
     Plain,
@@ -176,7 +177,7 @@ class Clustering(Device):
         "parent's own variable genes (from the counts, by the keys of `preprocessing`); or also "
         "Harmony on those (methods that are Harmony; others stay at PCA).",
     )
-    neighbors_key: str = Field(
+    neighbors_key: ElementName = Field(
         "neighbors", description="The key of the neighbours in `uns`; existing ones are used."
     )
     recompute_neighbors: bool = Field(

@@ -9,7 +9,9 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from utils.messages import bad_name
 
 CLUSTER_ID = re.compile(r"\d+(_\d+)*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -67,6 +69,15 @@ def _column(value: Any) -> Any:
 
 
 Columns = Annotated[list[Annotated[str, BeforeValidator(_column)]], BeforeValidator(as_list)]
+
+
+def _element_name(value: str) -> str:
+    if problem := bad_name(value):
+        raise ValueError(problem)
+    return value
+
+
+ElementName = Annotated[str, AfterValidator(_element_name)]
 
 
 def _one_or_many(value: Any) -> Any:

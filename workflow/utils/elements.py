@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.io import add_column, element, read_element, reading
+from utils.io import add_column, element, keys, read_element, reading
+from utils.messages import missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,20 +22,48 @@ if TYPE_CHECKING:
 
     from utils.io import Group
 
+LARGEST = 1e15  # of a coordinate, whose square float32 must hold
 
-def read_array(root: Group, name: str) -> np.ndarray:
-    """Read an array, such as ``obsm/X_pca``; a data frame there gives its values.
+
+def read_embedding(root: Group, key: str, *, n_dims: int | None = None) -> np.ndarray:
+    """Read an element of obsm: an array of numbers, cells x dimensions.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`.
+    key
+        Its key in obsm.
+    n_dims
+        How many dimensions it must have; ``None``: at least one.
 
     Raises
     ------
-    KeyError
-        If it is not there; lists what is.
+    KeyError, TypeError, ValueError
+        If it is not there, something else, or too large for distances in float32.
     """
-    found = element(root, name)
+    if key not in keys(root, "obsm"):
+        raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
+    found = element(root, f"obsm/{key}")
     if _encoding(found) == "array":
-        with reading(root, name):
-            return found[...]
-    return np.asarray(read_element(root, name))
+        with reading(root, f"obsm/{key}"):
+            found = found[...]
+    else:
+        found = read_element(root, f"obsm/{key}")
+        found = found.to_numpy() if hasattr(found, "to_numpy") else found  # a data frame
+    kind = type(found).__name__
+    if isinstance(found, np.ndarray):
+        n_found = found.shape[1] if found.ndim == 2 else 0
+        if found.dtype.kind in "fiu" and (n_found == n_dims if n_dims else n_found > 0):
+            # NaN and infinite ones are for the caller: mostly cells that take no part.
+            most = max(-np.fmin.reduce(found, axis=None), np.fmax.reduce(found, axis=None))
+            if LARGEST < most < np.inf:
+                raise ValueError(f'adata.obsm["{key}"] has values up to {most:.0e}; scale them')
+            return found
+        kind = f"{found.dtype} of shape {found.shape}"
+    raise TypeError(
+        f'adata.obsm["{key}"] must be numbers, cells x {n_dims or "dimensions"}; found {kind}'
+    )
 
 
 def read_csr(root: Group, name: str) -> sp.csr_matrix:

@@ -304,16 +304,7 @@ def new_store(
     only what the consolidated metadata names.
     """
     out = Path(out)
-    if out.suffix != ".zarr":
-        raise ValueError(f"{out}: the output must end in .zarr")
-    if out.exists() and not is_store(out) and not _empty(out):
-        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
-    if source is not None and Path(source).suffix != ".zarr":
-        raise ValueError(
-            f"{source}: only a .zarr store can be linked to; make one with prepare.py first"
-        )
-    if source is not None and out.resolve() == Path(source).resolve():
-        raise ValueError(f"{out}: is the input too; name another output")
+    _check_place(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
         zarr_format = _zarr_format(Path(source)) if source is not None else 3
@@ -399,14 +390,24 @@ def write_zarr_linked(
             write_element(root, name, value)
 
 
-def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool:
+def kept(
+    out: str | Path,
+    *,
+    overwrite: bool,
+    column: str | None = None,
+    source: str | Path | None = None,
+) -> bool:
     """Whether an output is there and stays, which is said on stderr.
+
+    Called before anything is computed, so it also refuses what `new_store` would.
 
     Raises
     ------
     ValueError
-        If it is there without the obs `column` that is to be made.
+        If it is there without the obs `column` that is to be made, is no place for a store, or
+        cannot link to its `source`.
     """
+    _check_place(Path(out), source)
     if overwrite or not is_store(Path(out)):
         return False
     found = keys(open_store(out), "obs")
@@ -416,6 +417,21 @@ def kept(out: str | Path, *, overwrite: bool, column: str | None = None) -> bool
         )
     print(f"{out}: is there and is kept; --overwrite makes it again", file=sys.stderr)
     return True
+
+
+def _check_place(out: Path, source: str | Path | None) -> None:
+    """Refuse an output that cannot be written, or that cannot link to its source."""
+    if out.suffix != ".zarr":
+        raise ValueError(f"{out}: the output must end in .zarr")
+    if out.exists() and not is_store(out) and not _empty(out):
+        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+    if source is not None and Path(source).suffix != ".zarr":
+        raise ValueError(
+            f"{source}: only a .zarr store can be linked to; make one first: "
+            f"prepare.py {source} {Path(source).stem}.zarr"
+        )
+    if source is not None and out.resolve() == Path(source).resolve():
+        raise ValueError(f"{out}: is the input too; name another output")
 
 
 def is_store(path: Path) -> bool:

@@ -19,6 +19,21 @@ def one_line(name: object) -> str:
     return repr(str(name))[1:-1]
 
 
+def bad_name(name: str) -> str:
+    """Say why an element of a store cannot have a name, which is that of a folder; empty: it can.
+
+    A store skips folders that start with a dot, and a file system takes 255 bytes.
+    """
+    size = len(name.encode(errors="surrogatepass"))
+    if 0 < size <= 255 and "/" not in name and name[0] != ".":
+        return ""
+    shown = one_line(name)
+    return (
+        f'the name "{shown if len(shown) < 60 else shown[:60] + "..."}" cannot be written: it must '
+        'have 1 to 255 bytes, no "/" and no dot at the start'
+    )
+
+
 def _hint(name: object, names: list[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     return f'; did you mean "{close[0]}"?' if close else "."

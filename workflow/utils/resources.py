@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ def n_cells(file: str) -> int:
     # With pandas 3 the names are a group: values, and a mask of missing ones.
     found = _metadata(index / "values" if (index / "values").is_dir() else index)
     return int(found["shape"][0])
+
+
+def n_values(file: str) -> int:
+    """Return the number of stored values of X of a zarr store; 0 where it has none."""
+    matrix = Path(file) / "X"
+    if not matrix.exists():
+        return 0
+    found = _metadata(matrix / "data" if (matrix / "data").is_dir() else matrix)
+    return math.prod(found["shape"])
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
@@ -47,6 +57,12 @@ def prepare_mb(files: list[str], attempt: int) -> int:
 def memory_mb(store: str, attempt: int, *, base: int, per_million: int) -> int:
     """Memory of a step: a fixed part and a part per million cells, times the attempt."""
     return int((base + per_million * n_cells(store) / 1e6) * attempt)
+
+
+def markers_mb(store: str, attempt: int) -> int:
+    """Memory of ``markers.py``: at most 2**26 values are read at a time, 2**22 of them ranked."""
+    values = 32 * min(n_values(store), 2**26) / 1e6
+    return int(values * attempt) + memory_mb(store, attempt, base=1500, per_million=1000)
 
 
 def minutes(store: str, attempt: int, *, per_million: int) -> int:

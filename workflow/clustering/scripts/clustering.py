@@ -168,7 +168,9 @@ def cluster(args, root):
 
     whole = read_graph(root, args.neighbors_key)
     # Cells that an earlier step left out have no neighbours: they get no label.
-    linked = np.flatnonzero(np.diff(whole.indptr) > 0)
+    # Of weights that are not symmetric one direction is enough.
+    degree = np.diff(whole.indptr) + np.bincount(whole.indices, minlength=whole.shape[0])
+    linked = np.flatnonzero(degree)
     connectivities = whole
     if 0 < len(linked) < whole.shape[0]:
         connectivities = whole[linked][:, linked]

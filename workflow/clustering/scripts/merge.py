@@ -42,7 +42,7 @@ def main(args):
     from utils.elements import read_categorical
     from utils.io import kept, keys, length, new_store, open_store
 
-    if kept(args.output_file, overwrite=args.overwrite):
+    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     n_cells = length(open_store(args.input_file), "obs")
     links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]

@@ -14,6 +14,7 @@ def make_parser():
     parser = cli.script_parser("Compute the neighbour graph of a representation.")
     parser.add_argument(
         "--neighbors_key",
+        type=cli.element_name,
         default="neighbors",
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
@@ -29,7 +30,7 @@ def main(args):
     from utils.io import kept, keys, new_store, open_store, write_element
 
     options = cli.from_options(Neighbors, args)
-    if kept(args.output_file, overwrite=args.overwrite):
+    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     key = args.neighbors_key

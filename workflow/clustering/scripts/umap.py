@@ -28,7 +28,7 @@ def main(args):
     from utils.io import kept, keys, new_store, open_store, write_element
 
     options = cli.from_options(UMAP, args)
-    if kept(args.output_file, overwrite=args.overwrite):
+    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if not args.overwrite and "X_umap" in keys(root, "obsm"):

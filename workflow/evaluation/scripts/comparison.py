@@ -40,14 +40,15 @@ def main(args):
     """Draw each column, join and draw the scores."""
     from evaluation.plots import compare_embeddings, file_stem, save_figure
     from utils.atomic import atomic_folder
-    from utils.io import obs_column, open_store, read_element
+    from utils.elements import read_embedding
+    from utils.io import obs_column, open_store
 
     if len(args.names) != len(args.input_file):
         raise ValueError(f"--names has {len(args.names)} titles for {len(args.input_file)} stores")
     if not args.colors and not args.metrics:
         raise ValueError("nothing to draw: name --colors, --metrics or both")
     roots = [open_store(file) for file in args.input_file] if args.colors else []
-    layouts = [read_element(root, f"obsm/{args.basis}") for root in roots]
+    layouts = [read_embedding(root, args.basis, n_dims=2) for root in roots]
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
         for name in cli.progress(args.colors, desc="plots"):

@@ -111,6 +111,7 @@ def read_method(name, root, basis, markers, splits):
     """Read what the page shows of one atlas."""
     from evaluation.explorer.page import Method
     from evaluation.explorer.trees import cluster_columns
+    from utils.elements import read_embedding
     from utils.io import keys, read_element
     from utils.messages import missing
 
@@ -118,7 +119,7 @@ def read_method(name, root, basis, markers, splits):
         raise KeyError(missing(f"{name}: adata.obsm has no", basis, keys(root, "obsm")))
     columns = cluster_columns(keys(root, "obs"))
     clusters = {column: read_element(root, f"obs/{column}") for column in columns}
-    return Method(name, read_element(root, f"obsm/{basis}"), clusters, markers, splits)
+    return Method(name, read_embedding(root, basis, n_dims=2), clusters, markers, splits)
 
 
 def _table(file):

@@ -47,7 +47,8 @@ def main(args):
     from evaluation.inputs import read_codes, read_neighborhoods
     from evaluation.metrics import method_metrics
     from utils.atomic import atomic_file
-    from utils.io import open_store, read_element
+    from utils.elements import read_embedding
+    from utils.io import open_store
 
     options = cli.from_options(Metrics, args)
     if not args.batch and not options.label:
@@ -58,7 +59,7 @@ def main(args):
         embedding=embedding,
         near=read_neighborhoods(root, args.neighbors_key, embedding),
         connectivities=read_graph(root, args.neighbors_key),
-        uncorrected=read_element(root, f"obsm/{args.uncorrected}") if args.uncorrected else None,
+        uncorrected=read_embedding(root, args.uncorrected) if args.uncorrected else None,
         batches=[read_codes(root, column) for column in args.batch],
         label=read_codes(root, options.label) if options.label else None,
         clusters={column: read_codes(root, column).codes for column in args.clusters},

@@ -38,17 +38,16 @@ def main(args):
 
     from evaluation.plots import file_stem, plot_embedding, save_figure
     from utils.atomic import atomic_folder
+    from utils.elements import read_embedding
     from utils.io import keys, open_store, read_element, read_index
     from utils.messages import missing
 
     root = open_store(args.input_file)
-    if args.basis not in keys(root, "obsm"):
-        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
     for name in [*args.colors, *args.clusters]:
         if name not in keys(root, "obs"):
             raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
     columns = {name: read_element(root, f"obs/{name}") for name in [*args.colors, *args.clusters]}
-    layout = read_element(root, f"obsm/{args.basis}")
+    layout = read_embedding(root, args.basis, n_dims=2)
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
         for name, values in cli.progress(columns.items(), desc="plots", total=len(columns)):
@@ -60,7 +59,7 @@ def main(args):
             )
             save_figure(figure, folder / f"{file_stem(name)}.png")
         axes = [f"{args.basis.removeprefix('X_')}_{i + 1}" for i in range(2)]
-        table = pd.DataFrame(layout[:, :2], columns=axes, index=read_index(root, "obs"))
+        table = pd.DataFrame(layout, columns=axes, index=read_index(root, "obs"))
         table.assign(**columns).to_csv(
             folder / f"{args.basis.removeprefix('X_')}.tsv.gz",
             sep="\t",

@@ -141,7 +141,8 @@ def encode_batches(
         if na_batch == "error":
             raise ValueError(
                 f"batch {key_names[number]!r} is missing for {n_missing} of {len(codes)} cells; "
-                "label them, or set na_batch to 'drop' (leave them out) or 'own' (one more batch)"
+                "label them, or leave them out (Harmony: set na_batch to 'drop', or to 'own', "
+                "which makes one more batch of them)"
             )
         if na_batch == "own":
             coded[number] = (np.where(missing, len(names), codes), np.append(names, ["missing"]))

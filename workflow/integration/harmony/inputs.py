@@ -59,8 +59,9 @@ def encode_keys(
         if not mask.any():
             raise ValueError("no cell passes the QC mask; nothing is left to integrate")
         keys = [key[mask] for key in keys]
+    named = [getattr(key, "name", None) or f"key {number}" for number, key in enumerate(keys)]
     encoded, kept = encode_batches(
-        keys, key_names=key_names, combine_keys=combine, na_batch=na_batch
+        keys, key_names=key_names or named, combine_keys=combine, na_batch=na_batch
     )
     for number, n_levels in enumerate(encoded.levels_per_key):
         if n_levels == len(encoded.combinations) > 1:

@@ -251,11 +251,14 @@ def multi_batch_pca(
 def _components(sums: np.ndarray, gram: np.ndarray, weight: np.ndarray, n_comps: int) -> BatchPCA:
     """Centre the weighted Gram matrix and take its first eigenvectors."""
     from scipy.linalg import eigh
+    from threadpoolctl import threadpool_limits
 
     centers = sums / weight.sum()
     gram -= weight.sum() * np.outer(centers, centers)
     n_comps = min(n_comps, len(gram))
-    variance, rotation = eigh(gram, subset_by_index=[len(gram) - n_comps, len(gram) - 1])
+    # Again: SciPy's BLAS is its own, loaded after the first limit was set.
+    with threadpool_limits(1, user_api="blas"):
+        variance, rotation = eigh(gram, subset_by_index=[len(gram) - n_comps, len(gram) - 1])
     variance, rotation = np.maximum(variance[::-1], 0), rotation[:, ::-1]
     largest = np.abs(rotation).argmax(axis=0)
     rotation = rotation * np.sign(rotation[largest, np.arange(n_comps)])

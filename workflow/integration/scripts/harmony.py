@@ -17,7 +17,12 @@ def make_parser():
     add = parser.add_argument
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
-    add("--key_added", default="X_harmony", help="obsm key of the result (default: %(default)s)")
+    add(
+        "--key_added",
+        type=cli.element_name,
+        default="X_harmony",
+        help="obsm key of the result (default: %(default)s)",
+    )
     add("--qc_column", metavar="COLUMN", help="Only cells that are true here; others become NaN")
     cli.add_model(parser, Harmony)
     cli.add_device_options(parser)
@@ -27,15 +32,20 @@ def make_parser():
 
 def main(args):
     """Integrate, write one embedding."""
-    from utils.io import kept, keys, new_store, obs_column, open_store, read_element, write_element
-    from utils.messages import missing
+    from utils.elements import read_embedding
+    from utils.io import (
+        kept,
+        keys,
+        new_store,
+        obs_column,
+        open_store,
+        write_element,
+    )
 
     options = cli.from_options(Harmony, args).model_dump(exclude={"method", "basis"})
-    if kept(args.output_file, overwrite=args.overwrite):
+    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
-    if args.basis not in keys(root, "obsm"):
-        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
     if args.key_added in keys(root, "obsm") and not args.overwrite:
         raise ValueError(
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
@@ -50,7 +60,7 @@ def main(args):
         mask = mask.to_numpy()
     result, device = integrate(
         args,
-        read_element(root, f"obsm/{args.basis}"),
+        read_embedding(root, args.basis),
         batches,
         mask=mask,
         key_names=args.batch,

@@ -36,6 +36,7 @@ def make_parser(argv=None):
         add("--layer", help="The layer that holds raw counts (default: X)")
     add(
         "--key_added",
+        type=cli.element_name,
         default=f"X_{method}",
         help="obsm key of the result (default: %(default)s)",
     )
@@ -52,7 +53,7 @@ def main(args):
 
     model = METHODS[args.method]
     options = cli.from_options(model, args).model_dump(exclude={"method", "basis"})
-    if kept(args.output_file, overwrite=args.overwrite):
+    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -60,7 +61,7 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batch = [obs_column(root, column).array for column in args.batch]
+    batch = [obs_column(root, column) for column in args.batch]
     run = {"mnn": correct_embedding, "fast_mnn": correct_components, "mnn_correct": correct_genes}
     common = dict(options)
     for name in ("restrict", "clusters"):
@@ -95,12 +96,9 @@ def correct_embedding(args, root, batch, options):
     import numpy as np
 
     from integration.mnn import cosine_norm, project_simplex, reduced_mnn
-    from utils.io import keys, read_element
-    from utils.messages import missing
+    from utils.elements import read_embedding
 
-    if args.basis not in keys(root, "obsm"):
-        raise KeyError(missing("adata.obsm has no", args.basis, keys(root, "obsm")))
-    Z = np.asarray(read_element(root, f"obsm/{args.basis}"))
+    Z = read_embedding(root, args.basis)
     part = ~np.isnan(Z).all(axis=1)
     if not part.all():
         cli.say(f"{(~part).sum():,} of {len(Z):,} cells are NaN in {args.basis} and stay so")

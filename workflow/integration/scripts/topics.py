@@ -18,7 +18,12 @@ def make_parser():
         "obs/topic_scale. Batches are not corrected."
     )
     add = parser.add_argument
-    add("--key_added", default="X_topics", help="obsm key of the result (default: %(default)s)")
+    add(
+        "--key_added",
+        type=cli.element_name,
+        default="X_topics",
+        help="obsm key of the result (default: %(default)s)",
+    )
     add("--layer", help="The layer that holds raw counts (default: X)")
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
     add("--plot", metavar="FILE", help="Draw the weights of all cells (.png, .pdf or .svg)")

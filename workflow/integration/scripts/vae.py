@@ -24,7 +24,11 @@ def make_parser():
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     add("--layer", help="The layer that holds the raw counts (default: X)")
-    add("--key_added", help="obsm key of the result (default: X_pvae or X_gmvae)")
+    add(
+        "--key_added",
+        type=cli.element_name,
+        help="obsm key of the result (default: X_pvae or X_gmvae)",
+    )
     cli.add_model(parser, GMVAE)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")

@@ -30,7 +30,7 @@ def main(args):
     from utils.io import counts_matrix, kept, keys, new_store, open_store, write_element
 
     options = cli.from_options(PCA, args)
-    if kept(args.output_file, overwrite=args.overwrite):
+    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if "X_pca" in keys(root, "obsm") and not args.overwrite:
