@@ -109,7 +109,7 @@ class Picture(Artist):
 
     def draw(self, renderer: RendererBase) -> None:
         """Draw it with its lower left corner where the page says."""
-        x, y = np.rint(self.axes.transData.transform(self.corner))
+        x, y = self.axes.transData.transform(self.corner)
         opaque = np.full((*self.image.shape[:2], 4), 255, dtype=np.uint8)
         opaque[::-1, :, :3] = self.image
         gc = renderer.new_gc()
