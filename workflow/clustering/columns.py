@@ -116,6 +116,13 @@ def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
     return str(named.get(f"{matrix}_key", default)) if isinstance(named, dict) else default
 
 
+def neighbors_params(root: Any, neighbors_key: str) -> dict[str, Any]:
+    """Return what ``uns[neighbors_key]`` says on how neighbours were made, if it does."""
+    named = read_element(root, f"uns/{neighbors_key}") if neighbors_key in keys(root, "uns") else {}
+    params = named.get("params") if isinstance(named, dict) else None
+    return params if isinstance(params, dict) else {}
+
+
 def read_representation(
     root: Any, use_rep: str | None, neighbors_key: str
 ) -> tuple[str, np.ndarray]:
@@ -123,10 +130,7 @@ def read_representation(
 
     `use_rep`, else that of the existing neighbours, else ``X_pca``.
     """
-    key = use_rep
-    if key is None and neighbors_key in keys(root, "uns"):
-        named = read_element(root, f"uns/{neighbors_key}")
-        key = named.get("params", {}).get("use_rep") if isinstance(named, dict) else None
+    key = neighbors_params(root, neighbors_key).get("use_rep") if use_rep is None else use_rep
     key = "X_pca" if key is None else str(key)
     return key, read_embedding(root, key)
 
