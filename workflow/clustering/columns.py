@@ -100,6 +100,13 @@ def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
     return read_text(root, f"uns/{neighbors_key}/{matrix}_key") or default
 
 
+def neighbors_params(root: Any, neighbors_key: str) -> dict[str, Any]:
+    """Return what ``uns[neighbors_key]`` says on how neighbours were made, if it does."""
+    named = read_element(root, f"uns/{neighbors_key}") if neighbors_key in keys(root, "uns") else {}
+    params = named.get("params") if isinstance(named, dict) else None
+    return params if isinstance(params, dict) else {}
+
+
 def read_representation(
     root: Any, use_rep: str | None, neighbors_key: str
 ) -> tuple[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clustering.columns import graph_key
+from clustering.columns import graph_key, neighbors_params
 from clustering.hierarchy import in_natural_order
 from evaluation.metrics import Labels
 from evaluation.neighborhoods import Neighborhoods, neighborhoods
@@ -45,8 +45,7 @@ def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> 
         return neighborhoods(read_element(root, f"obsp/{name}"))
     from clustering.graph import neighbor_graph
 
-    params = read_element(root, f"uns/{neighbors_key}").get("params", {})
-    n_neighbors = int(params.get("n_neighbors", 15))
+    n_neighbors = int(neighbors_params(root, neighbors_key).get("n_neighbors", 15))
     say(f"obsp has no {name}: {n_neighbors} neighbours are searched in the embedding")
     return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
 

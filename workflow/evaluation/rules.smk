@@ -33,7 +33,7 @@ rule plots:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.umap, attempt, base=1000, per_million=500
+            input.umap, attempt, base=1500, per_million=1000
         ),
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
@@ -60,7 +60,7 @@ rule metrics:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=3000
+            str(input), attempt, base=1500, per_million=3000
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=20
@@ -193,7 +193,7 @@ rule trees:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlas, attempt, base=1000, per_million=500
+            input.atlas, attempt, base=1000, per_million=2000
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             input.atlas, attempt, per_million=30
