@@ -31,7 +31,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("louvain", "igraph"): {},
 }
 # Stored weights from which on looking up neighbours costs more than bringing them together.
-REORDER_ABOVE = 1_000_000
+REORDER_ABOVE = 2_000_000
 # igraph has one random number generator for the whole process.
 _IGRAPH = threading.Lock()
 # Several resolutions share one graph, reordered once.
