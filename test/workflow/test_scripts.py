@@ -24,6 +24,14 @@ def test_documented_examples(script, tmp_path):
         *(CLUSTERING, first, second, "--resolution", "0.5", "--level", "2", "--threads", "4"),
         *("--neighbors_args", neighbors),
     )
+    for wrong, words in (
+        ('{"n_neighbour": 5}', 'did you mean "n_neighbors"?'),
+        ('{"n_neighbors": "5"}', "n_neighbors must be an integer, found '5'"),
+    ):
+        options = (tmp_path / "wrong.zarr", "--level", "2", "--neighbors_args", wrong)
+        done = script(CLUSTERING, first, *options, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert words in done.stderr
     arguments = '{"n_iterations": 5, "flavor": "igraph"}'
     script(
         *(CLUSTERING, source, third, "--resolution", "0.8"),

@@ -155,9 +155,11 @@ def _as_metric(distances: np.ndarray, metric: str) -> np.ndarray:
 
 
 def check_search(n_neighbors: int, metric: str, threads: int) -> None:
-    """Raise a ValueError if an argument of `nearest_neighbors` is out of range."""
+    """Raise a ValueError or TypeError if an argument of `nearest_neighbors` is wrong."""
     if metric not in METRICS:
         raise ValueError(f'metric must be one of {", ".join(METRICS)}, found "{metric}"')
+    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, int | np.integer):
+        raise TypeError(f"n_neighbors must be an integer, found {n_neighbors!r}")
     if n_neighbors < 2:
         raise ValueError(
             f"n_neighbors counts the cell itself and must be at least 2, found {n_neighbors}"
