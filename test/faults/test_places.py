@@ -132,7 +132,7 @@ def test_links_into_nothing_are_named(forked, tmp_path, atlas):
     ):
         store, elsewhere = tmp_path / f"{moved}.zarr", tmp_path / "elsewhere.zarr"
         store.rename(elsewhere)
-        done = forked(script, out, tmp_path / "out")
+        done = forked(script, out, tmp_path / "out.zarr")
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
         assert "atlas.zarr: " in done.stderr

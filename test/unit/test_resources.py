@@ -34,6 +34,14 @@ def test_values_are_counted_from_metadata(tmp_path, zarr_format):
     assert resources.markers_mb(str(path), 2) == 3000
 
 
+def test_components_of_all_genes_ask_for_their_pairs(tmp_path):
+    path = str(tmp_path / "x.zarr")
+    anndata.AnnData(np.ones((4, 5000), np.float32)).write_zarr(path)
+    assert resources.pca_mb(path, 1, 2000) == 2000 + 144
+    assert resources.pca_mb(path, 1, 9000) == resources.pca_mb(path, 1, None) == 2000 + 900
+    assert resources.pca_mb(path, 2, None) == 2 * 2900
+
+
 def test_a_store_that_is_not_there_yet_is_named(tmp_path):
     path = str(tmp_path / "x.zarr")
     with pytest.raises(FileNotFoundError) as error:

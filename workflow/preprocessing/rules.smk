@@ -41,8 +41,8 @@ rule pca:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=2000, per_million=200
+        mem_mb=lambda wildcards, input, attempt: resources.pca_mb(
+            str(input), attempt, plan.dataset(wildcards).preprocessing.n_top_genes
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=30

@@ -14,12 +14,16 @@ from typing import Any
 
 def n_cells(file: str) -> int:
     """Return the number of cells of a zarr store from its metadata, without opening it."""
+    return _n_rows(file, "obs")
+
+
+def _n_rows(file: str, frame: str) -> int:
     if not Path(file).exists():
         # Snakemake takes this for "not known yet" where it names an input as it stands.
         raise FileNotFoundError(errno.ENOENT, "no such store", file)
-    obs = Path(file) / "obs"
-    attributes = _metadata(obs)
-    index = obs / attributes.get("attributes", attributes)["_index"]
+    folder = Path(file) / frame
+    attributes = _metadata(folder)
+    index = folder / attributes.get("attributes", attributes)["_index"]
     # With pandas 3 the names are a group: values, and a mask of missing ones.
     found = _metadata(index / "values" if (index / "values").is_dir() else index)
     return int(found["shape"][0])
@@ -57,6 +61,13 @@ def prepare_mb(files: list[str], attempt: int) -> int:
 def memory_mb(store: str, attempt: int, *, base: int, per_million: int) -> int:
     """Memory of a step: a fixed part and a part per million cells, times the attempt."""
     return int((base + per_million * n_cells(store) / 1e6) * attempt)
+
+
+def pca_mb(store: str, attempt: int, n_top_genes: int | None) -> int:
+    """Memory of ``pca.py``: 22 to 31 bytes were measured for each pair of its genes."""
+    n_genes = _n_rows(store, "var")
+    pairs = min(n_top_genes or n_genes, n_genes) ** 2
+    return int(36 * pairs / 1e6 * attempt) + memory_mb(store, attempt, base=2000, per_million=200)
 
 
 def markers_mb(store: str, attempt: int) -> int:
