@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from data import mixture
 
 HERE = Path(__file__).resolve()
 WORKFLOW = HERE.parents[2] / "workflow"
@@ -27,25 +28,6 @@ RESULTS = HERE.with_name("RESULTS.md")
 START, END = "<!-- clustering:start -->", "<!-- clustering:end -->"
 RESOLUTIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.0)
 K = 15
-
-
-def mixture(n: int, d: int = 50, latent: int = 10, groups: int = 17, seed: int = 0) -> tuple:
-    """Return cells of an intrinsic dimension of about 10, and the groups they are from.
-
-    Cells of another seed are others of the same groups.
-    """
-    rng = np.random.default_rng(0)
-    shares, middles = rng.dirichlet(np.full(groups, 1.5)), rng.normal(0, 2.2, (groups, latent))
-    parts = rng.normal(0, 1.0, (groups * 4, latent))
-    bend, plane = rng.normal(0, 1 / 6, (latent, d)), rng.normal(0, 0.3, (latent, d))
-    rng = np.random.default_rng(seed)
-    labels = rng.choice(groups, n, p=shares)
-    z = middles[labels] + parts[labels * 4 + rng.integers(0, 4, n)]
-    z = (z + rng.normal(0, 0.6, (n, latent))).astype(np.float32)
-    bent = np.tanh(z @ bend.astype(np.float32)) * 6
-    flat = z @ plane.astype(np.float32)
-    noise = rng.normal(0, 0.15, (n, d)).astype(np.float32)
-    return np.ascontiguousarray(bent + flat + noise, dtype=np.float32), labels
 
 
 # What is measured: each function prepares (not timed) and returns the call that is timed.

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from data import GENES, draw_cells, draw_components, repeat_cells
 
 HERE = Path(__file__).resolve()
 REPO = HERE.parents[2]
@@ -32,71 +33,6 @@ RESULTS = HERE.with_name("RESULTS.md")
 REAL = REPO.parent / "shared" / "data" / "liu_covid_10k.h5ad"
 SMALL = REPO / "test" / "input" / "liu_mini.h5ad"
 RESOLUTIONS = [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.0]
-GENES = 2000
-
-
-def repeat_cells(source: Path, file: Path, n_cells: int) -> None:
-    """Write real cells again and again, each time with new Poisson counts."""
-    import anndata
-    import scipy.sparse as sp
-
-    cells = anndata.read_h5ad(source)
-    rng = np.random.default_rng(0)
-    rows = np.arange(n_cells) % cells.n_obs
-    counts = sp.csr_matrix(cells.X)[rows].astype(np.float32)
-    again = slice(counts.indptr[min(cells.n_obs, n_cells)], None)
-    counts.data[again] = rng.poisson(counts.data[again])
-    counts.eliminate_zeros()
-    obs = (
-        cells.obs[["batch", "cell_type"]].iloc[rows].set_axis([f"cell{i}" for i in range(n_cells)])
-    )
-    anndata.AnnData(counts, obs=obs, var=cells.var[[]]).write_h5ad(file)
-
-
-def draw_cells(file: Path, n_cells: int) -> None:
-    """Write counts of 40 types in 5 batches, `GENES` genes, about 8 % of them above 0."""
-    import anndata
-    import pandas as pd
-    import scipy.sparse as sp
-
-    rng = np.random.default_rng(0)
-    profiles = rng.gamma(0.4, 1, GENES) * rng.gamma(0.35, 1, (40, GENES))
-    profiles /= profiles.sum(axis=1, keepdims=True)
-    effects = rng.lognormal(0, 0.3, (5, GENES))
-    parts, batches = [], []
-    for start in range(0, n_cells, 8192):
-        n = min(8192, n_cells - start)
-        batch = rng.integers(0, 5, n)
-        share = rng.dirichlet([0.3, 0.3], n)
-        rate = sum(profiles[rng.integers(0, 40, n)] * share[:, [i]] for i in (0, 1))
-        rate *= effects[batch] * rng.lognormal(np.log(235), 0.4, (n, 1))
-        parts.append(sp.csr_matrix(rng.poisson(rate).astype(np.float32)))
-        batches.append(batch)
-    names = [f"cell{i}" for i in range(n_cells)]
-    batch = pd.Categorical(np.concatenate(batches).astype(str))
-    obs = pd.DataFrame({"batch": batch}, index=names)
-    anndata.AnnData(sp.vstack(parts, format="csr"), obs=obs).write_h5ad(file)
-
-
-def draw_components(store: Path, n_cells: int) -> None:
-    """Write 50 components of the cells of `bench_clustering.mixture`, a part at a time."""
-    import anndata
-    import pandas as pd
-    import zarr
-    from bench_clustering import mixture
-
-    obs = pd.DataFrame(index=[f"cell{i}" for i in range(n_cells)])
-    anndata.settings.zarr_write_format = 3
-    anndata.AnnData(obs=obs).write_zarr(store)
-    group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    array = group["obsm"].create_array(
-        "X_pca", shape=(n_cells, 50), chunks=(100_000, 50), dtype="float32"
-    )
-    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    for start in range(0, n_cells, 1_000_000):
-        n = min(1_000_000, n_cells - start)
-        array[start : start + n] = mixture(n, seed=start)[0]
-    zarr.consolidate_metadata(store)
 
 
 # The job by hand, each in an interpreter of its own.

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_job import GENES, REPO, draw_cells, machine, replace_section
+from bench_job import REPO, machine, replace_section
+from data import GENES, draw_cells
 
 DEMO = REPO / "test" / "input" / "pancreas.h5ad"
 # On a cluster a job holds Snakemake itself too, twice: that of the job and that of its step.
