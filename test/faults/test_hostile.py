@@ -10,6 +10,8 @@ import pytest
 import scipy.sparse as sp
 from running import read
 
+from clustering.graph import neighbor_graph
+
 PREPARE = "preprocessing/scripts/prepare.py"
 PCA = "preprocessing/scripts/pca.py"
 HARMONY, MNN, VAE, TOPICS = (
@@ -333,6 +335,11 @@ def test_strange_columns_in_pictures_and_tables(forked, tmp_path):
     adata.obs["leiden_1.0_1"] = pd.Categorical([0, 1, 2] * 20)
     adata.obs["leiden_1.0_2"] = pd.Categorical(["0_0", "1_0", "2_0"] * 20)
     adata.obsm["X_umap"] = adata.obsm["X_pca"][:, :2]
+    graph = neighbor_graph(adata.obsm["X_pca"])
+    adata.obsp["connectivities"], adata.obsp["distances"] = graph.connectivities, graph.distances
+    # As scanpy and others write them, not as we do.
+    adata.uns = {"neighbors": {"params": "none"}, "leiden_1.0_1": {"params": {"resolution": 1.0}}}
+    adata.uns["leiden_1.0_2"] = "by hand"
     source = tmp_path / "source.h5ad"
     adata.write_h5ad(source)
     before = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -345,6 +352,8 @@ def test_strange_columns_in_pictures_and_tables(forked, tmp_path):
         "explorer.html": ("explorer", ["--batch", "batch", "--colors", *COLUMNS]),
         "markers.tsv": ("markers", clusters),
         "splits.tsv": ("splits", [*clusters, "--batch", "lines"]),
+        "metrics.tsv": ("metrics", [*clusters, "--batch", "batch", "--label", "lines"]),
+        "robustness.tsv": ("robustness", [*clusters, "--rounds", 2]),
     }
     for out, (name, options) in steps.items():
         done = forked(f"evaluation/scripts/{name}.py", source, tmp_path / out, *options)
@@ -353,6 +362,7 @@ def test_strange_columns_in_pictures_and_tables(forked, tmp_path):
     wrong = {
         "trees2": ("trees", [*clusters, "--colors", "missing"], "has no value in any of 60 cells"),
         "splits2.tsv": ("splits", ["--clusters", "missing"], "has no value in any of 60 cells"),
+        "metrics2.tsv": ("metrics", ["--batch", "missing"], "has no value in any of 60 cells"),
         "plots2": ("plots", ["--basis", "X_pca"], "must be numbers, cells x 2; found float32"),
     }
     for out, (name, options, words) in wrong.items():

@@ -121,6 +121,15 @@ def read_representation(
     return key, read_embedding(root, key)
 
 
+def read_record(root: Any, column: str) -> dict[str, Any]:
+    """Return how `write_clustering` says that a column was made; nothing for columns of others."""
+    try:
+        record = json.loads(read_text(root, f"uns/{column}") or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return record if isinstance(record, dict) and "clustering_args" in record else {}
+
+
 def check_cluster_ids(
     hierarchy: Mapping[str, float],
     parents: Sequence[str],

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-import json
 
 from utils import cli
 from utils.config_evaluation import Robustness
@@ -95,15 +94,12 @@ def way_to_cluster(root, name, columns, args):
     """
     import numpy as np
 
-    from clustering.columns import read_graph, read_representation
+    from clustering.columns import read_graph, read_record, read_representation
     from evaluation.inputs import read_codes
     from evaluation.robustness import restricted, restricted_within
-    from utils.io import keys, read_element
 
-    record = {}
-    if name in keys(root, "uns"):
-        record = json.loads(str(read_element(root, f"uns/{name}")))
-    if "clustering_args" not in record:
+    record = read_record(root, name)
+    if not record:
         cli.say(f"{name} came with the input: its robustness is not known")
         return None
     if record.get("refine", "neighbors") != "neighbors":
