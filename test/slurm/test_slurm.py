@@ -250,7 +250,7 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(demo):
         "rule_summary": 1,
     }
     group = next(comment for comment in found if "merge_plots" in comment)
-    assert {comment: int(job["NumCPUs"]) for comment, job in found.items()} == cpus | {group: 3}
+    assert {comment: int(job["NumCPUs"]) for comment, job in found.items()} == cpus | {group: 2}
     assert len(jobs(demo["slurm"])) == len(found), "each is a job once"
     for comment, job in found.items():
         assert job["JobState"] == "COMPLETED"
