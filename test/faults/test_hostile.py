@@ -4,6 +4,7 @@ import hashlib
 import warnings
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -415,11 +416,14 @@ def test_strange_embeddings(forked, tmp_path, change, words):
 )
 def test_names_that_no_store_can_have(forked, tmp_path, slot, name):
     adata = changed(lambda _: None)
-    getattr(adata, slot)[name] = np.ones((60, 2) if slot == "obsm" else 60)
+    getattr(adata, slot)["plain"] = np.ones((60, 2) if slot == "obsm" else 60)
     source = tmp_path / "source.h5ad"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of anndata, on the slash
-        adata.write_h5ad(source)
+    adata.write_h5ad(source)
+    # As older versions of anndata wrote it; newer ones refuse the slash themselves.
+    with h5py.File(source, "r+") as file:
+        file[slot].move("plain", name)
+        if slot == "obs":
+            file[slot].attrs["column-order"] = ["batch", name]
     done = forked(PREPARE, source, tmp_path / "out.zarr")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert f'source.h5ad: adata.{slot}: the name "{name[:60]}' in done.stderr

@@ -14,6 +14,8 @@ HEAVY = {
     "scanpy", "scipy", "sklearn", "snakemake", "torch", "umap", "zarr",
 }  # fmt: skip
 STORES = {"scipy", "zarr", "pandas", "anndata", "h5py"}
+if sys.version_info >= (3, 12):  # whose anndata loads it too
+    STORES |= {"pydantic"}
 LOADED = {
     "preprocessing/scripts/prepare.py": STORES | {"pydantic"},
     "preprocessing/scripts/pca.py": STORES | {"pydantic"},
