@@ -458,3 +458,15 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert words in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["source.h5ad"]
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_cluster_column_without_a_label_is_refused(forked, tmp_path, level):
+    adata = changed(lambda _: None)
+    adata.obs["leiden_1.0_1"] = pd.Categorical([None] * 60, categories=["0"])
+    source = tmp_path / "source.h5ad"
+    adata.write_h5ad(source)
+    done = forked(CLUSTERING, source, tmp_path / "out.zarr", "--level", level)
+    assert done.returncode == 2
+    assert f"no cell has a label to make leiden_1.0_{level} of" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["source.h5ad"]

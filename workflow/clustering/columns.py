@@ -194,6 +194,8 @@ def write_clustering(
     import numpy as np
 
     source = Path(args.input_file)
+    if not names:
+        raise ValueError(f"{source}: no cell has a label to make {column} of")
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
     record["n_clusters"] = len(names)
     record["versions"] = _versions()
