@@ -260,15 +260,16 @@ STAGES = {
     "neighbours and connectivities": [graph_cellstrata, neighbours_scanpy_warm],
     "connectivities": [connectivities_cellstrata, connectivities_umap_learn_warm],
     "communities": {
-        "leiden graspologic": _communities("leiden", "graspologic"),
+        "leiden cellstrata": _communities("leiden", "cellstrata"),
         "leiden igraph": _communities("leiden", "igraph"),
         "leiden leidenalg": _communities("leiden", "leidenalg"),
+        "louvain cellstrata": _communities("louvain", "cellstrata"),
         "louvain igraph": _communities("louvain", "igraph"),
         "brisc, its own graph": _communities_brisc((1.0,)),
         "scanpy": _communities_scanpy((1.0,)),
     },
     "communities, 8 resolutions": {
-        "leiden graspologic": _communities("leiden", "graspologic", RESOLUTIONS),
+        "leiden cellstrata": _communities("leiden", "cellstrata", RESOLUTIONS),
         "brisc, its own graph": _communities_brisc(RESOLUTIONS),
         "scanpy": _communities_scanpy(RESOLUTIONS),
     },
@@ -432,7 +433,7 @@ def import_times() -> list[tuple[str, float]]:
     """Return the best of three times that each import takes beyond Python's own start."""
     modules = ("clustering.search", "clustering.graph", "clustering.communities",
                "clustering.hierarchy", "clustering.layout", "scipy.sparse", "pandas",
-               "graspologic_native", "igraph", "leidenalg", "zarr", "anndata")  # fmt: skip
+               "clustering.leiden", "igraph", "leidenalg", "zarr", "anndata")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
 
     def seconds(code: str) -> float:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 MODULES = (
-    "anndata.io h5py pandas pydantic scipy.sparse zarr igraph graspologic_native"
+    "anndata.io h5py pandas pydantic scipy.sparse zarr igraph"
     " clustering.columns clustering.communities clustering.graph clustering.hierarchy"
-    " clustering.layout clustering.tree integration.harmony integration.mnn integration.topics"
+    " clustering.layout clustering.leiden clustering.tree"
+    " integration.harmony integration.mnn integration.topics"
     " preprocessing.hvg preprocessing.pca preprocessing.prepare utils.validate"
     " scipy.linalg scipy.optimize scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial"
 )

@@ -234,7 +234,7 @@ def _write_copy(
 def _versions() -> dict[str, str]:
     """Versions of what the labels depend on, as far as it is there."""
     found = {}
-    for name in ("numpy", "scipy", "igraph", "leidenalg", "graspologic-native"):
+    for name in ("numpy", "scipy", "igraph", "leidenalg", "numba"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

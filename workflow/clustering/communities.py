@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 
-FLAVORS = {"leiden": ("graspologic", "igraph", "leidenalg"), "louvain": ("igraph",)}
+FLAVORS = {"leiden": ("cellstrata", "igraph", "leidenalg"), "louvain": ("cellstrata", "igraph")}
 # Chosen by time, modularity and determinism: test/bench/RESULTS.md.
-DEFAULT_FLAVOR = {"leiden": "graspologic", "louvain": "igraph"}
+DEFAULT_FLAVOR = "cellstrata"
 # Options of each flavor and their defaults.
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
-    ("leiden", "graspologic"): {"n_iterations": 2, "randomness": 0.001, "trials": 1},
+    ("leiden", "cellstrata"): {"n_iterations": 2, "beta": 0.01},
     ("leiden", "igraph"): {"n_iterations": 2, "beta": 0.01},
     ("leiden", "leidenalg"): {"n_iterations": 2, "max_comm_size": 0},
+    ("louvain", "cellstrata"): {},
     ("louvain", "igraph"): {},
 }
 # Stored weights from which on looking up neighbours costs more than bringing them together.
@@ -45,7 +46,7 @@ class CommunityGraph:
     Attributes
     ----------
     adjacency
-        CSR float64, symmetric, nothing on the diagonal, no stored zeros.
+        CSR float32 or float64, symmetric, nothing on the diagonal, no stored zeros.
     """
 
     adjacency: sp.csr_matrix
@@ -94,8 +95,8 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
 
     Notes
     -----
-    Peak memory: 12 bytes per stored weight, twice while it checks the symmetry; igraph's own
-    graph takes about 100 bytes per edge.
+    Peak memory: 8 bytes per stored weight (12 where they are float64), twice while it checks the
+    symmetry; igraph's own graph takes about 100 bytes per edge.
     """
     import scipy.sparse as sp
 
@@ -103,7 +104,8 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
         raise ValueError(f"connectivities must be square, found shape {connectivities.shape}")
     if connectivities.shape[0] == 0:
         raise ValueError("connectivities have no cells")
-    matrix = sp.csr_matrix(connectivities, dtype=np.float64, copy=True)
+    dtype = np.float32 if connectivities.dtype == np.float32 else np.float64
+    matrix = sp.csr_matrix(connectivities, dtype=dtype, copy=True)
     matrix.sum_duplicates()
     bad = int((~(np.isfinite(matrix.data) & (matrix.data >= 0))).sum())
     if bad:
@@ -151,13 +153,12 @@ def find_communities(
     seed
         At least 0. The same seed gives the same labels, from any thread.
     flavor
-        For ``leiden``: ``graspologic`` (default; leaves other threads running), ``igraph`` or
-        ``leidenalg``; for ``louvain``: ``igraph``.
+        ``cellstrata`` (default; leaves other threads running) or ``igraph``; for ``leiden`` also
+        ``leidenalg``.
     **options
-        ``n_iterations`` (default 2; with igraph and leidenalg a negative number goes on until
-        nothing improves) of all Leiden flavors. graspologic: ``randomness`` (default 0.001),
-        ``trials`` (default 1, the best is taken). igraph: ``beta`` (default 0.01). leidenalg:
-        ``max_comm_size`` (default 0, which is no limit).
+        ``n_iterations`` (default 2; a negative number goes on until nothing improves) of all
+        Leiden flavors. cellstrata and igraph: ``beta`` (default 0.01), the randomness of the
+        refinement in units of weight. leidenalg: ``max_comm_size`` (default 0, which is no limit).
 
     Returns
     -------
@@ -174,7 +175,7 @@ def find_communities(
 
     Notes
     -----
-    Peak memory: that of `build`, and about 20 bytes per stored weight.
+    Peak memory: that of `build`, and as much again for neighbours near each other in memory.
     """
     flavor, settings = check_options(algorithm, flavor, **options)
     check_resolution(resolution)
@@ -186,9 +187,10 @@ def find_communities(
     if graph.adjacency.nnz == 0:
         return np.arange(graph.adjacency.shape[0], dtype=np.int32)
     run = {
-        ("leiden", "graspologic"): _graspologic,
+        ("leiden", "cellstrata"): _leiden,
         ("leiden", "igraph"): _igraph_leiden,
         ("leiden", "leidenalg"): _leidenalg,
+        ("louvain", "cellstrata"): _louvain,
         ("louvain", "igraph"): _igraph_louvain,
     }[algorithm, flavor]
     return renumber_by_size(run(graph, float(resolution), int(seed), **settings))
@@ -217,7 +219,7 @@ def check_options(
     """
     if algorithm not in FLAVORS:
         raise ValueError(unknown("algorithm", algorithm, FLAVORS))
-    flavor = DEFAULT_FLAVOR[algorithm] if flavor is None else flavor
+    flavor = DEFAULT_FLAVOR if flavor is None else flavor
     if flavor not in FLAVORS[algorithm]:
         raise ValueError(unknown(f"flavor of {algorithm}", flavor, FLAVORS[algorithm]))
     known = OPTIONS[algorithm, flavor]
@@ -230,51 +232,39 @@ def check_options(
             wanted = "a number" if float in kinds else "an integer"
             raise TypeError(f"{name} must be {wanted}, found {value!r}")
     settings = {**known, **options}
-    least = {"n_iterations": 1 if flavor == "graspologic" else None, "trials": 1, "beta": 0}
-    least |= {"max_comm_size": 0, "randomness": 1e-12}
-    for name, value in settings.items():
-        if least[name] is not None and value < least[name]:
-            raise ValueError(f"{name} of flavor {flavor} must be at least {least[name]}, "
-                             f"found {value}")  # fmt: skip
+    if settings.get("max_comm_size", 0) < 0:
+        raise ValueError(f"max_comm_size must be at least 0, found {settings['max_comm_size']}")
+    if not 0 < settings.get("beta", 1) < np.inf:
+        raise ValueError(f"beta must be above 0, found {settings['beta']}")
     if settings.get("n_iterations") == 0:
         raise ValueError("n_iterations must not be 0")
     return flavor, settings
 
 
-def _graspologic(
-    graph: CommunityGraph,
-    resolution: float,
-    seed: int,
-    *,
-    n_iterations: int,
-    randomness: float,
-    trials: int,
+def _leiden(
+    graph: CommunityGraph, resolution: float, seed: int, *, n_iterations: int, beta: float
 ) -> np.ndarray:
-    from graspologic_native import leiden_csr
+    from clustering.leiden import optimise
 
     with _COMPACT:
         matrix, order = graph.compact
-    _, found = leiden_csr(
+    labels = optimise(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32, copy=False),
-        matrix.data,
-        matrix.shape[0],
-        resolution=resolution,
-        randomness=float(randomness),
-        iterations=n_iterations,
-        seed=seed,
-        trials=trials,
+        matrix.data.astype(np.float32, copy=False),
+        resolution,
+        float(beta),
+        n_iterations,
+        np.uint64(seed),
     )
-    # Cells without neighbours are missing from the answer.
-    labels = np.full(matrix.shape[0], -1, dtype=np.int64)
-    labels[np.fromiter(found.keys(), np.int64, len(found))] = np.fromiter(
-        found.values(), np.int64, len(found)
-    )
-    alone = labels < 0
-    labels[alone] = labels.max() + 1 + np.arange(alone.sum())
     if order is not None:
         labels[order] = labels.copy()
     return labels
+
+
+def _louvain(graph: CommunityGraph, resolution: float, seed: int) -> np.ndarray:
+    # Leiden without its refinement, once.
+    return _leiden(graph, resolution, seed, n_iterations=1, beta=0.0)
 
 
 def _igraph_leiden(
@@ -376,12 +366,12 @@ def modularity(
     if not isinstance(graph, CommunityGraph):
         graph = build(connectivities)
     matrix = graph.adjacency
-    total = matrix.data.sum()
+    total = matrix.data.sum(dtype=np.float64)
     if total == 0:
         return 0.0
     _, labels = np.unique(labels, return_inverse=True)
     sources = np.repeat(labels, np.diff(matrix.indptr))
-    inside = matrix.data[sources == labels[matrix.indices]].sum()
+    inside = matrix.data[sources == labels[matrix.indices]].sum(dtype=np.float64)
     strengths = np.bincount(sources, weights=matrix.data)
     return float(inside / total - resolution * ((strengths / total) ** 2).sum())
 

@@ -292,12 +292,11 @@ def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
         indices = [found[i].indices + start for i, start in zip(same, starts, strict=False)]
         distances = [found[i].distances for i in same]
         whole = fuzzy_connectivities(np.concatenate(indices), np.concatenate(distances))
-        weights = whole.data.astype(np.float64)
         for i, start, size in zip(same, starts, sizes, strict=False):
             rows = whole.indptr[start : start + size + 1]
             part = slice(rows[0], rows[-1])
             graphs[i] = sp.csr_matrix(
-                (weights[part], whole.indices[part] - start, rows - rows[0]), shape=(size, size)
+                (whole.data[part], whole.indices[part] - start, rows - rows[0]), shape=(size, size)
             )
     return [graphs[i] for i in range(len(found))]
 

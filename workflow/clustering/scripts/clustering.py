@@ -196,7 +196,7 @@ def cluster(args, root):
         device = Device("cpu", f"the GPU found {labels.max() + 1:,} clusters")
     if device.name == "cpu":
         labels = find_communities(connectivities, **options, **args.clustering_args)
-        flavor = flavor or DEFAULT_FLAVOR[args.algorithm]
+        flavor = flavor or DEFAULT_FLAVOR
     cli.say(f"device: {device}")
     seeded = {}
     if device.name == "gpu":
@@ -263,7 +263,7 @@ def subcluster(args, root, parent):
             "neighbors_args": neighbors,
             "refine": args.refine,
             "hierarchy": args.hierarchy,
-            "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR[args.algorithm]),
+            "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR),
             "clustering_args": args.clustering_args,
             "device": "cpu",
             "reason": "sub-clustering runs on the CPU",

@@ -9,29 +9,15 @@ says) and takes half a second to load.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import numba
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from utils.compiled import compiled
+
+# Sums may be reordered, NaN stays NaN.
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compile when first called, without the GIL; sums may be reordered, NaN stays NaN."""
-    options = {
-        "nogil": True,
-        "error_model": "numpy",
-        "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder where the compiled code could be kept
-        return numba.njit(**options)(function)
-
-
-@_compiled
+@compiled(fastmath=_FAST)
 def _slopes(counts, rates, moved, step, feature):
     """Move the rates by `step` along `moved`, then return both sums of Newton's step."""
     first = step - step  # zero of the same type
@@ -46,7 +32,7 @@ def _slopes(counts, rates, moved, step, feature):
     return first, second
 
 
-@_compiled
+@compiled(fastmath=_FAST)
 def sweep(
     indptr, indices, data, other, total, factor, start, stop, n_inner, em, floor, residual, fit
 ):
