@@ -46,7 +46,7 @@ class CommunityGraph:
     Attributes
     ----------
     adjacency
-        CSR float32 or float64, symmetric, nothing on the diagonal, no stored zeros.
+        CSR float32, symmetric, nothing on the diagonal, no stored zeros.
     """
 
     adjacency: sp.csr_matrix
@@ -91,12 +91,13 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
     Raises
     ------
     ValueError
-        If the matrix is empty or not square, or has weights that are negative, NaN or infinite.
+        If the matrix is empty or not square, or has weights that are negative, NaN or, as float32,
+        infinite.
 
     Notes
     -----
-    Peak memory: 8 bytes per stored weight (12 where they are float64), twice while it checks the
-    symmetry; igraph's own graph takes about 100 bytes per edge.
+    Peak memory: 8 bytes per stored weight, twice while it checks the symmetry; igraph's own graph
+    takes about 100 bytes per edge.
     """
     import scipy.sparse as sp
 
@@ -104,8 +105,8 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
         raise ValueError(f"connectivities must be square, found shape {connectivities.shape}")
     if connectivities.shape[0] == 0:
         raise ValueError("connectivities have no cells")
-    dtype = np.float32 if connectivities.dtype == np.float32 else np.float64
-    matrix = sp.csr_matrix(connectivities, dtype=dtype, copy=True)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
+        matrix = sp.csr_matrix(connectivities, dtype=np.float32, copy=True)
     matrix.sum_duplicates()
     bad = int((~(np.isfinite(matrix.data) & (matrix.data >= 0))).sum())
     if bad:
@@ -251,7 +252,7 @@ def _leiden(
     labels = optimise(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32, copy=False),
-        matrix.data.astype(np.float32, copy=False),
+        matrix.data,
         resolution,
         float(beta),
         n_iterations,
