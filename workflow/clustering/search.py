@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from clustering.scan import scan
 from utils.cli import progress
 
 METRICS = ("euclidean", "cosine")
@@ -17,8 +18,6 @@ EXACT_UP_TO = 8_192
 TARGET_RECALL = 0.999
 # But not more lists than this: in data without any structure it would be all of them.
 MOST_PROBES = 256
-# Candidates beyond k that the float32 matrix product may put in the wrong order.
-SLACK = 4
 # Rows of a block of queries; bounds the memory, must not depend on the number of threads.
 BLOCK = 256
 
@@ -60,10 +59,11 @@ def nearest_neighbors(
 ) -> Neighbors:
     """Find the nearest neighbours of every cell.
 
-    Cells are grouped around k-means centroids (an inverted file). The cells of one group share
-    their candidates, those of the nearest groups, so that all distances are one matrix product.
-    Up to `EXACT_UP_TO` cells the candidates are all cells. Above, a sample of 1000 cells tells how
-    many groups `TARGET_RECALL` needs, and the recall that was reached.
+    Cells are listed by nearest k-means centroid (an inverted file), and each looks into the lists
+    of the centroids that are nearest to itself; those of one list do so together, so that the
+    distances are matrix products. Up to `EXACT_UP_TO` cells the candidates are all cells. Above, a
+    sample of 1000 cells tells how many lists `TARGET_RECALL` needs, and the recall that was
+    reached.
 
     Parameters
     ----------
@@ -91,9 +91,8 @@ def nearest_neighbors(
 
     Notes
     -----
-    Peak memory: two copies of X in float32, the result, per thread two blocks of `BLOCK` x
-    candidates in float32 (all cells where exact, about 20,000 for a million cells), and four
-    squares of the number of groups, which is 2 sqrt(cells).
+    Peak memory: two copies of X in float32, the result, and four squares of the number of lists,
+    which is 2 sqrt(cells).
     """
     from threadpoolctl import threadpool_limits
 
@@ -120,32 +119,36 @@ def search(
     # Distances do not change, but the matrix product loses fewer digits.
     X = X - X.mean(axis=0, dtype=np.float64).astype(np.float32)
     if n <= EXACT_UP_TO:
-        indices, distances = _brute_force(X, np.arange(n), k, threads)
+        indices, distances = _exact(_Lists.one(X), np.arange(n), k, threads)
         return Neighbors(indices, _as_metric(distances, metric), "exact", None)
     lists = _Lists.build(X, rng, threads)
+    del X
     sample = np.sort(rng.choice(n, 1000, replace=False))
-    truth, reach = _brute_force(X, sample, k, threads)
-    probes = min(lists.probes_for(sample, truth, TARGET_RECALL), MOST_PROBES)
+    truth, reach = _exact(lists, sample, k, threads)
+    probes, width = lists.probes_for(sample, truth, TARGET_RECALL)
     indices = np.empty((n, k), dtype=np.int32)
     distances = np.empty((n, k), dtype=np.float32)
 
     def one_list(number: int) -> None:
-        rows, candidates = lists.members(number), lists.candidates(number, probes)
-        Y = X.take(candidates, axis=0)
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK]
-            indices[block], distances[block] = _nearest(X, block, Y, candidates, k, len(rows))
+        near = lists.ranked[number, :width]
+        members = np.arange(lists.starts[number], lists.starts[number + 1])
+        for start in range(0, len(members), BLOCK):
+            rows = members[start : start + BLOCK]
+            cells = lists.order[rows]
+            indices[cells], distances[cells] = lists.scan(near, probes, rows, k)
 
     with ThreadPoolExecutor(threads) as pool:
         done = pool.map(one_list, range(lists.count))
         for _ in progress(done, desc="neighbours", total=lists.count, disable=quiet):
             pass
     # Too few candidates leave holes, a handful of cells in odd data: these look everywhere.
-    holes = np.flatnonzero(~np.isfinite(distances[:, -1]))
+    holes = np.flatnonzero(~np.isfinite(distances[lists.order, -1]))
     if len(holes):
-        indices[holes], distances[holes] = _brute_force(X, holes, k, threads)
+        cells = lists.order[holes]
+        indices[cells], distances[cells] = _exact(lists, holes, k, threads)
     # Another cell at the same distance is as good a neighbour.
-    recall = float((distances[sample] <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
+    found = distances[lists.order[sample]]
+    recall = float((found <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
     return Neighbors(indices, _as_metric(distances, metric), "ivf", recall)
 
 
@@ -200,25 +203,57 @@ class _Lists:
 
     order: np.ndarray  # cells, list after list
     starts: np.ndarray  # where each list starts in `order`
+    X: np.ndarray  # coordinates in this order
+    half: np.ndarray  # half their squared lengths
+    centers: np.ndarray
     ranked: np.ndarray  # for each list, all lists by the distance of their centroids
-    of_cell: np.ndarray
 
     @property
     def count(self) -> int:
         return len(self.starts) - 1
 
-    def members(self, number: int) -> np.ndarray:
-        return self.order[self.starts[number] : self.starts[number + 1]]
+    def scan(
+        self, near: np.ndarray, probes: int, rows: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the k nearest of the cells at `rows` among the lists `near`."""
+        return scan(
+            self.X,
+            self.half,
+            self.order,
+            self.starts,
+            near,
+            self.centers[near],
+            min(probes, len(near)),
+            rows.astype(np.int32),
+            k,
+        )
 
-    def candidates(self, number: int, probes: int) -> np.ndarray:
-        return np.concatenate([self.members(i) for i in self.ranked[number, :probes]])
+    def probes_for(self, rows: np.ndarray, neighbors: np.ndarray, share: float) -> tuple[int, int]:
+        """Return how many lists hold `share` of the true neighbours of the cells at `rows`.
 
-    def probes_for(self, cells: np.ndarray, neighbors: np.ndarray, share: float) -> int:
-        """Return how many lists hold `share` of the true `neighbors` of `cells`."""
-        rank = np.empty_like(self.ranked)
-        np.put_along_axis(rank, self.ranked, np.arange(self.count)[None], axis=1)
-        needed = np.sort(rank[self.of_cell[cells][:, None], self.of_cell[neighbors]], axis=None)
-        return int(needed[int(np.ceil(share * needed.size)) - 1]) + 1
+        The first number is of lists nearest to the cell itself, the second of lists nearest to
+        its list, among which these are.
+        """
+        of_cell = np.empty(len(self.order), dtype=np.int32)
+        of_cell[self.order] = np.repeat(np.arange(self.count, dtype=np.int32), np.diff(self.starts))
+        score = np.einsum("ij,ij->i", self.centers, self.centers) / 2
+        score = score - self.X[rows] @ self.centers.T
+        by_cell = np.argsort(score, axis=1, kind="stable")
+        rank = np.argsort(by_cell, axis=1)
+        needed = np.take_along_axis(rank, of_cell[neighbors], axis=1)
+        probes = min(_reaching(needed, share), MOST_PROBES)
+        place = np.empty_like(self.ranked)
+        np.put_along_axis(place, self.ranked, np.arange(self.count, dtype=np.int32)[None], axis=1)
+        own = of_cell[self.order[rows]]
+        return probes, max(probes, _reaching(place[own[:, None], by_cell[:, :probes]], share))
+
+    @classmethod
+    def one(cls, X: np.ndarray) -> _Lists:
+        """Return a single list of all cells."""
+        n = len(X)
+        half = np.einsum("ij,ij->i", X, X) / 2
+        nothing = np.zeros((1, 1), dtype=np.int32)
+        return cls(np.arange(n, dtype=np.int32), np.array([0, n]), X, half, X[:1], nothing)
 
     @classmethod
     def build(cls, X: np.ndarray, rng: np.random.Generator, threads: int) -> _Lists:
@@ -245,7 +280,13 @@ class _Lists:
         between = norms - 2 * (centers @ centers.T)
         np.fill_diagonal(between, -np.inf)  # a list is nearest to itself, also if centroids agree
         ranked = np.argsort(between, axis=1, kind="stable").astype(np.int32)
-        return cls(order, starts, ranked, of_cell.astype(np.int32))
+        X = X[order]
+        return cls(order, starts, X, np.einsum("ij,ij->i", X, X) / 2, centers, ranked)
+
+
+def _reaching(ranks: np.ndarray, share: float) -> int:
+    """Return the number of first ranks that hold a share of some ranks."""
+    return int(np.sort(ranks, axis=None)[int(np.ceil(share * ranks.size)) - 1]) + 1
 
 
 def _assign(X: np.ndarray, centers: np.ndarray, threads: int) -> np.ndarray:
@@ -276,73 +317,13 @@ def _means(X: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> np.ndarray
     return centers
 
 
-def _nearest(
-    X: np.ndarray, rows: np.ndarray, Y: np.ndarray, candidates: np.ndarray, k: int, near: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Find the k nearest of some cells among candidates, whose coordinates are `Y`.
-
-    The first `near` candidates are likely to be near.
-
-    Returns indices and distances; distance infinity where there are too few.
-    """
-    take = min(k + 1 + SLACK, len(candidates))
-    near = min(max(near, 4 * take), len(candidates))
-    # |y|^2 - 2xy orders the candidates y of x as their distances do.
-    score = (np.float32(-2) * X[rows]) @ Y.T
-    score += np.einsum("ij,ij->i", Y, Y)
-    # The last of the best among the likely ones: few of the others are better.
-    bound = np.partition(score[:, :near], take - 1, axis=1)[:, take - 1 : take]
-    # Several times faster than np.nonzero of the matrix.
-    row, column = np.divmod(np.flatnonzero(score <= bound), score.shape[1])
-    counts = np.bincount(row, minlength=len(rows))
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    width = int(counts.max())
-    value = np.full((len(rows), width), np.inf, dtype=np.float32)
-    value[row, place] = score[row, column]
-    which = np.zeros((len(rows), width), dtype=np.int32)
-    which[row, place] = candidates[column]
-    if width > take:
-        best = np.argpartition(value, take - 1, axis=1)[:, :take]
-        which = np.take_along_axis(which, best, axis=1)
-    # Distances anew from differences: exact for duplicates, and free of the product's rounding.
-    distance = _distances(X, rows, which)
-    distance[which == rows[:, None]] = np.inf
-    by_index = np.argsort(which, axis=1)
-    which = np.take_along_axis(which, by_index, axis=1)
-    distance = np.take_along_axis(distance, by_index, axis=1)
-    best = np.argsort(distance, axis=1, kind="stable")[:, :k]
-    which = np.take_along_axis(which, best, axis=1)
-    distance = np.take_along_axis(distance, best, axis=1)
-    if which.shape[1] < k:
-        missing = ((0, 0), (0, k - which.shape[1]))
-        which = np.pad(which, missing)
-        distance = np.pad(distance, missing, constant_values=np.inf)
-    return which, distance
-
-
-def _distances(X: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return euclidean distances of each row to the others in its row."""
-    result = np.empty(others.shape, dtype=np.float32)
-    for start in range(0, len(rows), 256):
-        part = slice(start, start + 256)
-        difference = X.take(others[part], axis=0)
-        difference -= X[rows[part], None]
-        result[part] = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
-    return result
-
-
-def _brute_force(
-    X: np.ndarray, rows: np.ndarray, k: int, threads: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest of some cells among all cells, and their distances."""
-    everyone = np.arange(len(X), dtype=np.int32)
-    size = max(1, min(BLOCK, 2**24 // len(X)))
-    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    # No cell is likelier than another: enough of them that few of the others are nearer.
-    near = min(len(X), 512 if len(X) <= EXACT_UP_TO else 4096)
+def _exact(lists: _Lists, rows: np.ndarray, k: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest of the cells at `rows` among all cells, and their distances."""
+    everything = np.arange(lists.count, dtype=np.int32)
+    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
 
     def one_block(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return _nearest(X, block, X, everyone, k, near)
+        return lists.scan(everything, lists.count, block, k)
 
     with ThreadPoolExecutor(threads) as pool:
         found = list((pool.map if threads > 1 else map)(one_block, blocks))

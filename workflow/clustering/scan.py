@@ -1,0 +1,151 @@
+"""The inner loop of the neighbour search, compiled: cells against lists of cells.
+
+The products are BLAS's. What arrays alone cannot do is to keep, for every cell, only what is nearer
+than the farthest of its nearest so far, and to look for it only in the lists near that cell.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from utils.compiled import compiled
+
+# Candidates beyond k that the float32 matrix product may put in the wrong order.
+SLACK = 4
+# Candidates of one product; bounds the memory.
+WIDTH = 512
+
+
+@compiled()
+def scan(X, half, cells, starts, lists, centers, probes, rows, k):
+    """Find the k nearest of some cells, which are near each other, among the cells of some lists.
+
+    Parameters
+    ----------
+    X
+        float32, cells x dimensions, list after list.
+    half
+        Half the squared length of each row of X.
+    cells
+        int32, the cell of each row of X.
+    starts
+        int64, where each list starts in X, and the end of the last.
+    lists
+        int32, numbers of the lists to look into, the likeliest first.
+    centers
+        float32, the centroids of these lists.
+    probes
+        How many of them each cell looks into, its nearest.
+    rows
+        int32, positions in X of the cells whose neighbours are wanted.
+    k
+        Neighbours of each cell, itself left out.
+
+    Returns
+    -------
+    tuple
+        Cells and distances, int32 and float32 of rows x k, by distance, then by cell; distance
+        infinity where there are too few candidates.
+    """
+    n, d, take = rows.size, X.shape[1], k + SLACK
+    indices = np.empty((n, k), dtype=np.int32)
+    distances = np.empty((n, k), dtype=np.float32)
+    queries = np.empty((n, d), dtype=np.float32)
+    for q in range(n):
+        queries[q] = X[rows[q]]
+    wanted = _nearest_lists(queries, centers, probes)
+    scores = np.full((n, take), np.inf, dtype=np.float32)
+    found = np.full((n, take), -1, dtype=np.int32)
+    asking = np.empty(n, dtype=np.int32)
+    some = np.empty((n, d), dtype=np.float32)
+    products = np.empty(n * WIDTH, dtype=np.float32)
+    for i in range(lists.size):
+        m = 0
+        for q in range(n):
+            if wanted[q, i]:
+                asking[m] = q
+                some[m] = queries[q]
+                m += 1
+        end = starts[lists[i] + 1]
+        for first in range(starts[lists[i]], end if m else 0, WIDTH):
+            last = min(first + WIDTH, end)
+            product = products[: m * (last - first)].reshape((m, last - first))
+            np.dot(some[:m], X[first:last].T, product)
+            for a in range(m):
+                q = asking[a]
+                _keep_nearest(product[a], half[first:last], first, rows[q], scores[q], found[q])
+    for q in range(n):
+        _sort_exactly(X, cells, rows[q], found[q], indices[q], distances[q])
+    return indices, distances
+
+
+@compiled()
+def _nearest_lists(queries, centers, probes):
+    """Return which lists are among the `probes` nearest of each cell, bool of cells x lists."""
+    n, count = len(queries), len(centers)
+    wanted = np.ones((n, count), dtype=np.bool_)
+    if probes >= count:
+        return wanted
+    half = np.empty(count, dtype=np.float32)
+    for i in range(count):
+        half[i] = np.dot(centers[i], centers[i]) / 2
+    product = np.dot(queries, centers.T)
+    wanted[:] = False
+    scores = np.empty(probes, dtype=np.float32)
+    nearest = np.empty(probes, dtype=np.int32)
+    for q in range(n):
+        scores[:] = np.inf
+        _keep_nearest(product[q], half, 0, -1, scores, nearest)
+        for i in nearest:
+            wanted[q, i] = True
+    return wanted
+
+
+@compiled()
+def _keep_nearest(product, half, first, itself, scores, found):
+    """Insert what is nearer than the last of the nearest so far; these stay in order."""
+    take = scores.size
+    bound = scores[take - 1]
+    for t in range(product.size):
+        # Half of |y|^2 - 2xy orders the candidates y of x as their distances do.
+        score = half[t] - product[t]
+        if score < bound and first + t != itself:
+            place = take - 1
+            while place > 0 and scores[place - 1] > score:
+                scores[place] = scores[place - 1]
+                found[place] = found[place - 1]
+                place -= 1
+            scores[place] = score
+            found[place] = first + t
+            bound = scores[take - 1]
+
+
+@compiled()
+def _sort_exactly(X, cells, row, found, indices, distances):
+    """Write the nearest of the candidates found, by distances from differences.
+
+    Exact for duplicates, and free of the product's rounding.
+    """
+    take = found.size
+    exact = np.full(take, np.inf, dtype=np.float32)
+    for c in range(take):
+        if found[c] >= 0:
+            total = 0.0
+            for j in range(X.shape[1]):
+                difference = np.float64(X[row, j]) - np.float64(X[found[c], j])
+                total += difference * difference
+            exact[c] = np.sqrt(total)
+            found[c] = cells[found[c]]
+    for c in range(1, take):
+        distance, other, place = exact[c], found[c], c
+        while place > 0 and (
+            exact[place - 1] > distance
+            or (exact[place - 1] == distance and found[place - 1] > other)
+        ):
+            exact[place] = exact[place - 1]
+            found[place] = found[place - 1]
+            place -= 1
+        exact[place], found[place] = distance, other
+    for c in range(indices.size):
+        indices[c] = max(found[c], 0)
+        distances[c] = exact[c]
