@@ -17,8 +17,8 @@ WIDTH = 512
 
 
 @compiled()
-def scan(X, half, cells, starts, lists, centers, probes, rows, k):
-    """Find the k nearest of some cells, which are near each other, among the cells of some lists.
+def scan(X, half, cells, starts, lists, centers, probes, queries, itself, k):
+    """Find the cells of some lists that are nearest to some places, which are near each other.
 
     Parameters
     ----------
@@ -35,24 +35,23 @@ def scan(X, half, cells, starts, lists, centers, probes, rows, k):
     centers
         float32, the centroids of these lists.
     probes
-        How many of them each cell looks into, its nearest.
-    rows
-        int32, positions in X of the cells whose neighbours are wanted.
+        How many of them each place looks into, its nearest.
+    queries
+        float32, the places x dimensions.
+    itself
+        int32, the row of X that each place is, which is left out; -1 where it is none.
     k
-        Neighbours of each cell, itself left out.
+        Neighbours of each place.
 
     Returns
     -------
     tuple
-        Cells and distances, int32 and float32 of rows x k, by distance, then by cell; distance
+        Cells and distances, int32 and float32 of places x k, by distance, then by cell; distance
         infinity where there are too few candidates.
     """
-    n, d, take = rows.size, X.shape[1], k + SLACK
+    n, d, take = len(queries), X.shape[1], k + SLACK
     indices = np.empty((n, k), dtype=np.int32)
     distances = np.empty((n, k), dtype=np.float32)
-    queries = np.empty((n, d), dtype=np.float32)
-    for q in range(n):
-        queries[q] = X[rows[q]]
     wanted = _nearest_lists(queries, centers, probes)
     scores = np.full((n, take), np.inf, dtype=np.float32)
     found = np.full((n, take), -1, dtype=np.int32)
@@ -73,15 +72,15 @@ def scan(X, half, cells, starts, lists, centers, probes, rows, k):
             np.dot(some[:m], X[first:last].T, product)
             for a in range(m):
                 q = asking[a]
-                _keep_nearest(product[a], half[first:last], first, rows[q], scores[q], found[q])
+                _keep_nearest(product[a], half[first:last], first, itself[q], scores[q], found[q])
     for q in range(n):
-        _sort_exactly(X, cells, rows[q], found[q], indices[q], distances[q])
+        _sort_exactly(X, cells, queries[q], found[q], indices[q], distances[q])
     return indices, distances
 
 
 @compiled()
 def _nearest_lists(queries, centers, probes):
-    """Return which lists are among the `probes` nearest of each cell, bool of cells x lists."""
+    """Return which lists are among the `probes` nearest of each place, bool of places x lists."""
     n, count = len(queries), len(centers)
     wanted = np.ones((n, count), dtype=np.bool_)
     if probes >= count:
@@ -121,7 +120,7 @@ def _keep_nearest(product, half, first, itself, scores, found):
 
 
 @compiled()
-def _sort_exactly(X, cells, row, found, indices, distances):
+def _sort_exactly(X, cells, query, found, indices, distances):
     """Write the nearest of the candidates found, by distances from differences.
 
     Exact for duplicates, and free of the product's rounding.
@@ -132,7 +131,7 @@ def _sort_exactly(X, cells, row, found, indices, distances):
         if found[c] >= 0:
             total = 0.0
             for j in range(X.shape[1]):
-                difference = np.float64(X[row, j]) - np.float64(X[found[c], j])
+                difference = np.float64(query[j]) - np.float64(X[found[c], j])
                 total += difference * difference
             exact[c] = np.sqrt(total)
             found[c] = cells[found[c]]

@@ -224,6 +224,7 @@ class _Lists:
             near,
             self.centers[near],
             min(probes, len(near)),
+            self.X[rows],
             rows.astype(np.int32),
             k,
         )
