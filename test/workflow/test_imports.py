@@ -20,9 +20,9 @@ LOADED = {
     "preprocessing/scripts/prepare.py": STORES | {"pydantic"},
     "preprocessing/scripts/pca.py": STORES | {"pydantic"},
     "integration/scripts/harmony.py": STORES | {"pydantic"},
-    "clustering/scripts/neighbors.py": STORES | {"pydantic"},
+    "clustering/scripts/neighbors.py": STORES | {"numba", "pydantic"},
     "clustering/scripts/umap.py": STORES | {"pydantic"},
-    "clustering/scripts/clustering.py": {"scipy", "zarr"},  # Leiden in its default flavor
+    "clustering/scripts/clustering.py": {"numba", "scipy", "zarr"},  # Leiden in its default flavor
     "clustering/scripts/merge.py": {"pydantic", "zarr"},
     "evaluation/scripts/plots.py": STORES | {"matplotlib"},
     "evaluation/scripts/comparison.py": STORES | {"matplotlib"},
