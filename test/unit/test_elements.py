@@ -75,7 +75,11 @@ def test_reads_what_anndata_writes(kind, tmp_path):
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @settings(max_examples=10, deadline=None)
-@given(codes=st.lists(st.integers(-1, 299), min_size=4, max_size=4), text=st.text(max_size=20))
+@given(
+    codes=st.lists(st.integers(-1, 299), min_size=4, max_size=4),
+    # NumPy's texts, which zarr stores here, end at a NUL.
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
+)
 def test_anndata_reads_what_is_written(zarr_format, codes, text, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stores")
     obs = pd.DataFrame({"batch": pd.Categorical(list("aabb"))}, index=NAMES)
