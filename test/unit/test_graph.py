@@ -115,6 +115,7 @@ def test_a_group_with_fewer_members_than_neighbours_looks_further(monkeypatch):
         (np.ones(5), {}, "cells x dimensions"),
         (np.ones((5, 0)), {}, "cells x dimensions"),
         (np.array([[1.0], [np.nan], [np.inf], [2], [3]]), {}, "2 of 5 cells have NaN"),
+        (1e25 * np.eye(5), {}, "5 of 5 cells have coordinates too large"),
         (np.ones((5, 2)), {"n_neighbors": 1}, "at least 2, found 1"),
         (np.ones((5, 2)), {"metric": "manhattan"}, 'euclidean, cosine, found "manhattan"'),
         (np.eye(5, 3), {"metric": "cosine"}, "2 of 5 cells are zero"),

@@ -175,6 +175,16 @@ def test_exact_search(dims):
     assert found.recall is None
 
 
+def test_exact_search_of_what_float32_cannot_tell_apart():
+    rng = np.random.default_rng(0)
+    side = np.where(np.arange(900) % 3, 1000.0, -1000.0)[:, None]
+    cells = side + 1e-3 * rng.normal(size=(900, 15))
+    points, queries = cells[:700], cells[700:]
+    distance = np.linalg.norm(queries[:, None] - points[None], axis=2)
+    found = search.nearest(points, queries, 9)
+    np.testing.assert_array_equal(found.indices, distance.argsort(axis=1)[:, :9])
+
+
 def test_grouped_search_finds_nearly_all(monkeypatch):
     rng = np.random.default_rng(0)
     centers = 3 * rng.normal(size=(40, 20))

@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 import scipy.linalg.cython_blas  # noqa: F401  the BLAS of the products: limits must find it loaded
 
+# The compiled products' BLAS: here before anyone limits the threads of those that are loaded.
+import scipy.linalg.cython_blas  # noqa: F401
+
 from utils.compiled import compiled
 
 # Candidates beyond k that the float32 matrix product may put in the wrong order.
@@ -18,27 +21,26 @@ WIDTH = 512
 
 
 @compiled()
-def scan(X, half, cells, starts, lists, centers, probes, queries, itself, k):
+def scan(X, half, starts, lists, centers, probes, queries, itself, k):
     """Find the cells of some lists that are nearest to some places, which are near each other.
 
     Parameters
     ----------
     X
-        float32, cells x dimensions, list after list.
+        float32 or float64, cells x dimensions, list after list; the other coordinates are of the
+        same type.
     half
         Half the squared length of each row of X.
-    cells
-        int32, the cell of each row of X.
     starts
         int64, where each list starts in X, and the end of the last.
     lists
         int32, numbers of the lists to look into, the likeliest first.
     centers
-        float32, the centroids of these lists.
+        The centroids of these lists.
     probes
         How many of them each place looks into, its nearest.
     queries
-        float32, the places x dimensions.
+        The places x dimensions.
     itself
         int32, the row of X that each place is, which is left out; -1 where it is none.
     k
@@ -46,19 +48,17 @@ def scan(X, half, cells, starts, lists, centers, probes, queries, itself, k):
 
     Returns
     -------
-    tuple
-        Cells and distances, int32 and float32 of places x k, by distance, then by cell; distance
-        infinity where there are too few candidates.
+    numpy.ndarray
+        int32 of places x (k + `SLACK`): rows of X, nearest first as far as the product tells; -1
+        where there are too few.
     """
     n, d, take = len(queries), X.shape[1], k + SLACK
-    indices = np.empty((n, k), dtype=np.int32)
-    distances = np.empty((n, k), dtype=np.float32)
     wanted = _nearest_lists(queries, centers, probes)
-    scores = np.full((n, take), np.inf, dtype=np.float32)
+    scores = np.full((n, take), np.inf, dtype=X.dtype)
     found = np.full((n, take), -1, dtype=np.int32)
     asking = np.empty(n, dtype=np.int32)
-    some = np.empty((n, d), dtype=np.float32)
-    products = np.empty(n * WIDTH, dtype=np.float32)
+    some = np.empty((n, d), dtype=X.dtype)
+    products = np.empty(n * WIDTH, dtype=X.dtype)
     for i in range(lists.size):
         m = 0
         for q in range(n):
@@ -74,9 +74,7 @@ def scan(X, half, cells, starts, lists, centers, probes, queries, itself, k):
             for a in range(m):
                 q = asking[a]
                 _keep_nearest(product[a], half[first:last], first, itself[q], scores[q], found[q])
-    for q in range(n):
-        _sort_exactly(X, cells, queries[q], found[q], indices[q], distances[q])
-    return indices, distances
+    return found
 
 
 @compiled()
@@ -86,12 +84,12 @@ def _nearest_lists(queries, centers, probes):
     wanted = np.ones((n, count), dtype=np.bool_)
     if probes >= count:
         return wanted
-    half = np.empty(count, dtype=np.float32)
+    half = np.empty(count, dtype=centers.dtype)
     for i in range(count):
         half[i] = np.dot(centers[i], centers[i]) / 2
     product = np.dot(queries, centers.T)
     wanted[:] = False
-    scores = np.empty(probes, dtype=np.float32)
+    scores = np.empty(probes, dtype=centers.dtype)
     nearest = np.empty(probes, dtype=np.int32)
     for q in range(n):
         scores[:] = np.inf
@@ -121,31 +119,58 @@ def _keep_nearest(product, half, first, itself, scores, found):
 
 
 @compiled()
-def _sort_exactly(X, cells, query, found, indices, distances):
-    """Write the nearest of the candidates found, by distances from differences.
+def sort_exactly(X, cells, queries, found, k):
+    """Return the k nearest of the candidates of each place, by distances from differences.
 
     Exact for duplicates, and free of the product's rounding.
+
+    Parameters
+    ----------
+    X, queries
+        Cells and places x dimensions, both float32 or both float64.
+    cells
+        int32, the cell of each row of X.
+    found
+        int32, places x candidates, rows of X or -1; is overwritten.
+    k
+        Neighbours of each place.
+
+    Returns
+    -------
+    tuple
+        Cells and distances, int32 and X's type, of places x k, by distance, then by cell; -1 and
+        infinity where there are too few candidates.
     """
-    take = found.size
-    exact = np.full(take, np.inf, dtype=np.float32)
-    for c in range(take):
-        if found[c] >= 0:
-            total = 0.0
-            for j in range(X.shape[1]):
-                difference = np.float64(query[j]) - np.float64(X[found[c], j])
-                total += difference * difference
-            exact[c] = np.sqrt(total)
-            found[c] = cells[found[c]]
-    for c in range(1, take):
-        distance, other, place = exact[c], found[c], c
-        while place > 0 and (
-            exact[place - 1] > distance
-            or (exact[place - 1] == distance and found[place - 1] > other)
-        ):
-            exact[place] = exact[place - 1]
-            found[place] = found[place - 1]
-            place -= 1
-        exact[place], found[place] = distance, other
-    for c in range(indices.size):
-        indices[c] = max(found[c], 0)
-        distances[c] = exact[c]
+    n, take = found.shape
+    indices = np.empty((n, k), dtype=np.int32)
+    distances = np.empty((n, k), dtype=X.dtype)
+    exact = np.empty(take, dtype=X.dtype)
+    for q in range(n):
+        some = found[q]
+        for c in range(take):
+            distance, other = X.dtype.type(np.inf), some[c]
+            if other >= 0:
+                distance = X.dtype.type(np.sqrt(_squared(queries[q], X[other])))
+                other = cells[other]
+            place = c
+            while place > 0 and (
+                exact[place - 1] > distance
+                or (exact[place - 1] == distance and some[place - 1] > other)
+            ):
+                exact[place] = exact[place - 1]
+                some[place] = some[place - 1]
+                place -= 1
+            exact[place], some[place] = distance, other
+        indices[q] = some[:k]
+        distances[q] = exact[:k]
+    return indices, distances
+
+
+@compiled()
+def _squared(x, y):
+    """Return the squared distance, summed in float64."""
+    total = 0.0
+    for j in range(x.size):
+        difference = np.float64(x[j]) - np.float64(y[j])
+        total += difference * difference
+    return total

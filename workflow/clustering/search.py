@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from clustering.scan import scan
+from clustering.scan import scan, sort_exactly
 from utils.cli import progress
 
 METRICS = ("euclidean", "cosine")
@@ -18,6 +18,8 @@ EXACT_UP_TO = 8_192
 TARGET_RECALL = 0.999
 # But not more lists than this: in data without any structure it would be all of them.
 MOST_PROBES = 256
+# Places on which the number of lists and the recall are measured.
+SAMPLE = 1000
 # Rows of a block of queries; bounds the memory, must not depend on the number of threads.
 BLOCK = 256
 
@@ -86,8 +88,8 @@ def nearest_neighbors(
     Raises
     ------
     ValueError
-        If there are fewer than 3 cells, rows with NaN or infinity, all-zero rows with the cosine,
-        or if n_neighbors is below 2.
+        If there are fewer than 3 cells, rows with NaN or infinity, numbers so large that distances
+        overflow, all-zero rows with the cosine, or if n_neighbors is below 2.
 
     Notes
     -----
@@ -119,36 +121,12 @@ def search(
     # Distances do not change, but the matrix product loses fewer digits.
     X = X - X.mean(axis=0, dtype=np.float64).astype(np.float32)
     if n <= EXACT_UP_TO:
-        indices, distances = _exact(_Lists.one(X), np.arange(n), k, threads)
+        rows = np.arange(n, dtype=np.int32)
+        indices, distances = exact(Lists.one(X), X, rows, k, threads)
         return Neighbors(indices, _as_metric(distances, metric), "exact", None)
-    lists = _Lists.build(X, rng, threads)
+    lists = Lists.build(X, rng, threads)
     del X
-    sample = np.sort(rng.choice(n, 1000, replace=False))
-    truth, reach = _exact(lists, sample, k, threads)
-    probes, width = lists.probes_for(sample, truth, TARGET_RECALL)
-    indices = np.empty((n, k), dtype=np.int32)
-    distances = np.empty((n, k), dtype=np.float32)
-
-    def one_list(number: int) -> None:
-        near = lists.ranked[number, :width]
-        members = np.arange(lists.starts[number], lists.starts[number + 1])
-        for start in range(0, len(members), BLOCK):
-            rows = members[start : start + BLOCK]
-            cells = lists.order[rows]
-            indices[cells], distances[cells] = lists.scan(near, probes, rows, k)
-
-    with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(one_list, range(lists.count))
-        for _ in progress(done, desc="neighbours", total=lists.count, disable=quiet):
-            pass
-    # Too few candidates leave holes, a handful of cells in odd data: these look everywhere.
-    holes = np.flatnonzero(~np.isfinite(distances[lists.order, -1]))
-    if len(holes):
-        cells = lists.order[holes]
-        indices[cells], distances[cells] = _exact(lists, holes, k, threads)
-    # Another cell at the same distance is as good a neighbour.
-    found = distances[lists.order[sample]]
-    recall = float((found <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
+    indices, distances, recall = look_up(lists, k, rng=rng, threads=threads, quiet=quiet)
     return Neighbors(indices, _as_metric(distances, metric), "ivf", recall)
 
 
@@ -198,7 +176,7 @@ def _checked(X: np.ndarray, metric: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class _Lists:
+class Lists:
     """Cells grouped by nearest centroid."""
 
     order: np.ndarray  # cells, list after list
@@ -213,43 +191,37 @@ class _Lists:
         return len(self.starts) - 1
 
     def scan(
-        self, near: np.ndarray, probes: int, rows: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k nearest of the cells at `rows` among the lists `near`."""
-        return scan(
-            self.X,
-            self.half,
-            self.order,
-            self.starts,
-            near,
-            self.centers[near],
-            min(probes, len(near)),
-            self.X[rows],
-            rows.astype(np.int32),
-            k,
-        )
+        self, near: np.ndarray, probes: int, places: np.ndarray, itself: np.ndarray, k: int
+    ) -> np.ndarray:
+        """Return the k nearest cells, and some more, of some places among the lists `near`."""
+        probes, centers = min(probes, len(near)), self.centers[near]
+        return scan(self.X, self.half, self.starts, near, centers, probes, places, itself, k)
 
-    def probes_for(self, rows: np.ndarray, neighbors: np.ndarray, share: float) -> tuple[int, int]:
-        """Return how many lists hold `share` of the true neighbours of the cells at `rows`.
+    def probes_for(
+        self, places: np.ndarray, own: np.ndarray, neighbors: np.ndarray, share: float
+    ) -> tuple[int, int]:
+        """Return how many lists hold `share` of the true neighbours of some places.
 
-        The first number is of lists nearest to the cell itself, the second of lists nearest to
-        its list, among which these are.
+        The first number is of lists nearest to the place itself, the second of lists nearest to
+        its `own` list, among which these are.
         """
         of_cell = np.empty(len(self.order), dtype=np.int32)
         of_cell[self.order] = np.repeat(np.arange(self.count, dtype=np.int32), np.diff(self.starts))
         score = np.einsum("ij,ij->i", self.centers, self.centers) / 2
-        score = score - self.X[rows] @ self.centers.T
-        by_cell = np.argsort(score, axis=1, kind="stable")
-        rank = np.argsort(by_cell, axis=1)
+        score = score - places @ self.centers.T
+        by_place = np.argsort(score, axis=1, kind="stable")
+        rank = np.argsort(by_place, axis=1)
         needed = np.take_along_axis(rank, of_cell[neighbors], axis=1)
         probes = min(_reaching(needed, share), MOST_PROBES)
-        place = np.empty_like(self.ranked)
-        np.put_along_axis(place, self.ranked, np.arange(self.count, dtype=np.int32)[None], axis=1)
-        own = of_cell[self.order[rows]]
-        return probes, max(probes, _reaching(place[own[:, None], by_cell[:, :probes]], share))
+        position = np.empty_like(self.ranked)
+        np.put_along_axis(
+            position, self.ranked, np.arange(self.count, dtype=np.int32)[None], axis=1
+        )
+        among = position[own[:, None], by_place[:, :probes]]
+        return probes, max(probes, _reaching(among, share))
 
     @classmethod
-    def one(cls, X: np.ndarray) -> _Lists:
+    def one(cls, X: np.ndarray) -> Lists:
         """Return a single list of all cells."""
         n = len(X)
         half = np.einsum("ij,ij->i", X, X) / 2
@@ -257,7 +229,7 @@ class _Lists:
         return cls(np.arange(n, dtype=np.int32), np.array([0, n]), X, half, X[:1], nothing)
 
     @classmethod
-    def build(cls, X: np.ndarray, rng: np.random.Generator, threads: int) -> _Lists:
+    def build(cls, X: np.ndarray, rng: np.random.Generator, threads: int) -> Lists:
         """Run k-means on a sample, then assign every cell."""
         n = len(X)
         count = max(1, round(2 * np.sqrt(n)))
@@ -318,15 +290,105 @@ def _means(X: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> np.ndarray
     return centers
 
 
-def _exact(lists: _Lists, rows: np.ndarray, k: int, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k nearest of the cells at `rows` among all cells, and their distances."""
+def exact(
+    lists: Lists, places: np.ndarray, itself: np.ndarray, k: int, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k nearest of all cells for each place; `itself` as for `scan`."""
+    indices = np.empty((len(places), k), dtype=np.int32)
+    distances = np.empty((len(places), k), dtype=lists.X.dtype)
     everything = np.arange(lists.count, dtype=np.int32)
-    blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
 
-    def one_block(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return lists.scan(everything, lists.count, block, k)
+    def one_block(start: int) -> None:
+        rows = slice(start, start + BLOCK)
+        found = lists.scan(everything, lists.count, places[rows], itself[rows], k)
+        indices[rows], distances[rows] = sort_exactly(lists.X, lists.order, places[rows], found, k)
 
     with ThreadPoolExecutor(threads) as pool:
-        found = list((pool.map if threads > 1 else map)(one_block, blocks))
-    indices, distances = zip(*found, strict=True)
-    return np.concatenate(indices), np.concatenate(distances)
+        list((pool.map if threads > 1 else map)(one_block, range(0, len(places), BLOCK)))
+    _check_found(distances)
+    return indices, distances
+
+
+def _check_found(distances: np.ndarray) -> None:
+    """Raise a ValueError where numbers were so large that their products are none."""
+    bad = int((~np.isfinite(distances[:, -1])).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(distances)} cells have coordinates too large for distances in "
+            f"{distances.dtype}; scale the embedding, or leave these cells out"
+        )
+
+
+def look_up(
+    lists: Lists,
+    k: int,
+    *,
+    places: np.ndarray | None = None,
+    precise: tuple[np.ndarray, np.ndarray] | None = None,
+    rng: np.random.Generator,
+    threads: int,
+    quiet: bool = True,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the nearest cells in the lists near each place, their distances, and the recall.
+
+    Parameters
+    ----------
+    lists
+        The cells, float32.
+    k
+        Neighbours of each place.
+    places
+        Places x dimensions, float32; None for the cells themselves, each without itself.
+    precise
+        Cells and places in float64, each in its order: ranks anew by these, to float64 distances.
+    rng, threads, quiet
+        See `search`.
+    """
+    own = places is None
+    if own:
+        places, into, starts = lists.X, lists.order, lists.starts
+        rows = itself = np.arange(len(places), dtype=np.int32)
+    else:
+        # Those that share a nearest centroid look together.
+        label = _assign(places, lists.centers, threads)
+        rows = into = np.argsort(label, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=lists.count))])
+        itself = np.full(len(places), -1, dtype=np.int32)
+    n = len(places)
+    indices = np.empty((n, k), dtype=np.int32 if precise is None else np.int64)
+    distances = np.empty((n, k), dtype=np.float32 if precise is None else np.float64)
+    everyone = np.arange(len(lists.order), dtype=np.int32)
+
+    def ask(near: np.ndarray, probes: int, block: np.ndarray) -> None:
+        asking = places[rows[block]]
+        found = lists.scan(near, probes, asking, itself[block], k)
+        if precise is None:
+            result = sort_exactly(lists.X, lists.order, asking, found, k)
+        else:
+            found = np.where(found < 0, found, lists.order[found])
+            result = sort_exactly(precise[0], everyone, precise[1][into[block]], found, k)
+        indices[into[block]], distances[into[block]] = result
+
+    sample = np.sort(rng.choice(n, min(n, SAMPLE), replace=False))
+    truth, reach = exact(lists, places[rows[sample]], itself[sample], k, threads)
+    group = np.searchsorted(starts, sample, side="right") - 1
+    probes, width = lists.probes_for(places[rows[sample]], group, truth, TARGET_RECALL)
+
+    def one_group(number: int) -> None:
+        members = np.arange(starts[number], starts[number + 1])
+        for start in range(0, len(members), BLOCK):
+            ask(lists.ranked[number, :width], probes, members[start : start + BLOCK])
+
+    with ThreadPoolExecutor(threads) as pool:
+        done = pool.map(one_group, range(lists.count))
+        for _ in progress(done, desc="neighbours", total=lists.count, disable=quiet):
+            pass
+        # Too few candidates leave holes, a handful of places in odd data: these look everywhere.
+        holes = np.flatnonzero(~np.isfinite(distances[into, -1]))
+        blocks = [holes[start : start + BLOCK] for start in range(0, len(holes), BLOCK)]
+        everything = np.arange(lists.count, dtype=np.int32)
+        list(pool.map(lambda block: ask(everything, lists.count, block), blocks))
+    _check_found(distances)
+    # Another cell at the same distance is as good a neighbour; reach is rounded to float32.
+    found = distances[into[sample]]
+    return indices, distances, float((found <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
