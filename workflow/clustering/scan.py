@@ -7,7 +7,6 @@ than the farthest of its nearest so far, and to look for it only in the lists ne
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401  the BLAS of the products: limits must find it loaded
 
 # The compiled products' BLAS: here before anyone limits the threads of those that are loaded.
 import scipy.linalg.cython_blas  # noqa: F401
