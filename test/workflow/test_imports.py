@@ -13,16 +13,17 @@ HEAVY = {
     "anndata", "h5py", "igraph", "leidenalg", "matplotlib", "numba", "pandas", "pydantic",
     "scanpy", "scipy", "sklearn", "snakemake", "torch", "umap", "zarr",
 }  # fmt: skip
+PLAIN = {"scipy", "zarr"}  # utils/encoding.py, utils/elements.py
 STORES = {"scipy", "zarr", "pandas", "anndata", "h5py"}
 if sys.version_info >= (3, 12):  # whose anndata loads it too
     STORES |= {"pydantic"}
 LOADED = {
     "preprocessing/scripts/prepare.py": STORES | {"pydantic"},
     "preprocessing/scripts/pca.py": STORES | {"pydantic"},
-    "integration/scripts/harmony.py": STORES | {"pydantic"},
-    "clustering/scripts/neighbors.py": STORES | {"pydantic"},
-    "clustering/scripts/umap.py": STORES | {"pydantic"},
-    "clustering/scripts/clustering.py": {"scipy", "zarr"},  # Leiden in its default flavor
+    "integration/scripts/harmony.py": PLAIN | {"pydantic"},
+    "clustering/scripts/neighbors.py": PLAIN | {"pydantic"},
+    "clustering/scripts/umap.py": PLAIN | {"pydantic"},
+    "clustering/scripts/clustering.py": PLAIN,  # Leiden in its default flavor
     "clustering/scripts/merge.py": {"pydantic", "zarr"},
     "evaluation/scripts/plots.py": STORES | {"matplotlib"},
     "evaluation/scripts/comparison.py": STORES | {"matplotlib"},

@@ -32,7 +32,7 @@ def make_parser():
 
 def main(args):
     """Integrate, write one embedding."""
-    from utils.elements import read_embedding
+    from utils.elements import read_embedding, read_labels
     from utils.io import (
         kept,
         keys,
@@ -51,7 +51,7 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batches = [obs_column(root, column) for column in args.batch]
+    batches = [read_labels(root, column) for column in args.batch]
     mask = None
     if args.qc_column:
         mask = obs_column(root, args.qc_column)
