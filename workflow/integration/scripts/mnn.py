@@ -165,7 +165,7 @@ def expression(args, root, options, *, all_genes=False):
 
     target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
     matrix = counts_matrix(root, args.layer)
-    n_cells, n_genes = matrix_shape(matrix)
+    n_genes = matrix_shape(matrix)[1]
     genes = variable_genes(root)
     if genes is None:
         genes = np.arange(n_genes)
@@ -178,7 +178,7 @@ def expression(args, root, options, *, all_genes=False):
     taken = np.arange(n_genes) if all_genes else genes
 
     def counts():
-        return cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(n_cells))
+        return cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix))
 
     if normalize and target_sum is None:
         target_sum = median_target_sum(counts)
