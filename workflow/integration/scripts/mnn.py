@@ -41,7 +41,7 @@ def make_parser(argv=None):
         help="obsm key of the result (default: %(default)s)",
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
-    cli.add_model(parser, METHODS[method])
+    cli.add_model(parser, METHODS[method].__name__)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -51,8 +51,7 @@ def main(args):
     from utils.atomic import atomic_file
     from utils.io import kept, keys, new_store, obs_column, open_store, write_element
 
-    model = METHODS[args.method]
-    options = cli.from_options(model, args).model_dump(exclude={"method", "basis"})
+    options = vars(cli.from_options(METHODS[args.method].__name__, args))
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)

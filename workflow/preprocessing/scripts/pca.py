@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config import PCA
 
 
 def make_parser():
@@ -17,7 +16,7 @@ def make_parser():
         "--target_sum null); memory does not grow with the number of cells."
     )
     parser.add_argument("--layer", help="The layer to use (default: X)")
-    cli.add_model(parser, PCA)
+    cli.add_model(parser, "PCA")
     cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
     return parser
 
@@ -29,7 +28,7 @@ def main(args):
     from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
     from utils.io import counts_matrix, kept, keys, new_store, open_store, write_element
 
-    options = cli.from_options(PCA, args)
+    options = cli.from_options("PCA", args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
