@@ -21,7 +21,7 @@ from utils.elements import (
     read_text,
     write_categorical,
 )
-from utils.encoding import is_plain, write_plain
+from utils.encoding import is_plain, read_value, write_plain
 from utils.io import new_store, open_store, write_element
 
 NAMES = [f"cell{i}" for i in range(4)]
@@ -181,3 +181,34 @@ def test_what_is_there_is_replaced(tmp_path):
     for value in (np.arange(3), "text", {"a": 1}, None):
         write_element(root, "uns/x", value)
         np.testing.assert_equal(read_elem(root["uns/x"]), value)
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr2", "zarr3"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.array([True, False]),
+        np.array(["a", "ü", ""], dtype=object),
+        pd.Categorical(["b", None, "a"], categories=["b", "a", "c"], ordered=True),
+        pd.Categorical([3, 1]),
+        pd.Categorical([True, False, None]),
+        pd.array([1, None]),
+        pd.array([True, None]),
+        graph,
+        {"a": "text", "b": None},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_are_read_as_anndata_reads_them(kind, value, tmp_path):
+    root = opened(kind, tmp_path)
+    write_elem(root, "x", value)
+    found, expected = read_value(root["x"]), read_elem(root["x"])
+    assert type(found) is type(expected)
+    assert getattr(found, "dtype", None) == getattr(expected, "dtype", None)
+    if sp.issparse(expected):
+        assert (found != expected).nnz == 0
+    elif hasattr(expected, "equals"):
+        assert found.equals(expected)
+    else:
+        np.testing.assert_equal(found, expected)

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from running import REPO
@@ -19,15 +20,15 @@ if sys.version_info >= (3, 12):  # whose anndata loads it too
     STORES |= {"pydantic"}
 LOADED = {
     "preprocessing/scripts/prepare.py": STORES,
-    "preprocessing/scripts/pca.py": STORES
-    | {"pydantic"},  # checks options that are not the defaults
+    "preprocessing/scripts/pca.py": PLAIN | {"pandas", "pydantic"},  # checks its n_top_genes
     "integration/scripts/harmony.py": PLAIN,
     "clustering/scripts/neighbors.py": PLAIN,
     "clustering/scripts/umap.py": PLAIN,
     "clustering/scripts/clustering.py": PLAIN,  # Leiden in its default flavor
     "clustering/scripts/merge.py": {"zarr"},
-    "evaluation/scripts/plots.py": STORES | {"matplotlib"},
-    "evaluation/scripts/comparison.py": STORES | {"matplotlib"},
+    "evaluation/scripts/plots.py": {"matplotlib", "pandas", "zarr"},
+    "evaluation/scripts/comparison.py": {"matplotlib", "pandas", "zarr"},
+    "evaluation/scripts/explorer.py": {"matplotlib", "pandas", "zarr"},
 }
 
 
@@ -50,7 +51,7 @@ def test_modules_of_each_step(script, pancreas, tmp_path):
     command = shlex.split(re.search(pattern, (pancreas / "printed.txt").read_text())[1])
     # Behind the input, or behind several.
     written = next((i for i, word in enumerate(command) if word.endswith("/comparison")), 2)
-    command[written] = str(tmp_path / "out.zarr")
+    command[written] = str(tmp_path / f"out{Path(command[written]).suffix}")
     found = loaded_by(command, pancreas) & HEAVY
     assert found == LOADED[script], f"{script} loads {sorted(found)}"
 

@@ -46,13 +46,8 @@ def read_embedding(root: Group, key: str, *, n_dims: int | None = None) -> np.nd
     """
     if key not in keys(root, "obsm"):
         raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
-    found = element(root, f"obsm/{key}")
-    if _encoding(found) == "array":
-        with reading(root, f"obsm/{key}"):
-            found = found[...]
-    else:
-        found = read_element(root, f"obsm/{key}")
-        found = found.to_numpy() if hasattr(found, "to_numpy") else found  # a data frame
+    found = read_element(root, f"obsm/{key}")
+    found = found.to_numpy() if hasattr(found, "to_numpy") else found  # a data frame
     kind = type(found).__name__
     if isinstance(found, np.ndarray):
         n_found = found.shape[1] if found.ndim == 2 else 0

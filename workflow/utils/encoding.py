@@ -1,9 +1,9 @@
-"""Plain values as anndata writes them into a zarr store, without anndata.
+"""Plain values as anndata reads and writes them, without anndata where it is not needed.
 
-Importing anndata takes longer than most steps take to write: 0.3 s, more than once for every
-method. What steps write is mostly plain: arrays of numbers, CSR matrices, text, and mappings of
-these. The layout is that of anndata's file format (on-disk specification of anndata 0.8 and
-later), with the chunks and types of its own writer.
+Importing anndata takes longer than most steps take to read and write: 0.3 s, more than once for
+every method. What they read is mostly columns and arrays; what they write is arrays of numbers,
+CSR matrices, text, and mappings of these. The layout is that of anndata's file format (on-disk
+specification of anndata 0.8 and later), with the chunks and types of its own writer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,23 @@ MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 CSR = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
 NULL = {"encoding-type": "null", "encoding-version": "0.1.0"}
 NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
+
+
+def read_value(found: Any) -> Any:
+    """Read a group or array as anndata does, which is loaded for what is no array or category."""
+    kind = found.attrs.get("encoding-type")
+    if kind == "array":
+        return found[()]
+    if kind == "string-array":
+        return (found.asstr() if hasattr(found, "asstr") else found)[()]  # HDF5, zarr
+    if kind == "categorical":
+        import pandas as pd
+
+        codes, categories = read_value(found["codes"]), read_value(found["categories"])
+        return pd.Categorical.from_codes(codes, categories, ordered=bool(found.attrs["ordered"]))
+    from anndata.io import read_elem
+
+    return read_elem(found)
 
 
 def is_plain(value: Any) -> bool:

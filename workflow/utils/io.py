@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 from utils.atomic import atomic_folder
-from utils.encoding import MAPPING, is_plain, write_plain
+from utils.encoding import MAPPING, is_plain, read_value, write_plain
 from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
 
@@ -130,11 +130,9 @@ def read_element(root: Group, name: str) -> Any:
     KeyError
         If it is not there; lists what is.
     """
-    from anndata.io import read_elem
-
     found = element(root, name)
     with reading(root, name):
-        return read_elem(found)
+        return read_value(found)
 
 
 def element(root: Group, name: str) -> Any:
@@ -169,10 +167,8 @@ def length(root: Group, frame: str) -> int:
 
 def read_index(root: Group, frame: str) -> np.ndarray:
     """Read the names of the cells (``obs``) or genes (``var``)."""
-    from anndata.io import read_elem
-
     with reading(root, frame):
-        return np.asarray(read_elem(_index(root[frame])), dtype=object)
+        return np.asarray(read_value(_index(root[frame])), dtype=object)
 
 
 def obs_column(root: Group, name: str) -> pd.Series:
