@@ -57,7 +57,7 @@ bench-memory: $(VENV)/installed-vae
 bench-gpu: $(VENV)/installed
 	$(BIN)/python test/bench/bench_gpu.py
 
-# config/schema.json and the tables of config/README.md, from the models
+# config/schema.json, the tables of config/README.md and the scripts' options, from the models
 docs: $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
 

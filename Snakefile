@@ -11,7 +11,7 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "workflow"))
 
 from utils import resources
-from utils.launch import banner, read_config, summary, use_own_python
+from utils.launch import banner, leave_at_once, read_config, summary, use_own_python
 from utils.plan import make_plan
 
 use_own_python()
@@ -53,3 +53,4 @@ rule all:
 
 onsuccess:
     summary(plan.pattern("summary"))
+    leave_at_once()

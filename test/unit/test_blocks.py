@@ -1,5 +1,7 @@
 """Matrices in blocks of rows."""
 
+import threading
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -55,6 +57,69 @@ def test_written_blocks_read_back_as_one_matrix(tmp_path_factory, sizes, chunk, 
     found = read_elem(group["X"])
     assert found.shape == whole.shape
     assert np.array_equal(found.toarray() if sparse else found, whole)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 25, 1000])
+def test_every_chunk_of_values_is_read_once(tmp_path, monkeypatch, chunk):
+    dense = np.random.default_rng(0).poisson(0.5, (40, 9)).astype(np.float32)
+    dense[10:20] = 0
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    monkeypatch.setattr(blocks, "CHUNK", chunk)
+    blocks.write_blocks(group, "X", [sp.csr_matrix(dense)], n_genes=9, n_cells=40)
+    read, whole = [], zarr.Array.__getitem__
+
+    def reading(array, where):
+        if array.name in ("/X/data", "/X/indices") and where != slice(None, 0):
+            read.append((array.name, *where.indices(array.shape[0])[:2]))
+        return whole(array, where)
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", reading)
+    assert np.array_equal(joined(blocks.row_blocks(group["X"], rows=3)), dense)
+    n_values = np.count_nonzero(dense)
+    for name in ("/X/data", "/X/indices"):
+        bounds = [(start, stop) for path, start, stop in read if path == name]
+        assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
+        assert all(stop % chunk == 0 or stop == n_values for _, stop in bounds)
+
+
+def test_dense_blocks_have_fewer_rows_where_there_are_many_genes(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "DENSE_BUDGET", 90)
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    dense = np.arange(270.0).reshape(30, 9)
+    write_elem(group, "X", dense)
+    parts = list(blocks.row_blocks(group["X"]))
+    assert [len(part) for part in parts] == [10, 10, 10]
+    assert blocks.n_blocks(group["X"]) == 3
+    assert np.array_equal(joined(parts), dense)
+
+
+def test_the_next_item_is_made_ahead_on_another_thread():
+    made, waiting = [], threading.Event()
+
+    def items():
+        for i in range(4):
+            made.append((i, threading.current_thread()))
+            if i == 1:
+                waiting.set()
+            yield i
+
+    iterator = blocks.ahead(items())
+    assert next(iterator) == 0
+    assert waiting.wait(10)  # before it is asked for
+    assert list(iterator) == [1, 2, 3]
+    assert {thread for _, thread in made} != {threading.current_thread()}
+    assert [i for i, _ in made] == [0, 1, 2, 3]
+
+
+def test_an_error_ahead_comes_where_its_item_would():
+    def items():
+        yield 1
+        raise ValueError("damaged")
+
+    iterator = blocks.ahead(items())
+    assert next(iterator) == 1
+    with pytest.raises(ValueError, match="damaged"):
+        next(iterator)
 
 
 def test_no_block_is_an_empty_matrix(tmp_path):

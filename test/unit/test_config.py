@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import config_docs
+from utils import cli, config_docs
 from utils.config import Clustering
 from utils.config_methods import METHODS, Harmony
 from utils.validate import load_config
@@ -216,6 +216,7 @@ def test_schema_and_tables_are_up_to_date():
     assert (config / "schema.json").read_text() == config_docs.schema(), "run make docs"
     text = (config / "README.md").read_text()
     assert text == config_docs.readme(text), "run make docs"
+    assert cli.OPTIONS.read_text(encoding="utf-8") == config_docs.options(), "run make docs"
 
 
 def test_harmony_has_the_defaults_of_its_algorithm():

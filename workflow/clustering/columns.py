@@ -17,7 +17,6 @@ from utils.elements import (
     read_embedding,
     read_text,
     write_categorical,
-    write_text,
 )
 from utils.io import keys, new_store, open_store, read_element, read_index, write_element
 from utils.messages import missing
@@ -205,7 +204,7 @@ def write_clustering(
         new = [f"obs/{column}", f"uns/{column}"]
         with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
             write_categorical(store, column, codes, names)
-            write_text(store, f"uns/{column}", text)
+            write_element(store, f"uns/{column}", text)
     else:
         _write_copy(args, column, codes, names, text)
     say(

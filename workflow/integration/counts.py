@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.blocks import n_blocks, row_blocks
 from utils.cli import progress
 from utils.io import counts_matrix, keys, read_element
 
@@ -31,7 +31,7 @@ def read_counts(
     import scipy.sparse as sp
 
     matrix = counts_matrix(root, layer)
-    blocks = progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix_shape(matrix)[0]))
+    blocks = progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix))
     parts = [
         sp.csr_matrix(block if genes is None else block[:, genes], dtype=dtype) for block in blocks
     ]

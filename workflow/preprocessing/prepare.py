@@ -205,7 +205,7 @@ def _selected(
 ) -> Iterator[sp.csr_matrix | np.ndarray]:
     start = 0
     all_genes = len(genes) == matrix_shape(matrix)[1] and (np.diff(genes) == 1).all()
-    for block in progress(row_blocks(matrix), desc=desc, total=n_blocks(len(cells))):
+    for block in progress(row_blocks(matrix), desc=desc, total=n_blocks(matrix)):
         mask = cells[start : start + block.shape[0]]
         start += block.shape[0]
         rows = block if mask.all() else block[mask]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,13 +12,16 @@ import scipy.sparse as sp
 from utils.io import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     import zarr
 
     Block = sp.csr_matrix | np.ndarray
 
+T = TypeVar("T")
+
 ROWS = 8192
+DENSE_BUDGET = 1 << 25
 CHUNK = 1 << 20
 CSC_BUDGET = 1 << 26
 
@@ -28,12 +32,18 @@ def matrix_shape(matrix: Any) -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def n_blocks(n_cells: int) -> int:
-    """Return into how many blocks `row_blocks` cuts this many rows."""
-    return -(-n_cells // ROWS)
+def n_blocks(matrix: Any) -> int:
+    """Return into how many blocks `row_blocks` cuts a stored matrix."""
+    return -(-matrix_shape(matrix)[0] // _rows(matrix))
 
 
-def row_blocks(matrix: Any, *, rows: int = ROWS) -> Iterator[Block]:
+def _rows(matrix: Any) -> int:
+    if hasattr(matrix, "shape"):
+        return max(1, min(ROWS, DENSE_BUDGET // max(matrix.shape[1], 1)))
+    return ROWS
+
+
+def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
     """Read a stored matrix in blocks of consecutive rows.
 
     Parameters
@@ -41,7 +51,8 @@ def row_blocks(matrix: Any, *, rows: int = ROWS) -> Iterator[Block]:
     matrix
         An element of an opened store: dense (an array) or sparse (a group, CSR or CSC).
     rows
-        Rows per block.
+        Rows per block; by default `ROWS`, fewer where a dense block would have more than
+        `DENSE_BUDGET` values.
 
     Yields
     ------
@@ -50,11 +61,11 @@ def row_blocks(matrix: Any, *, rows: int = ROWS) -> Iterator[Block]:
 
     Notes
     -----
-    Peak memory: one block; for CSC, whose rows lie apart, at most `CSC_BUDGET` values, at the
-    price of one pass over the file for each such part.
+    Peak memory: one block, and for CSR one chunk of the file; for CSC, whose rows lie apart, at
+    most `CSC_BUDGET` values, at the price of one pass over the file for each such part.
     """
     with reading(matrix):
-        yield from _row_blocks(matrix, rows)
+        yield from _row_blocks(matrix, rows or _rows(matrix))
 
 
 def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
@@ -68,12 +79,41 @@ def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
             yield np.asarray(matrix[start : start + rows])
         return
     indptr = matrix["indptr"][:]
+    data, indices = (_onwards(matrix[part]) for part in ("data", "indices"))
     for start in range(0, n, rows):
         stop = min(start + rows, n)
-        part = slice(int(indptr[start]), int(indptr[stop]))
         pointers = indptr[start : stop + 1] - indptr[start]
-        indices = _checked(matrix["indices"][part], genes)
-        yield sp.csr_matrix((matrix["data"][part], indices, pointers), shape=(stop - start, genes))
+        values = data(int(pointers[-1])), _checked(indices(int(pointers[-1])), genes)
+        yield sp.csr_matrix((*values, pointers), shape=(stop - start, genes))
+
+
+def _onwards(array: Any) -> Callable[[int], np.ndarray]:
+    """Return a function that reads the next values of an array, and every chunk once."""
+    chunk = array.chunks[0] if array.chunks else 1
+    held, end = array[:0], 0  # what was read but not asked for, and where it ends
+
+    def read(n_values: int) -> np.ndarray:
+        nonlocal held, end
+        missing = n_values - len(held)
+        if missing <= 0:
+            found, held = held[:n_values], held[n_values:]
+            return found
+        start, end = end, min(-(-(end + missing) // chunk) * chunk, array.shape[0])
+        chunks = array[start:end]
+        found, held = np.concatenate([held, chunks[:missing]]), chunks[missing:]
+        return found
+
+    return read
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Iterate while another thread makes the next item."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, iterator, end)
+        while (item := following.result()) is not end:
+            following = pool.submit(next, iterator, end)
+            yield item
 
 
 def _checked(indices: np.ndarray, end: int) -> np.ndarray:
@@ -127,9 +167,10 @@ def write_blocks(
 
     Notes
     -----
-    Peak memory: one block, one chunk of 2**20 values and the row pointers.
+    The next block is made while one is written. Peak memory: two blocks, one chunk of 2**20 values
+    and the row pointers.
     """
-    iterator = iter(blocks)
+    iterator = ahead(blocks)
     first = next(iterator, None)
     if first is None:
         first = sp.csr_matrix((0, n_genes), dtype=np.float32)
@@ -137,6 +178,17 @@ def write_blocks(
         _write_csr(parent, name, first, iterator, n_genes=n_genes, n_cells=n_cells)
     else:
         _write_dense(parent, name, first, iterator, n_genes=n_genes, n_cells=n_cells)
+
+
+def _compressor(group: zarr.Group) -> Any:
+    """Return zstd on shuffled bits: as small as zarr's default and written in half the time."""
+    if group.metadata.zarr_format == 2:
+        from numcodecs import Blosc
+
+        return Blosc("zstd", clevel=1, shuffle=Blosc.BITSHUFFLE)
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 
 
 def _write_dense(
@@ -154,6 +206,7 @@ def _write_dense(
         shape=(n_cells, n_genes),
         dtype=first.dtype,
         chunks=(rows, max(n_genes, 1)),
+        compressors=_compressor(parent),
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
     start, held, n_held = 0, [first], first.shape[0]
@@ -186,8 +239,9 @@ def _write_csr(
             "shape": [n_cells, n_genes],
         },
     )
+    codec = _compressor(parent)
     arrays = {
-        key: group.create_array(key, shape=(0,), dtype=dtype, chunks=(CHUNK,))
+        key: group.create_array(key, shape=(0,), dtype=dtype, chunks=(CHUNK,), compressors=codec)
         for key, dtype in (("data", first.dtype), ("indices", np.int32))
     }
     attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}

@@ -1,7 +1,8 @@
 """The command line of every script: options, threads, progress, log lines, one-line errors.
 
 A script's options that are also keys of the config are made from the config's models, so a key,
-its default, its help and its check stand in one place (``utils/config.py``).
+its default, its help and its check stand in one place (``utils/config.py``; ``make docs`` writes
+what the parsers need of it to ``options.json``).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import sys
 import time
 import traceback
 import warnings
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.atomic import NO_PLACE
 from utils.device import N_CELL_CPU
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 M = TypeVar("M", bound="BaseModel")
+
+OPTIONS = Path(__file__).with_name("options.json")
 
 
 def script_parser(
@@ -68,15 +71,23 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
+def model_options(model: str) -> dict[str, dict[str, Any]]:
+    """Return the options of a config model by its name: help, default, and how text is read.
+
+    Importing the models themselves takes longer than reading most columns, and most jobs need no
+    check: their options are the defaults.
+    """
+    return json.loads(OPTIONS.read_text(encoding="utf-8"))[model]["options"]
+
+
+def add_model(parser: argparse.ArgumentParser, model: str) -> None:
     """Add an option for every field of a config model that the parser does not have yet."""
     taken = {action.dest for action in parser._actions}
-    for name, field in model.model_fields.items():
-        if name in taken or name == "method":
+    for name, option in model_options(model).items():
+        if name in taken:
             continue
-        text = (field.description or "").replace("`", "").replace("%", "%%")
-        default = field.get_default(call_default_factory=True)
-        if field.annotation is bool:
+        text, default = option["help"].replace("`", "").replace("%", "%%"), option["default"]
+        if option["kind"] == "flag":
             parser.add_argument(
                 f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text
             )
@@ -84,23 +95,15 @@ def add_model(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
             shown = "unset" if default is None else json.dumps(default)
             parser.add_argument(
                 f"--{name}",
-                type=_reader(field.annotation),
+                type=_reader(option["kind"] in ("text", "word")),
                 default=default,
                 metavar=name.upper(),
                 help=f"{text} (default: {shown})".replace("(default: {})", "").strip(),
             )
 
 
-def _takes_text(annotation: Any) -> bool:
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin in (Union, UnionType):
-        return any(_takes_text(arg) for arg in args)
-    return annotation is str or origin is Literal
-
-
-def _reader(annotation: Any) -> Callable[[str], Any]:
+def _reader(plain: bool) -> Callable[[str], Any]:
     """Read an option's text: as it is where the field takes text, else as JSON."""
-    plain = _takes_text(annotation)
 
     def read(text: str) -> Any:
         if text in ("null", "None"):
@@ -115,16 +118,30 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
     return read
 
 
-def from_options(model: type[M], args: argparse.Namespace) -> M:
-    """Check the options that `add_model` added and return them as the model.
+def from_options(model: str, args: argparse.Namespace) -> argparse.Namespace:
+    """Check the options that `add_model` added and return them.
 
     Raises
     ------
     ValueError
         With one line per option that is wrong.
     """
-    values = {name: getattr(args, name) for name in model.model_fields if hasattr(args, name)}
-    return check_options(model, values, prefix="--")
+    options = model_options(model)
+    values = {name: getattr(args, name) for name in options}
+    # As JSON: 1, 1.0 and true are equal in Python. Any text is right where any text may stand.
+    if any(
+        option["kind"] != "text" and json.dumps(values[name]) != json.dumps(option["default"])
+        for name, option in options.items()
+    ):
+        values = dict(check_options(_model(model), values, prefix="--"))
+    return argparse.Namespace(**{name: values[name] for name in options})
+
+
+def _model(name: str) -> type[BaseModel]:
+    from importlib import import_module
+
+    module = json.loads(OPTIONS.read_text(encoding="utf-8"))[name]["module"]
+    return getattr(import_module(module), name)
 
 
 def check_options(model: type[M], values: dict[str, Any], *, prefix: str) -> M:

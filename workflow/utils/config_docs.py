@@ -1,6 +1,7 @@
-"""Write config/schema.json and the tables of config/README.md from the config's models.
+"""Write what is made of the config's models.
 
-Run with ``make docs``.
+That is config/schema.json, the tables of config/README.md and the options of the scripts. Run
+with ``make docs``.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from utils.cli import OPTIONS
 from utils.config import (
     PCA,
     UMAP,
@@ -24,7 +27,7 @@ from utils.config import (
     Preparation,
     SubLevel,
 )
-from utils.config_evaluation import Evaluation
+from utils.config_evaluation import Evaluation, Markers, Metrics, Robustness
 from utils.config_methods import METHODS
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"
@@ -109,6 +112,44 @@ def schema() -> str:
     return json.dumps(Config.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
+def options() -> str:
+    """Return the options that `utils.cli.add_model` gives to the scripts, for every model."""
+    models = [Preparation, PCA, Neighbors, UMAP, Metrics, Markers, Robustness, Config]
+    found = {
+        model.__name__: {
+            "module": model.__module__,
+            "options": {
+                name: {
+                    "kind": _kind(field),
+                    "default": field.get_default(call_default_factory=True),
+                    "help": field.description,
+                }
+                # The scripts have a --method and --basis of their own.
+                for name, field in model.model_fields.items()
+                if name not in ("method", "basis") and not field.is_required()
+            },
+        }
+        for model in (*models, *METHODS.values())
+    }
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def _kind(field: Any) -> str:
+    """Say how an option is read: ``text`` is any text, ``word`` is text that is checked."""
+    if field.annotation is bool:
+        return "flag"
+    if not _takes_text(field.annotation):
+        return "json"
+    return "text" if field.annotation in (str, str | None) and not field.metadata else "word"
+
+
+def _takes_text(annotation: Any) -> bool:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return any(_takes_text(arg) for arg in args)
+    return annotation is str or origin is Literal
+
+
 def readme(text: str) -> str:
     """Return the text of config/README.md with new tables."""
     pattern = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
@@ -116,8 +157,9 @@ def readme(text: str) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     (FOLDER / "schema.json").write_text(schema())
+    OPTIONS.write_text(options(), encoding="utf-8")
     page = FOLDER / "README.md"
     page.write_text(readme(page.read_text()))
 

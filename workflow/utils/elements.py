@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.io import add_column, element, keys, read_element, reading
+from utils.encoding import write_plain, write_texts
+from utils.io import add_column, element, keys, obs_column, read_element, reading
 from utils.messages import missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     import scipy.sparse as sp
     import zarr
 
@@ -44,13 +46,8 @@ def read_embedding(root: Group, key: str, *, n_dims: int | None = None) -> np.nd
     """
     if key not in keys(root, "obsm"):
         raise KeyError(missing("adata.obsm has no", key, keys(root, "obsm")))
-    found = element(root, f"obsm/{key}")
-    if _encoding(found) == "array":
-        with reading(root, f"obsm/{key}"):
-            found = found[...]
-    else:
-        found = read_element(root, f"obsm/{key}")
-        found = found.to_numpy() if hasattr(found, "to_numpy") else found  # a data frame
+    found = read_element(root, f"obsm/{key}")
+    found = found.to_numpy() if hasattr(found, "to_numpy") else found  # a data frame
     kind = type(found).__name__
     if isinstance(found, np.ndarray):
         n_found = found.shape[1] if found.ndim == 2 else 0
@@ -132,6 +129,28 @@ def read_categorical(root: Group, column: str) -> tuple[np.ndarray, list[str]]:
     return np.array([*(place.get(name, -1) for name in names), -1])[codes], kept
 
 
+def read_labels(root: Group, column: str) -> np.ndarray | pd.Series:
+    """Read a column of obs where only equal and unequal matter: a batch.
+
+    Returns
+    -------
+    numpy.ndarray or pandas.Series
+        int64, the position of each cell's category, where the column is categorical and no cell
+        lacks it; else the column as it is.
+
+    Raises
+    ------
+    KeyError
+        If it is not there; lists what is.
+    """
+    if column in keys(root, "obs") and _encoding(root[f"obs/{column}"]) == "categorical":
+        with reading(root, f"obs/{column}"):
+            codes = root[f"obs/{column}/codes"][...]
+        if codes.min(initial=0) >= 0:
+            return codes.astype(np.int64)
+    return obs_column(root, column)
+
+
 def write_categorical(
     root: zarr.Group, column: str, codes: np.ndarray, names: Sequence[str]
 ) -> None:
@@ -139,38 +158,9 @@ def write_categorical(
     attributes = {"ordered": False, "encoding-type": "categorical", "encoding-version": "0.2.0"}
     group = root["obs"].create_group(column, attributes=attributes)
     codes = np.asarray(codes).astype(np.min_scalar_type(-max(len(names), 1)))
-    array = group.create_array("codes", data=codes, chunks=(max(len(codes), 1),))
-    array.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
-    _write_texts(group, "categories", np.array(names, dtype=object), "string-array")
+    write_plain(group, "codes", codes, chunks=(max(len(codes), 1),))
+    write_texts(group, "categories", np.array(names, dtype=object), "string-array")
     add_column(root["obs"], column)
-
-
-def write_text(root: zarr.Group, name: str, text: str) -> None:
-    """Write one text, such as ``uns/leiden_1.0_1``."""
-    parent, _, key = name.rpartition("/")
-    _write_texts(root[parent], key, np.array(text, dtype=object), "string")
-
-
-def _write_texts(group: zarr.Group, key: str, texts: np.ndarray, encoding: str) -> None:
-    from zarr.core.dtype import VariableLengthUTF8
-
-    # As anndata writes them: there is no filter to name in format 3, and only there.
-    v2 = group.metadata.zarr_format == 2
-    filters: Any = "auto"
-    if v2:
-        from numcodecs import VLenUTF8
-
-        filters = [VLenUTF8()]
-    array = group.create_array(
-        key,
-        shape=texts.shape,
-        dtype=VariableLengthUTF8(),
-        filters=filters,
-        fill_value="" if v2 else None,
-        chunks=tuple(max(n, 1) for n in texts.shape) or "auto",
-        attributes={"encoding-type": encoding, "encoding-version": "0.2.0"},
-    )
-    array[...] = texts
 
 
 def _encoding(found: Any) -> str | None:

@@ -18,6 +18,7 @@ import numpy as np
 import zarr
 
 from utils.atomic import atomic_folder
+from utils.encoding import MAPPING, is_plain, read_value, write_plain
 from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "raw")
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
-MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 
 
 # Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
@@ -130,11 +130,9 @@ def read_element(root: Group, name: str) -> Any:
     KeyError
         If it is not there; lists what is.
     """
-    from anndata.io import read_elem
-
     found = element(root, name)
     with reading(root, name):
-        return read_elem(found)
+        return read_value(found)
 
 
 def element(root: Group, name: str) -> Any:
@@ -169,10 +167,8 @@ def length(root: Group, frame: str) -> int:
 
 def read_index(root: Group, frame: str) -> np.ndarray:
     """Read the names of the cells (``obs``) or genes (``var``)."""
-    from anndata.io import read_elem
-
     with reading(root, frame):
-        return np.asarray(read_elem(_index(root[frame])), dtype=object)
+        return np.asarray(read_value(_index(root[frame])), dtype=object)
 
 
 def obs_column(root: Group, name: str) -> pd.Series:
@@ -340,18 +336,30 @@ def write_element(root: zarr.Group, name: str, value: Any) -> None:
     value
         What to write.
     """
+    parent, _, key = name.rpartition("/")
+    group = root[parent] if parent else root
+    in_frame = parent in ("obs", "var")
+    chunks: Any = "auto"
+    if in_frame:
+        # One chunk a column: a clustering output stays a handful of files.
+        value = getattr(value, "values", value)
+        chunks = (max(len(value), 1),)
+    if is_plain(value):
+        if key in group:
+            del group[key]
+        write_plain(group, key, value, chunks=chunks)
+    else:
+        _write_any(group, key, value, chunks)
+    if in_frame:
+        add_column(group, key)
+
+
+def _write_any(group: zarr.Group, key: str, value: Any, chunks: Any) -> None:
     import anndata
     from anndata.io import write_elem
 
     anndata.settings.auto_shard_zarr_v3 = False  # the same files with anndata 0.12 and 0.13
-    parent, _, column = name.rpartition("/")
-    if parent in ("obs", "var"):
-        # One chunk a column: a clustering output stays a handful of files.
-        value = getattr(value, "values", value)
-        write_elem(root[parent], column, value, dataset_kwargs={"chunks": (max(len(value), 1),)})
-        add_column(root[parent], column)
-    else:
-        write_elem(root[parent] if parent else root, column, value)
+    write_elem(group, key, value, dataset_kwargs={} if chunks == "auto" else {"chunks": chunks})
 
 
 def write_zarr_linked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,3 +129,15 @@ def summary(table: str | Path) -> None:
         f"table:    {table}",
         file=sys.stderr,
     )
+
+
+def leave_at_once() -> None:
+    """Cancel the timers of Snakemake's scheduler, whose threads would hold the exit for a second.
+
+    Each is set after a selection of jobs, to look again when more may be started
+    (``--max-jobs-per-timespan``); after the last job there is nothing to look for.
+    """
+    for thread in threading.enumerate():
+        waits = isinstance(thread, threading.Timer)
+        if waits and str(thread.function.__module__).startswith("snakemake."):
+            thread.cancel()

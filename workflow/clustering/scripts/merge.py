@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config import Config
 
 
 def make_parser():
@@ -27,7 +26,7 @@ def make_parser():
     parser.add_argument(
         "--materialize",
         action="store_true",
-        help=Config.model_fields["materialize"].description.replace("`", ""),
+        help=cli.model_options("Config")["materialize"]["help"].replace("`", ""),
     )
     parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config import Neighbors
 
 
 def make_parser():
@@ -18,7 +17,7 @@ def make_parser():
         default="neighbors",
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
-    cli.add_model(parser, Neighbors)
+    cli.add_model(parser, "Neighbors")
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Compute neighbours even where the input has them")
     return parser
@@ -29,7 +28,7 @@ def main(args):
     from clustering.columns import graph_key, read_representation
     from utils.io import kept, keys, new_store, open_store, write_element
 
-    options = cli.from_options(Neighbors, args)
+    options = cli.from_options("Neighbors", args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)

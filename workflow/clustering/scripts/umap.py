@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config import UMAP
 
 
 def make_parser():
@@ -17,7 +16,7 @@ def make_parser():
         default="neighbors",
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
-    cli.add_model(parser, UMAP)
+    cli.add_model(parser, "UMAP")
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Compute the layout even where the input has an X_umap")
     return parser
@@ -27,7 +26,7 @@ def main(args):
     """Lay out, write obsm/X_umap."""
     from utils.io import kept, keys, new_store, open_store, write_element
 
-    options = cli.from_options(UMAP, args)
+    options = cli.from_options("UMAP", args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -51,7 +50,7 @@ def compute(args, root, options):
 
     graph = read_graph(root, args.neighbors_key)
     device = choose_device(graph.shape[0], use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu)
-    parameters = {**options.model_dump(), "seed": args.seed}
+    parameters = {**vars(options), "seed": args.seed}
 
     def on_gpu():
         from clustering.rapids import umap_layout_gpu

@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config_evaluation import Markers
 
 
 def make_parser():
@@ -19,7 +18,7 @@ def make_parser():
     parser.add_argument(
         "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
     )
-    cli.add_model(parser, Markers)
+    cli.add_model(parser, "Markers")
     parser.set_defaults(n_markers=20)  # who calls it wants it; the config leaves it out
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
@@ -34,7 +33,7 @@ def main(args):
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
 
-    options = cli.from_options(Markers, args)
+    options = cli.from_options("Markers", args)
     if not options.n_markers:
         raise ValueError("--n_markers is 0: there is nothing to find")
     root = open_store(args.input_file)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config_evaluation import Metrics
 
 
 def make_parser():
@@ -35,7 +34,7 @@ def make_parser():
         default="neighbors",
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
-    cli.add_model(parser, Metrics)
+    cli.add_model(parser, "Metrics")
     parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
@@ -50,7 +49,7 @@ def main(args):
     from utils.elements import read_embedding
     from utils.io import open_store
 
-    options = cli.from_options(Metrics, args)
+    options = cli.from_options("Metrics", args)
     if not args.batch and not options.label:
         raise ValueError("nothing to score by: name --batch, --label or both")
     root = open_store(args.input_file)

@@ -7,7 +7,6 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from utils import cli
-from utils.config_evaluation import Robustness
 
 
 def make_parser():
@@ -25,7 +24,7 @@ def make_parser():
         default="neighbors",
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
-    cli.add_model(parser, Robustness)
+    cli.add_model(parser, "Robustness")
     parser.set_defaults(rounds=10)  # who calls it wants it; the config leaves it out
     parser.add_argument(
         "--resolutions", metavar="TSV", help="Write how robust each resolution is, and suggest one"
@@ -48,7 +47,7 @@ def main(args):
     from utils.atomic import atomic_file
     from utils.io import open_store
 
-    options = cli.from_options(Robustness, args)
+    options = cli.from_options("Robustness", args)
     if not options.rounds:
         raise ValueError("--rounds is 0: there is nothing to do")
     root = open_store(args.input_file)

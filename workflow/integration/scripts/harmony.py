@@ -8,7 +8,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
-from utils.config_methods import Harmony
 
 
 def make_parser():
@@ -24,7 +23,7 @@ def make_parser():
         help="obsm key of the result (default: %(default)s)",
     )
     add("--qc_column", metavar="COLUMN", help="Only cells that are true here; others become NaN")
-    cli.add_model(parser, Harmony)
+    cli.add_model(parser, "Harmony")
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -32,7 +31,7 @@ def make_parser():
 
 def main(args):
     """Integrate, write one embedding."""
-    from utils.elements import read_embedding
+    from utils.elements import read_embedding, read_labels
     from utils.io import (
         kept,
         keys,
@@ -42,7 +41,7 @@ def main(args):
         write_element,
     )
 
-    options = cli.from_options(Harmony, args).model_dump(exclude={"method", "basis"})
+    options = vars(cli.from_options("Harmony", args))
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -51,7 +50,7 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batches = [obs_column(root, column) for column in args.batch]
+    batches = [read_labels(root, column) for column in args.batch]
     mask = None
     if args.qc_column:
         mask = obs_column(root, args.qc_column)

@@ -41,7 +41,7 @@ def make_parser(argv=None):
         help="obsm key of the result (default: %(default)s)",
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
-    cli.add_model(parser, METHODS[method])
+    cli.add_model(parser, METHODS[method].__name__)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -51,8 +51,7 @@ def main(args):
     from utils.atomic import atomic_file
     from utils.io import kept, keys, new_store, obs_column, open_store, write_element
 
-    model = METHODS[args.method]
-    options = cli.from_options(model, args).model_dump(exclude={"method", "basis"})
+    options = vars(cli.from_options(METHODS[args.method].__name__, args))
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -165,7 +164,7 @@ def expression(args, root, options, *, all_genes=False):
 
     target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
     matrix = counts_matrix(root, args.layer)
-    n_cells, n_genes = matrix_shape(matrix)
+    n_genes = matrix_shape(matrix)[1]
     genes = variable_genes(root)
     if genes is None:
         genes = np.arange(n_genes)
@@ -178,7 +177,7 @@ def expression(args, root, options, *, all_genes=False):
     taken = np.arange(n_genes) if all_genes else genes
 
     def counts():
-        return cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(n_cells))
+        return cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix))
 
     if normalize and target_sum is None:
         target_sum = median_target_sum(counts)

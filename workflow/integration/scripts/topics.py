@@ -8,7 +8,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
-from utils.config_methods import Topics
 
 
 def make_parser():
@@ -27,7 +26,7 @@ def make_parser():
     add("--layer", help="The layer that holds raw counts (default: X)")
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
     add("--plot", metavar="FILE", help="Draw the weights of all cells (.png, .pdf or .svg)")
-    cli.add_model(parser, Topics)
+    cli.add_model(parser, "Topics")
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -49,7 +48,7 @@ def main(args):
         write_element,
     )
 
-    options = cli.from_options(Topics, args)
+    options = cli.from_options("Topics", args)
     if kept(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
@@ -77,7 +76,7 @@ def main(args):
         "n_iterations": result.n_iterations,
         "converged": result.converged,
         "seed": args.seed,
-        "params": options.model_dump(exclude={"method", "groups"}),
+        "params": {k: v for k, v in vars(options).items() if k != "groups"},
     }
     if options.model == "poisson_nmf":
         record |= {

@@ -8,7 +8,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
-from utils.config_methods import GMVAE, PVAE
 
 
 def make_parser():
@@ -29,7 +28,7 @@ def make_parser():
         type=cli.element_name,
         help="obsm key of the result (default: X_pvae or X_gmvae)",
     )
-    cli.add_model(parser, GMVAE)
+    cli.add_model(parser, "GMVAE")
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -44,8 +43,7 @@ def main(args):
     from utils.extras import missing_package
     from utils.io import kept, keys, open_store, read_index, write_zarr_linked
 
-    model = {"pvae": PVAE, "gmvae": GMVAE}[args.method]
-    options = cli.from_options(model, args).model_dump(exclude={"method"})
+    options = vars(cli.from_options(args.method.upper(), args))
     key = args.key_added or f"X_{args.method}"
     label = f"{key.removeprefix('X_')}_label"
     if kept(args.output_file, overwrite=args.overwrite):

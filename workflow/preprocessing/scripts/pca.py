@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config import PCA
 
 
 def make_parser():
@@ -17,7 +16,7 @@ def make_parser():
         "--target_sum null); memory does not grow with the number of cells."
     )
     parser.add_argument("--layer", help="The layer to use (default: X)")
-    cli.add_model(parser, PCA)
+    cli.add_model(parser, "PCA")
     cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
     return parser
 
@@ -26,10 +25,10 @@ def main(args):
     """Choose genes, decompose, write obsm, varm, uns and columns of var."""
     from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
-    from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
+    from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
     from utils.io import counts_matrix, kept, keys, new_store, open_store, write_element
 
-    options = cli.from_options(PCA, args)
+    options = cli.from_options("PCA", args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -39,7 +38,8 @@ def main(args):
     n_cells, n_genes = matrix_shape(matrix)
 
     def counts(step):
-        return cli.progress(row_blocks(matrix), desc=step, total=n_blocks(n_cells))
+        blocks = row_blocks(matrix) if args.threads == 1 else ahead(row_blocks(matrix))
+        return cli.progress(blocks, desc=step, total=n_blocks(matrix))
 
     target_sum = options.target_sum
     if options.normalize and target_sum is None:
@@ -81,7 +81,7 @@ def main(args):
 
 
 def choose_genes(root, counts, n_genes, target_sum, options):
-    """Return the positions of the highly variable genes and the columns of var about them."""
+    """Return the positions of the genes to use (None: all) and the columns of var about them."""
     import numpy as np
 
     from preprocessing.hvg import highly_variable_genes
@@ -103,7 +103,8 @@ def choose_genes(root, counts, n_genes, target_sum, options):
         normalize=normalize if options.flavor == "seurat" else None,
         gene_names=read_index(root, "var"),
     )
-    return np.flatnonzero(table["highly_variable"]), table
+    genes = np.flatnonzero(table["highly_variable"])
+    return genes if len(genes) < n_genes else None, table
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
-from utils.config import Preparation
 
 
 def make_parser():
@@ -25,7 +24,7 @@ def make_parser():
         help="Batch columns; the first that the files do not have will name the file, where there "
         "are several (default: file)",
     )
-    cli.add_model(parser, Preparation)
+    cli.add_model(parser, "Preparation")
     cli.add_run_options(parser, overwrite="Replace an output that is there")
     return parser
 
@@ -37,7 +36,7 @@ def main(args):
 
     if kept(args.output_file, overwrite=args.overwrite):
         return
-    options = cli.from_options(Preparation, args)
+    options = cli.from_options("Preparation", args)
     shape = prepare_store(
         [Path(file) for file in args.input_file],
         Path(args.output_file),
