@@ -419,11 +419,11 @@ def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
     save_figure(fig, out)
     old = out.read_bytes()
 
-    def fail(path, **_):
+    def fail(_, path, **__):
         Path(path).write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(fig, "savefig", fail)
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
     with pytest.raises(OSError, match="no space left"):
         save_figure(fig, out)
     assert out.read_bytes() == old and [p.name for p in out.parent.iterdir()] == ["figure.png"]

@@ -1,6 +1,6 @@
 """Several stores to one: select cells and genes, join files, stream the matrices.
 
-Peak memory: obs, var, obsm and obsp of all files, and one block of rows of a matrix.
+Peak memory: obs, var, obsm and obsp of all files, and three blocks of rows of a matrix.
 """
 
 from __future__ import annotations

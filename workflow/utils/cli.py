@@ -195,7 +195,9 @@ def run(
     if threads < 1:
         parser.error(f"argument --threads: must be at least 1, found {threads}")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)  # read when NumPy is imported, which is later
+        # Read when NumPy is imported, which is later. Each algorithm has threads of its own, and
+        # products on one: more would change bits, and starting them takes time in every job.
+        os.environ[name] = "1"
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     # A job that is cancelled cleans up behind itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
