@@ -22,7 +22,7 @@ MODULES = (
     " clustering.layout clustering.leiden clustering.tree"
     " integration.harmony integration.mnn integration.topics"
     " preprocessing.hvg preprocessing.pca preprocessing.prepare utils.validate"
-    " scipy.linalg scipy.optimize scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial"
+    " scipy.fft scipy.linalg scipy.optimize scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial"
 )
 VAE_MODULES = "integration.vae.models torch._dynamo"  # seconds, which not every session needs
 

@@ -1,13 +1,17 @@
-"""UMAP: keeps neighbours together, the same bits for a seed, cells without neighbours."""
+"""UMAP: keeps neighbours together, the same bits for a seed, the field, odd graphs."""
 
 from __future__ import annotations
+
+import tracemalloc
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from clustering import communities
 from clustering.graph import nearest_neighbors, neighbor_graph
-from clustering.layout import curve, umap_layout
+from clustering.isomap import GROUPS, aggregate, first_places
+from clustering.layout import _repulsion, curve, umap_layout
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,93 @@ def test_attraction_and_repulsion_are_no_worse_than_umap_learns(cells):
     assert push < 603
 
 
+@pytest.mark.parametrize(("min_dist", "spread"), [(0.5, 1.0), (0.01, 1.0), (0.05, 0.1)])
+def test_the_field_is_the_sum_over_all_pairs(min_dist, spread):
+    places = np.random.default_rng(0).normal(0, 2 * spread, (2000, 2)).astype(np.float32)
+    a, b = curve(min_dist, spread)
+    apart = places[:, None].astype(np.float64) - places
+    squared = np.square(apart).sum(axis=-1) + np.eye(2000)
+    weight = np.minimum(2 * b / ((1e-3 + squared) * (1 + a * squared**b)), 4 / np.sqrt(squared))
+    true = (weight[:, :, None] * apart).sum(axis=1)
+    push = _repulsion(places, (a, b))
+    assert np.linalg.norm(push[:, :2] - true) < 0.05 * np.linalg.norm(true)
+    # The cell itself is part of its stiffness.
+    assert 1 < np.median(push[:, 2] / (weight.sum(axis=1) - np.diag(weight))) < 1.25
+    # What a cell does to others, they do to it.
+    assert np.abs(push[:, :2].sum(axis=0)).max() < 1e-6 * np.abs(push[:, :2]).sum()
+
+
+def test_a_cell_does_not_push_itself():
+    alone = np.array([[-3, 1.23], [1e6, 7.77]], dtype=np.float32)
+    assert np.abs(_repulsion(alone, curve(0.5, 1.0))[:, :2]).max() < 1e-6
+    together = np.full((5, 2), 0.3, dtype=np.float32)
+    assert np.abs(_repulsion(together, curve(0.5, 1.0))[:, :2]).max() < 1e-4
+
+
+def test_cells_far_away_take_no_memory():
+    places = np.random.default_rng(0).normal(0, 5, (1000, 2)).astype(np.float32)
+    places[0] = 1e7
+    tracemalloc.start()
+    push = _repulsion(places, curve(0.5, 1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isfinite(push).all()
+    assert peak < 150e6
+
+
+@pytest.mark.parametrize(
+    ("min_dist", "spread"), [(0, 0.001), (0.1, 100.0), (2.9, 1.0), (250, 100.0)]
+)
+def test_unusual_curves(cells, min_dist, spread):
+    a, b = curve(min_dist, spread)
+    # A half where the target, which falls by 63 % per spread, is about that.
+    assert a ** (-0.5 / b) == pytest.approx(min_dist + 0.69 * spread, rel=0.3)
+    layout = umap_layout(cells[2], min_dist=min_dist, spread=spread, n_epochs=20)
+    assert np.isfinite(layout).all()
+
+
+def test_cells_brought_together_in_memory_keep_their_places(cells, monkeypatch):
+    _, group, weights = cells
+    monkeypatch.setattr(communities, "REORDER_ABOVE", 0)
+    near = nearest_neighbors(umap_layout(weights), 15).indices
+    assert (group[near] == group[:, None]).mean() > 0.9
+
+
+def test_a_start_in_the_order_of_the_graph():
+    chain = sp.diags([np.ones(4999, dtype=np.float32)] * 2, [1, -1], format="csr")
+    place = first_places(chain, np.random.default_rng(0))
+    assert place.shape == (5000, 2)
+    assert abs(np.corrcoef(place[:, 0], np.arange(5000))[0, 1]) > 0.95
+
+
+def test_groups_of_cells(cells):
+    weights = sp.block_diag([cells[2]] * 20 + [np.ones((2, 2))] * 3, format="csr")
+    group = aggregate(weights, np.random.default_rng(0))
+    sizes = np.bincount(group)
+    assert sizes.min() > 0
+    assert GROUPS <= len(sizes) <= len(group) // 2
+    sources, targets = weights.nonzero()
+    assert (group[sources] == group[targets]).mean() > 5 * (sizes**2).sum() / len(group) ** 2
+    piece = np.repeat(np.arange(20), 600)
+    assert all(len(np.unique(piece[group[:12000] == g])) == 1 for g in np.unique(group[:12000]))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        sp.kron(sp.eye(1500), np.ones((2, 2))),
+        sp.csr_matrix(np.ones((1100, 1100))),
+        sp.csr_matrix(np.kron([[0, 1], [1, 0]], np.ones((550, 550)))),
+        sp.coo_matrix((np.ones(1999), (np.zeros(1999, int), np.arange(1, 2000))), (2000, 2000)),
+        sp.csr_matrix(np.diag(10.0 ** np.arange(-60, 61), 1)),
+    ],
+    ids=["pairs", "complete", "two sides", "star", "weights of all sizes"],
+)
+def test_strange_graphs(weights):
+    for n_epochs in (1, 10):
+        assert np.isfinite(umap_layout(weights, n_epochs=n_epochs)).all()
+
+
 def test_several_pieces():
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(0, 1, (50, 3)), rng.normal(1000, 1, (50, 3))])
@@ -87,9 +178,10 @@ def test_several_pieces():
 
 
 def test_the_smallest_graph():
-    layout = umap_layout(neighbor_graph(np.eye(3)).distances, n_epochs=5)
-    assert layout.shape == (3, 2)
-    assert np.isfinite(layout).all()
+    for n_epochs in (1, 5):
+        layout = umap_layout(neighbor_graph(np.eye(3)).distances, n_epochs=n_epochs)
+        assert layout.shape == (3, 2)
+        assert np.isfinite(layout).all()
 
 
 @pytest.mark.parametrize(

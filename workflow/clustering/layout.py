@@ -2,11 +2,14 @@
 
 umap-learn moves one edge after the other, which is a loop for a compiler and is tied to one thread
 if its result shall be the same twice. Here an epoch moves all cells from where they were at its
-start, so that it is a few passes over arrays and any number of threads gives the same bits.
+start, so that it is a few passes over arrays and any number of threads gives the same bits. Nor
+does it draw the cells that repel others: all do, by a field on a grid.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -19,12 +22,13 @@ if TYPE_CHECKING:
 
 # umap-learn's number of negative samples per edge.
 NEGATIVES = 5
-# Cells that repel a block of cells; those of a block share them. Fewer is faster and noisier.
-SAMPLE = 64
-# Cells of a block; bounds the memory, must not depend on the number of threads.
-BLOCK = 256
-# Cells that a thread works on at a time.
-TASK = 16 * BLOCK
+# Tasks that the edges are shared out over; must not depend on the number of threads.
+PARTS = 4
+# Between nodes of the grid, in distances at which two cells are half similar. A third keeps fewer
+# neighbours of few cells, a twelfth takes twice as long there and keeps hardly more.
+STEP = 1 / 6
+# Of the grid in each direction, at most: where the layout is wider, the step is doubled.
+NODES = 512
 # Share of the repulsion's stiffness in the damping: at 0 cells that are close together explode.
 DAMPING = np.float32(0.5)
 # No cell repels another more than this, as in umap-learn.
@@ -44,11 +48,12 @@ def umap_layout(
     """Lay out cells by UMAP (McInnes, Healy & Melville 2018, arXiv:1802.03426).
 
     Minimises umap-learn's expected loss (Damrich & Hamprecht 2021, arXiv:2103.14608): every edge
-    attracts with its weight, and every cell is repelled by `NEGATIVES` random cells per unit of
-    its weight. Where umap-learn draws the edges of an epoch, all are taken with their weight. The
-    random cells are drawn anew for each epoch and block of cells. A step is divided by one plus
-    the stiffness of the cell's springs, without which a step of all cells at once overshoots.
-    Starts from the graph's first eigenvectors.
+    attracts with its weight, and a cell is repelled by the mean of all cells, `NEGATIVES` times per
+    unit of its weight. Where umap-learn draws the edges and the repelling cells of an epoch, here
+    all of them act; the repulsion is a convolution on a grid (as Linderman et al. 2019, FIt-SNE,
+    doi:10.1038/s41592-018-0308-4). A step is divided by one plus the stiffness of the cell's
+    springs, without which a step of all cells at once overshoots. Starts from
+    `clustering.isomap.first_places`.
 
     Parameters
     ----------
@@ -60,9 +65,10 @@ def umap_layout(
     n_epochs
         Steps; None takes 500 up to 10,000 cells and 200 above, as umap-learn.
     threads
-        Tasks that are worked on at a time; the result does not depend on it.
+        Tasks that are worked on at a time, of the `PARTS` + 1 of an epoch; the result does not
+        depend on it.
     seed
-        At least 0.
+        At least 0; of the start alone.
 
     Returns
     -------
@@ -77,12 +83,14 @@ def umap_layout(
 
     Notes
     -----
-    Peak memory: 16 bytes per weight and 200 per cell (0.6 GB for a million cells at k = 15).
+    Peak memory: 40 bytes per weight, most of it for bringing neighbours together in memory (0.16 GB
+    for 200,000 cells and 4.1 million weights). The grid takes 0.1 GB at most.
     Compared with umap-learn in test/bench/RESULTS.md.
     """
     from threadpoolctl import threadpool_limits
 
     from clustering.communities import build
+    from clustering.isomap import first_places
 
     if not 0 <= min_dist < 3 * spread:
         raise ValueError(
@@ -92,7 +100,7 @@ def umap_layout(
         raise ValueError(f"n_epochs must be at least 1, found {n_epochs}")
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed must be from 0 to {2**31 - 1}, found {seed}")
-    graph = build(connectivities).adjacency
+    graph, order = build(connectivities).compact
     n = graph.shape[0]
     placed = np.flatnonzero(np.diff(graph.indptr))
     if len(placed) < 3:
@@ -101,16 +109,21 @@ def umap_layout(
         )
     if len(placed) < n:
         graph = graph[placed][:, placed]
+    # The smallest weights are not lost, or cells would be without any.
+    graph.data = np.maximum(graph.data / graph.data.max(), TINY)
+    graph = graph.astype(np.float32)
     n_epochs = n_epochs or default_epochs(len(placed))
     # Arrays are summed in an order that must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
         rng = np.random.default_rng(seed)
-        start = _start(graph, rng)
+        start = first_places(graph, rng)
+        start *= 10 / max(np.abs(start).max(), TINY)
+        start = (start + rng.normal(0, 1e-4, start.shape)).astype(np.float32)
         layout = _optimise(
-            graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads, rng=rng
+            graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads
         )
     result = np.full((n, 2), np.nan, dtype=np.float32)
-    result[placed] = layout
+    result[placed if order is None else order[placed]] = layout
     return result
 
 
@@ -122,45 +135,20 @@ def default_epochs(n_cells: int) -> int:
 def curve(min_dist: float, spread: float) -> tuple[float, float]:
     """Return a and b of ``1 / (1 + a d^2b)``, fitted as umap-learn does.
 
-    The target is 1 up to `min_dist` and falls as ``exp(-(d - min_dist) / spread)`` beyond.
+    The target is 1 up to `min_dist` and falls as ``exp(-(d - min_dist) / spread)`` beyond. Fitted
+    for a spread of 1, so that small and large ones are found as well.
     """
     from scipy.optimize import curve_fit
 
-    d = np.linspace(0, 3 * spread, 300)
-    target = np.where(d < min_dist, 1.0, np.exp(-(d - min_dist) / spread))
-    (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), d, target)
+    d = np.linspace(0, 3, 300)
+    target = np.where(d < min_dist / spread, 1.0, np.exp(min_dist / spread - d))
+    # The search passes through a b below 0.
+    with np.errstate(all="ignore"):
+        (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), d, target, maxfev=20_000)
+        a *= np.float64(spread) ** (-2 * b)
+    if not (0 < a < np.inf and b > 0):
+        raise ValueError(f"no curve fits min_dist {min_dist} and spread {spread}: take others")
     return float(a), float(b)
-
-
-def _start(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
-    """Return the first two eigenvectors of the random walk on the graph, scaled to +-10."""
-    import scipy.sparse as sp
-    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-    from threadpoolctl import threadpool_limits
-
-    n = graph.shape[0]
-    scale = 1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel())
-    walk = sp.diags(scale) @ graph @ sp.diags(scale)
-    if n <= 40:
-        _, vectors = np.linalg.eigh(walk.toarray())
-    else:
-        try:
-            # Again: SciPy's BLAS is its own, loaded after the first limit was set.
-            with threadpool_limits(1, user_api="blas"):
-                values, vectors = eigsh(walk, k=3, v0=1 / scale, ncv=32, tol=1e-4, maxiter=200)
-        except ArpackNoConvergence as some:
-            values, vectors = some.eigenvalues, some.eigenvectors
-        vectors = vectors[:, np.argsort(values)]
-    # The largest says nothing but how many neighbours a cell has.
-    place = vectors[:, -3:-1][:, ::-1] * scale[:, None]
-    missing = 2 - place.shape[1]
-    if missing:
-        place = np.hstack([place, rng.uniform(-1, 1, (n, missing))])
-    # The sign of an eigenvector is arbitrary.
-    place = place * np.sign(place[np.abs(place).argmax(axis=0), [0, 1]])
-    place = place - place.mean(axis=0)
-    place *= 10 / np.abs(place).max()
-    return (place + rng.normal(0, 1e-4, place.shape)).astype(np.float32)
 
 
 def _optimise(
@@ -170,97 +158,131 @@ def _optimise(
     *,
     n_epochs: int,
     threads: int,
-    rng: np.random.Generator,
 ) -> np.ndarray:
     """Move all cells `n_epochs` times, by less and less."""
+    import scipy.sparse as sp
+
     n = graph.shape[0]
-    graph = (graph / graph.data.max()).astype(np.float32)
+    edges = sp.triu(graph, 1, format="csr")
     # Edges that umap-learn would never draw.
-    graph.data[graph.data < 1 / n_epochs] = 0
-    graph.eliminate_zeros()
-    strength = np.asarray(graph.sum(axis=1)).ravel()
-    negatives = (strength * np.float32(NEGATIVES / SAMPLE)).astype(np.float32)
-    tasks = range(0, n, TASK)
+    edges.data[edges.data < 1 / n_epochs] = 0
+    edges.eliminate_zeros()
+    strength = edges @ np.ones(n, dtype=np.float32) + edges.T @ np.ones(n, dtype=np.float32)
+    negatives = strength[:, None] * np.float32(NEGATIVES / n)
+    cuts = np.searchsorted(edges.indptr, np.linspace(0, edges.nnz, PARTS + 1))
+    cuts[-1] = n
+    parts = [(edges[first:last], slice(first, last)) for first, last in itertools.pairwise(cuts)]
+    places = np.ones((n, 3), dtype=np.float32)
     with ThreadPoolExecutor(threads) as pool:
         for epoch in progress(range(n_epochs), desc="layout"):
             rate = np.float32(1 - epoch / n_epochs)
-            drawn = rng.integers(0, n, (-(-n // BLOCK), SAMPLE))
-
-            def moved(start: int, at=layout, rate=rate, drawn=drawn) -> np.ndarray:
-                cells = slice(start, min(start + TASK, n))
-                pull, stiffness = _attraction(graph, at, cells, ab)
-                push, tension = _repulsion(at, cells, drawn, ab)
-                force = pull + push * negatives[cells, None]
-                stiffness += DAMPING * negatives[cells] * tension
-                return at[cells] + rate * force / (1 + rate * stiffness)[:, None]
-
-            layout = np.concatenate(list(pool.map(moved, tasks)))
+            places[:, :2] = layout
+            repelled = pool.submit(_repulsion, layout, ab)
+            attracted = [pool.submit(_attraction, *part, layout, places, ab) for part in parts]
+            # In this order, so that the sums have the same bits whoever was first.
+            pull = functools.reduce(np.add, (part.result() for part in attracted))
+            push = repelled.result()
+            push *= negatives
+            stiffness = pull[:, 2:] + DAMPING * push[:, 2:]
+            force = pull[:, :2] - pull[:, 2:] * layout + push[:, :2]
+            layout = layout + rate * force / (1 + rate * stiffness)
     return layout
 
 
 def _attraction(
-    graph: sp.csr_matrix, at: np.ndarray, cells: slice, ab: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pull of their neighbours on some cells, and the sum of its coefficients.
+    edges: sp.csr_matrix, rows: slice, at: np.ndarray, places: np.ndarray, ab: tuple[float, float]
+) -> np.ndarray:
+    """Return the sums of coefficient times (x, y, 1) of the other ends of each cell's edges.
 
-    The coefficient ``2ab d^(2b-2) / (1 + a d^2b)`` counts twice: each edge moves both its ends.
+    `edges` has some rows of a triangle of the graph, `places` (x, y, 1) of all cells. The
+    coefficient ``2ab d^(2b-2) / (1 + a d^2b)`` counts twice: each edge of the two that are one here
+    moves both its ends; it is ``4b / (d^2 (1 + d^-2b / a))``, which does not overflow.
     """
     import scipy.sparse as sp
 
-    a, b = map(np.float32, ab)
-    starts = graph.indptr[cells.start : cells.stop + 1]
-    edges = slice(starts[0], starts[-1])
-    indices, starts = graph.indices[edges], starts - starts[0]
+    a, b = ab[0], np.float32(ab[1])
     # One complex number is one place: half the lookups.
-    places = at.view(np.complex64).ravel()
-    apart = places.take(indices) - np.repeat(places[cells], np.diff(starts))
-    squared = np.square(apart.real) + np.square(apart.imag)
+    at = at.view(np.complex64).ravel()
+    apart = at.take(edges.indices)
+    apart -= np.repeat(at[rows], np.diff(edges.indptr))
+    squared = np.square(apart.real)
+    squared += np.square(apart.imag)
     np.maximum(squared, TINY, out=squared)
-    power = np.log(squared)
-    power *= b
-    np.exp(power, out=power)
-    weight = power * (4 * a * b)
-    weight /= squared
-    power *= a
-    power += 1
-    weight /= power
-    weight *= graph.data[edges]
-    weights = sp.csr_matrix((weight, indices, starts), shape=(len(starts) - 1, len(at)))
-    stiffness = np.asarray(weights.sum(axis=1), dtype=np.float32).ravel()
-    return weights @ at - stiffness[:, None] * at[cells], stiffness
+    weight = np.log(squared)
+    weight *= -b
+    weight -= np.float32(np.log(a))
+    with np.errstate(over="ignore"):
+        np.exp(weight, out=weight)
+        weight += 1
+        weight *= squared
+    np.divide(edges.data, weight, out=weight)
+    weight *= 4 * b
+    weights = sp.csr_matrix((weight, edges.indices, edges.indptr), shape=edges.shape)
+    sums = weights.T @ places[rows]
+    sums[rows] += weights @ places
+    return sums
 
 
-def _repulsion(
-    at: np.ndarray, cells: slice, drawn: np.ndarray, ab: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the push of the drawn cells on some cells, and the sum of its coefficients.
+def _repulsion(at: np.ndarray, ab: tuple[float, float]) -> np.ndarray:
+    """Return the push of all cells on each, and the sum of its coefficients, cells x 3.
+
+    A cell is shared out over the four nodes about it of a grid; their density is convolved with
+    the kernel; a cell gets the sums at its four nodes by the same shares. So no cell moves itself,
+    and two cells move each other by as much.
+    """
+    import scipy.sparse as sp
+    from scipy import fft
+
+    a, b = ab
+    x, y = np.ascontiguousarray(at.T)
+    x -= x.min()
+    y -= y.min()
+    extent = float(max(x.max(), y.max()))
+    step = STEP * a ** (-0.5 / b)
+    if extent > step * NODES:
+        step *= 2.0 ** np.ceil(np.log2(extent / (step * NODES)))
+    # A few more than needed, so that the kernel is seldom another.
+    nodes = int(extent / step) // 16 * 16 + 18
+    x /= np.float32(step)
+    y /= np.float32(step)
+    column, row = x.astype(np.int32), y.astype(np.int32)
+    x -= column
+    y -= row
+    share = np.empty((len(at), 4), dtype=np.float32)
+    share[:, 3] = x * y
+    share[:, 2] = x - share[:, 3]
+    share[:, 1] = y - share[:, 3]
+    share[:, 0] = 1 - x - share[:, 1]
+    node = (column * nodes + row)[:, None] + np.array([0, 1, nodes, nodes + 1], dtype=np.int32)
+    starts = np.arange(0, node.size + 1, 4, dtype=np.int32)
+    shares = sp.csr_matrix((share.ravel(), node.ravel(), starts), shape=(len(at), nodes * nodes))
+    density = shares.T @ np.ones(len(at), dtype=np.float32)
+    # Twice the size, so that the other side of the layout is not the next on the circle.
+    size = fft.next_fast_len(2 * nodes, real=True)
+    field = fft.rfft2(density.reshape(nodes, nodes), s=(size, size)) * _kernel(size, step, a, b)
+    field = fft.ifft(field, axis=1, overwrite_x=True)[:, :nodes]
+    field = fft.irfft(field, n=size, axis=2)[:, :, :nodes]
+    return shares @ np.ascontiguousarray(field.reshape(3, -1).T)
+
+
+@functools.lru_cache(maxsize=2)
+def _kernel(size: int, step: float, a: float, b: float) -> np.ndarray:
+    """Return the transform of a cell's push on the nodes about it, x and y, and its coefficient.
 
     The coefficient is ``2b / ((0.001 + d^2) (1 + a d^2b))``, and at most `STRONGEST` / d.
     """
-    a, b = map(np.float32, ab)
-    push = np.empty((cells.stop - cells.start, 2), dtype=np.float32)
-    tension = np.empty(len(push), dtype=np.float32)
-    for start in range(cells.start, cells.stop, BLOCK):
-        here = at[start : min(start + BLOCK, cells.stop)]
-        others = at[drawn[start // BLOCK]]
-        squared = here[:, :1] - others[:, 0]
-        squared *= squared
-        y = here[:, 1:] - others[:, 1]
-        y *= y
-        squared += y
-        np.maximum(squared, TINY, out=squared)
-        power = np.log(squared, out=y)
-        power *= b
-        np.exp(power, out=power)
-        power *= a
-        power += 1
-        weight = squared + np.float32(1e-3)
-        weight *= power
-        np.divide(2 * b, weight, out=weight)
-        np.sqrt(squared, out=squared)
-        np.divide(STRONGEST, squared, out=squared)
-        np.minimum(weight, squared, out=weight)
-        rows = slice(start - cells.start, start - cells.start + len(here))
-        tension[rows] = weight.sum(axis=1)
-        push[rows] = tension[rows, None] * here - weight @ others
-    return push, tension
+    from scipy import fft
+
+    def coefficient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        squared = x * x + y * y
+        with np.errstate(over="ignore"):
+            weight = 2 * b / ((1e-3 + squared) * (1 + a * squared**b))
+        return np.minimum(weight, STRONGEST / np.sqrt(np.maximum(squared, TINY)))
+
+    apart = fft.fftfreq(size, 1 / size) * step
+    x, y = np.meshgrid(apart, apart, indexing="ij")
+    weight = coefficient(x, y)
+    # Its mean over the square about the cell.
+    inside = ((np.arange(32) + 0.5) / 32 - 0.5) * step
+    weight[0, 0] = coefficient(inside[:, None], inside).mean()
+    return fft.rfft2(np.stack([weight * x, weight * y, weight]).astype(np.float32))
