@@ -135,6 +135,8 @@ def timed(command: list[str], log: Path) -> tuple[float, float]:
     import psutil
 
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"}
+    # Of packages pip keeps the bytecode, of a checkout Python does, unless this forbids it.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     most, start = 0, time.perf_counter()
     with log.open("w") as out:
         process = psutil.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
