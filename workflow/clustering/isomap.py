@@ -41,7 +41,7 @@ def first_places(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
 
     Notes
     -----
-    Peak memory: about 16 bytes per weight, beside the graph.
+    Peak memory: 20 bytes per weight, beside the graph.
     """
     import scipy.sparse as sp
 

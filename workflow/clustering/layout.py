@@ -84,7 +84,7 @@ def umap_layout(
     Notes
     -----
     Peak memory: 40 bytes per weight, most of it for bringing neighbours together in memory (0.16 GB
-    for 200,000 cells and 4.1 million weights). The grid takes 0.1 GB at most.
+    for 200,000 cells, 0.74 GB for a million at k = 15), and up to 0.06 GB for the grid.
     Compared with umap-learn in test/bench/RESULTS.md.
     """
     from threadpoolctl import threadpool_limits
