@@ -111,7 +111,6 @@ def umap_layout(
         graph = graph[placed][:, placed]
     # The smallest weights are not lost, or cells would be without any.
     graph.data = np.maximum(graph.data / graph.data.max(), TINY)
-    graph = graph.astype(np.float32)
     n_epochs = n_epochs or default_epochs(len(placed))
     # Arrays are summed in an order that must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
