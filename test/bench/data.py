@@ -75,7 +75,7 @@ def mixture(n: int, d: int = 50, latent: int = 10, groups: int = 17, seed: int =
 
 
 def draw_components(store: Path, n_cells: int) -> None:
-    """Write 50 components of the cells of `bench_clustering.mixture`, a part at a time."""
+    """Write 50 components of the cells of `mixture`, a part at a time."""
     import anndata
     import pandas as pd
     import zarr
