@@ -80,14 +80,13 @@ def scan(X, half, starts, lists, centers, probes, queries, itself, k):
 def _nearest_lists(queries, centers, probes):
     """Return which lists are among the `probes` nearest of each place, bool of places x lists."""
     n, count = len(queries), len(centers)
-    wanted = np.ones((n, count), dtype=np.bool_)
     if probes >= count:
-        return wanted
+        return np.ones((n, count), dtype=np.bool_)
+    wanted = np.zeros((n, count), dtype=np.bool_)
     half = np.empty(count, dtype=centers.dtype)
     for i in range(count):
         half[i] = np.dot(centers[i], centers[i]) / 2
     product = np.dot(queries, centers.T)
-    wanted[:] = False
     scores = np.empty(probes, dtype=centers.dtype)
     nearest = np.empty(probes, dtype=np.int32)
     for q in range(n):
