@@ -237,7 +237,7 @@ def machine_rates(n_dims: int, clusters: int) -> dict[str, float]:
 def time_parts(folder: Path, clusters: int) -> dict[str, float]:
     """CPU seconds of the parts of one run on one thread, S kept."""
     sys.path.insert(0, str(WORKFLOW))
-    from integration.harmony import algorithm, clustering, harmonize
+    from integration.harmony import algorithm, clustering, harmonize, layout
 
     spent: dict[str, float] = {}
 
@@ -253,7 +253,7 @@ def time_parts(folder: Path, clusters: int) -> dict[str, float]:
         setattr(owner, name, timed)
 
     clock(algorithm, "_start_centroids", "k-means")
-    clock(algorithm, "sort_cells", "sort")
+    clock(layout, "sort_cells", "sort")
     clock(clustering.Clustering, "start", "first S")
     clock(clustering.Clustering, "update", "block updates, regression sums")
     clock(clustering.Clustering, "move", "correction, next S")

@@ -56,12 +56,12 @@ def louvain(adata, resolution=1.0, *, adjacency=None, key_added="louvain", dtype
 
 
 def umap(
-    adata, *, min_dist=0.5, spread=1.0, maxiter=None, random_state=0, key_added=None,
-    neighbors_key=None,
+    adata, *, min_dist=0.5, spread=1.0, maxiter=None, init_pos="auto", random_state=0,
+    key_added=None, neighbors_key=None,
 ):  # fmt: skip
     fail()
     names = adata.uns["neighbors"]
-    assert names["params"]["use_rep"] in adata.obsm
+    assert np.isfinite(adata.obsm[init_pos]).all()
     assert adata.obsp[names["connectivities_key"]].shape == (adata.n_obs, adata.n_obs)
     assert maxiter >= 1
     layout = np.random.default_rng(random_state).normal(size=(adata.n_obs, 2)) + 1000

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from integration.harmony import harmonize, harmony_integrate, run_harmony
+from integration.harmony import harmonize, harmony_integrate, layout, run_harmony
 
 STANDIN = Path(__file__).resolve().parents[1] / "standins" / "cupy.py"
 
@@ -54,6 +54,39 @@ def test_the_same_result_on_another_namespace(cupy, options):
     assert type(there.corrected) is cupy.ndarray
     assert np.array_equal(there.corrected.get(), here.corrected, equal_nan=True)
     assert np.array_equal(there.assignments().get(), here.assignments())
+
+
+def passes(cupy, Z, batches, n_passes):
+    """Return the calls of one iteration with so many passes."""
+    cupy.calls.clear()
+    options = {"max_iter_clustering": n_passes, "max_iter_harmony": 1, "n_clusters": 10}
+    harmonize(cupy.asarray(Z), batches, **options)
+    return cupy.calls.copy()
+
+
+def test_a_block_takes_few_calls_however_many_batches(cupy):
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(20_000, 4))
+    for n_batches in (1, 2, 40):
+        batches = np.append(rng.integers(n_batches, size=19_999), n_batches)
+        three, four = (passes(cupy, Z, batches, n) for n in (3, 4))
+        more = {name: (four[name] - three[name]) / 20 for name in four}  # blocks in a pass
+        assert more.pop("on the card") <= 7
+        assert more == {"to the card": 1, "to the host": 1}
+
+
+@pytest.mark.parametrize("options", [{}, {"flavor": "harmony1"}, {"lean": True}])
+def test_the_portions_of_a_gpu_give_the_result_of_the_cpus(monkeypatch, options):
+    rng = np.random.default_rng(0)
+    batches = rng.integers(5, size=30_000)
+    Z = 3 * rng.normal(size=(8, 20))[rng.integers(8, size=30_000)] + batches[:, None] / 2
+    Z = (Z + rng.normal(size=Z.shape)).astype(np.float32)
+    options = {"tol_harmony": None, "max_iter_harmony": 5, **options}
+    here = harmonize(Z, batches, **options).corrected
+    monkeypatch.setattr(layout, "CPU", layout.GPU)
+    there = harmonize(Z, batches, **options).corrected
+    assert not np.array_equal(there, here)
+    assert np.linalg.norm(there - here) <= 1e-4 * np.linalg.norm(here)
 
 
 def test_run_harmony_brings_the_result_back(cupy):

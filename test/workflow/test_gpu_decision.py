@@ -147,9 +147,25 @@ def test_louvain_says_that_it_has_no_seed_on_a_gpu(run):
     assert "takes no seed" not in log
 
 
-def test_a_flavor_of_the_cpu_runs_there(run):
-    _, record, _ = run("leiden", "--clustering_args", '{"flavor": "igraph"}')
-    assert record["reason"] == "flavor igraph runs on the CPU only"
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ('{"flavor": "igraph"}', "flavor igraph"),
+        ('{"n_iterations": 3, "beta": 0.1}', "n_iterations 3, beta 0.1"),  # cuGraph counts levels
+    ],
+)
+def test_options_of_the_cpus_algorithms_keep_it_there(run, wanted, reason):
+    _, record, _ = run("leiden", "--clustering_args", wanted)
+    assert record["reason"] == f"{reason} runs on the CPU only"
+
+
+@pytest.mark.parametrize("step", ["leiden", "louvain", "umap"])
+def test_a_bad_graph_is_refused_beside_a_gpu_too(run, step, tmp_path):
+    adata = anndata.read_h5ad(INPUT / "pbmc68k.h5ad")
+    adata.obsp["connectivities"].data[:2] = -1
+    adata.write_zarr(tmp_path / "source.zarr")
+    with pytest.raises(ValueError, match="must be finite and at least 0, found 2 that are not"):
+        run(step, source=tmp_path / "source.zarr")
 
 
 def test_a_layout_that_is_not_finite_is_done_again(run):

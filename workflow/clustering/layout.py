@@ -89,9 +89,19 @@ def umap_layout(
     """
     from threadpoolctl import threadpool_limits
 
-    from clustering.communities import build
-    from clustering.isomap import first_places
+    check_options(min_dist, spread, n_epochs, seed)
+    graph, start, cells = first_state(connectivities, seed=seed)
+    n_epochs = n_epochs or default_epochs(len(cells))
+    # Arrays are summed in an order that must not depend on the number of threads.
+    with threadpool_limits(1, user_api="blas"):
+        layout = _optimise(
+            graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads
+        )
+    return places_of_all_cells(layout, cells, connectivities.shape[0])
 
+
+def check_options(min_dist: float, spread: float, n_epochs: int | None, seed: int) -> None:
+    """Raise a ValueError if an option of `umap_layout` is out of range."""
     if not 0 <= min_dist < 3 * spread:
         raise ValueError(
             f"min_dist must be from 0 to below 3 x spread ({spread}), found {min_dist}"
@@ -100,6 +110,34 @@ def umap_layout(
         raise ValueError(f"n_epochs must be at least 1, found {n_epochs}")
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed must be from 0 to {2**31 - 1}, found {seed}")
+
+
+def first_state(
+    connectivities: sp.csr_matrix, *, seed: int
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """Return what a layout starts from, on the CPU and on a GPU.
+
+    Parameters
+    ----------
+    connectivities, seed
+        As for `umap_layout`.
+
+    Returns
+    -------
+    (csr_matrix, numpy.ndarray, numpy.ndarray)
+        The graph of the cells that have neighbours, its largest weight 1; their first places,
+        float32, n x 2, the farthest 10 from the middle; the numbers of these cells.
+
+    Raises
+    ------
+    ValueError
+        As `clustering.communities.build`, and if fewer than 3 cells have neighbours.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from clustering.communities import build
+    from clustering.isomap import first_places
+
     graph, order = build(connectivities).compact
     n = graph.shape[0]
     placed = np.flatnonzero(np.diff(graph.indptr))
@@ -111,18 +149,18 @@ def umap_layout(
         graph = graph[placed][:, placed]
     # The smallest weights are not lost, or cells would be without any.
     graph.data = np.maximum(graph.data / graph.data.max(), TINY)
-    n_epochs = n_epochs or default_epochs(len(placed))
-    # Arrays are summed in an order that must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
         rng = np.random.default_rng(seed)
         start = first_places(graph, rng)
         start *= 10 / max(np.abs(start).max(), TINY)
         start = (start + rng.normal(0, 1e-4, start.shape)).astype(np.float32)
-        layout = _optimise(
-            graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads
-        )
-    result = np.full((n, 2), np.nan, dtype=np.float32)
-    result[placed if order is None else order[placed]] = layout
+    return graph, start, placed if order is None else order[placed]
+
+
+def places_of_all_cells(layout: np.ndarray, cells: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the layout of all cells, NaN for those that have no place in `layout`."""
+    result = np.full((n_cells, 2), np.nan, dtype=np.float32)
+    result[cells] = layout
     return result
 
 

@@ -5,17 +5,19 @@ Labels come back numbered like those of the CPU: GPU algorithms skip numbers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clustering.communities import renumber_by_size
 from clustering.graph import Graph, of_all_cells
-from clustering.layout import default_epochs
+from clustering.layout import check_options, default_epochs, first_state, places_of_all_cells
 from clustering.search import finite_rows
 
 if TYPE_CHECKING:
     import numpy as np
     import scipy.sparse as sp
     from anndata import AnnData
+
+    from clustering.communities import CommunityGraph
 
 
 def takes_seed(algorithm: str) -> bool:
@@ -24,27 +26,20 @@ def takes_seed(algorithm: str) -> bool:
 
 
 def find_communities_gpu(
-    connectivities: sp.csr_matrix,
-    *,
-    algorithm: str = "leiden",
-    resolution: float = 1.0,
-    seed: int = 0,
-    **options: Any,
+    graph: CommunityGraph, *, algorithm: str = "leiden", resolution: float = 1.0, seed: int = 0
 ) -> np.ndarray:
-    """Cluster a graph with cuGraph's Leiden or Louvain.
+    """Cluster a graph with cuGraph's Leiden or Louvain, which go on until nothing improves.
 
     Parameters
     ----------
-    connectivities
-        Symmetric weights, cells x cells.
+    graph
+        From `clustering.communities.build`.
     algorithm
         ``leiden`` or ``louvain``.
     resolution
         Resolution of the modularity.
     seed
         Random seed; cuGraph's Louvain takes none (`takes_seed`).
-    **options
-        Passed on, such as ``n_iterations``.
 
     Returns
     -------
@@ -53,12 +48,12 @@ def find_communities_gpu(
     """
     import rapids_singlecell as rsc
 
-    adata = _annotated(connectivities.shape[0])
+    adata = _annotated(graph.adjacency.shape[0])
     # In float32 cuGraph's Leiden can return one cluster per cell (rapids-singlecell #417).
-    options = {"dtype": "float64", **options, "key_added": "labels"}
+    options = {"adjacency": graph.adjacency, "dtype": "float64", "key_added": "labels"}
     if takes_seed(algorithm):
         options["random_state"] = seed
-    getattr(rsc.tl, algorithm)(adata, resolution, adjacency=connectivities, **options)
+    getattr(rsc.tl, algorithm)(adata, resolution, **options)
     return renumber_by_size(adata.obs["labels"].astype(int).to_numpy())
 
 
@@ -106,22 +101,19 @@ def neighbor_graph_gpu(
 
 def umap_layout_gpu(
     connectivities: sp.csr_matrix,
-    representation: np.ndarray,
     *,
     min_dist: float = 0.5,
     spread: float = 1.0,
     n_epochs: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Lay out cells with cuML's UMAP, which starts from its own spectral or random places.
+    """Lay out cells with cuML's UMAP, from the same first places as on the CPU.
+
+    cuML's own are those of the eigenvectors, from a million cells on random ones.
 
     Parameters
     ----------
-    connectivities
-        Symmetric weights, cells x cells. A cell without weights gets no place.
-    representation
-        What the neighbours were searched in, cells x dimensions; cuML asks for it.
-    min_dist, spread, n_epochs, seed
+    connectivities, min_dist, spread, n_epochs, seed
         As for `clustering.layout.umap_layout`.
 
     Returns
@@ -133,25 +125,23 @@ def umap_layout_gpu(
     ------
     FloatingPointError
         If a place is not finite.
+    ValueError
+        As `clustering.layout.umap_layout`.
     """
     import numpy as np
     import rapids_singlecell as rsc
 
-    n = connectivities.shape[0]
-    placed = np.flatnonzero(np.diff(connectivities.indptr))
-    if len(placed) < n:
-        connectivities = connectivities[placed][:, placed]
-        representation = representation[placed]
-    adata = _annotated(len(placed), X_basis=np.asarray(representation, dtype=np.float32))
-    adata.obsp["connectivities"] = connectivities
-    params = {"use_rep": "X_basis", "method": "umap", "metric": "euclidean"}
-    names = {"connectivities_key": "connectivities", "distances_key": "distances"}
-    adata.uns["neighbors"] = {**names, "params": params}
+    check_options(min_dist, spread, n_epochs, seed)
+    graph, start, cells = first_state(connectivities, seed=seed)
+    adata = _annotated(len(cells), start=start)
+    adata.obsp["connectivities"] = graph
+    adata.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"method": "umap"}}
     rsc.tl.umap(
         adata,
         min_dist=min_dist,
         spread=spread,
-        maxiter=n_epochs or default_epochs(len(placed)),
+        maxiter=n_epochs or default_epochs(len(cells)),
+        init_pos="start",
         random_state=seed,
         key_added="layout",
     )
@@ -159,9 +149,7 @@ def umap_layout_gpu(
     bad = int((~finite_rows(layout)).sum())
     if bad:
         raise FloatingPointError(f"the layout is not finite in {bad:,} cells")
-    result = np.full((n, 2), np.nan, dtype=np.float32)
-    result[placed] = layout
-    return result
+    return places_of_all_cells(layout, cells, connectivities.shape[0])
 
 
 def _annotated(n_cells: int, **obsm: np.ndarray) -> AnnData:

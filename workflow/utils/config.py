@@ -195,7 +195,8 @@ class Clustering(Device):
     )
     clustering_args: dict[str, Plain] = Field(
         default_factory=dict,
-        description="Arguments for the algorithm, such as `{flavor: igraph, n_iterations: 5}`.",
+        description="Arguments for the algorithm, such as `{flavor: igraph, n_iterations: 5}`; "
+        "with any, the CPU is used.",
     )
     recompute_umap: bool = Field(
         False, description="Compute the layout even where the input has an `X_umap`."

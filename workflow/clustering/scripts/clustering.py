@@ -163,7 +163,7 @@ def cluster(args, root):
     import numpy as np
 
     from clustering.columns import read_graph
-    from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
+    from clustering.communities import DEFAULT_FLAVOR, build, find_communities, too_many_clusters
     from utils.device import Device, choose_device, try_gpu
 
     whole = read_graph(root, args.neighbors_key)
@@ -175,19 +175,21 @@ def cluster(args, root):
     if 0 < len(linked) < whole.shape[0]:
         connectivities = whole[linked][:, linked]
         cli.say(f"{whole.shape[0] - len(linked):,} cells have no neighbours and get no label")
-    flavor = args.clustering_args.get("flavor")
+    graph = build(connectivities)
+    # cuGraph has other options, of which those with the same name mean another thing.
+    words = [f"{name} {value}" for name, value in args.clustering_args.items()]
     device = choose_device(
-        connectivities.shape[0],
+        graph.adjacency.shape[0],
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
-        cpu_only=f"flavor {flavor}" if flavor else None,
+        cpu_only=", ".join(words) or None,
     )
     options = {"algorithm": args.algorithm, "resolution": args.resolution, "seed": args.seed}
 
     def on_gpu():
         from clustering.rapids import find_communities_gpu
 
-        return find_communities_gpu(connectivities, **options, **args.clustering_args)
+        return find_communities_gpu(graph, **options)
 
     labels, device = try_gpu(device, on_gpu)
     if labels is not None and too_many_clusters(
@@ -195,8 +197,7 @@ def cluster(args, root):
     ):
         device = Device("cpu", f"the GPU found {labels.max() + 1:,} clusters")
     if device.name == "cpu":
-        labels = find_communities(connectivities, **options, **args.clustering_args)
-        flavor = flavor or DEFAULT_FLAVOR
+        labels = find_communities(graph, **options, **args.clustering_args)
     cli.say(f"device: {device}")
     seeded = {}
     if device.name == "gpu":
@@ -214,7 +215,9 @@ def cluster(args, root):
         {
             **device.record(),
             **seeded,
-            "flavor": "rapids" if device.name == "gpu" else flavor,
+            "flavor": "rapids"
+            if device.name == "gpu"
+            else args.clustering_args.get("flavor", DEFAULT_FLAVOR),
             "clustering_args": args.clustering_args,
         },
     )

@@ -45,7 +45,7 @@ def main(args):
 
 def compute(args, root, options):
     """Lay out on the GPU where that was decided and works, else on the CPU."""
-    from clustering.columns import read_graph, read_representation
+    from clustering.columns import read_graph
     from utils.device import choose_device, try_gpu
 
     graph = read_graph(root, args.neighbors_key)
@@ -55,8 +55,7 @@ def compute(args, root, options):
     def on_gpu():
         from clustering.rapids import umap_layout_gpu
 
-        _, representation = read_representation(root, None, args.neighbors_key)
-        return umap_layout_gpu(graph, representation, **parameters)
+        return umap_layout_gpu(graph, **parameters)
 
     layout, device = try_gpu(device, on_gpu)
     if layout is None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.cli import progress
 
-from . import parallel
+from . import layout, parallel
 from .clustering import Clustering, normalise_rows
 from .correction import kept_levels, ridge_penalty, ridge_regression
 from .inputs import array_namespace, check_blocks, check_cells, check_values, encode_keys
 from .kmeans import Initialization, kmeans
-from .layout import draw_blocks, sort_cells
 from .paper import PaperClustering
 from .parameters import Flavor, Parameters, check_parameters
 
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from .batches import Batches, NaBatch
 
-CHUNK_SIZE = 1024  # rows of S that stay in a core's cache
-CHUNK_SIZE_GPU = 65_536
 KEEP_SHARE = 0.6  # of the available memory that the similarities may take
 
 
@@ -186,7 +183,7 @@ def harmonize(
     threads
         None or -1: the cores that this process may use. The result does not depend on it.
     chunk_size, chunk_size_kmeans
-        Most cells per task; None: 1024 (65,536 on a GPU) and 4096.
+        Most cells per task; None: 1024 and 4096, on a GPU 262,144.
     lean
         True rebuilds the similarities whenever they are needed, False keeps them; None keeps
         them where they fit into 60 % of the memory that is there. The result is the same.
@@ -218,8 +215,7 @@ def harmonize(
     if original and threads not in (None, 1):
         raise ValueError("original=True runs on one thread; set threads=1")
     threads = 1 if xp is not np or original else parallel.resolve_threads(threads)
-    if chunk_size is None:
-        chunk_size = CHUNK_SIZE if xp is np else CHUNK_SIZE_GPU
+    portions = layout.CPU if xp is np else layout.GPU
     cells = check_cells(Z if kept is None else Z[xp.asarray(kept)], dtype, xp)
     parameters = check_parameters(
         len(cells),
@@ -244,8 +240,8 @@ def harmonize(
         kmeans_cells=kmeans_cells,
         num_init_iterations=num_init_iterations,
         oversampling_factor=oversampling_factor,
-        chunk_size=chunk_size,
-        chunk_size_kmeans=chunk_size_kmeans,
+        chunk_size=portions.chunk if chunk_size is None else chunk_size,
+        chunk_size_kmeans=portions.kmeans if chunk_size_kmeans is None else chunk_size_kmeans,
         seed=seed,
     )
     rng = np.random.default_rng(parameters.seed)
@@ -258,11 +254,13 @@ def harmonize(
             clustering = PaperClustering(cells, encoded, parameters, rng, blocks)
         else:
             if blocks is None:
-                blocks = draw_blocks(len(cells), parameters.block_proportion, rng)
+                blocks = layout.draw_blocks(len(cells), parameters.block_proportion, rng)
             clustering = Clustering(
                 cells,
                 encoded,
-                sort_cells(blocks, encoded.combinations, parameters.chunk_size),
+                layout.sort_cells(
+                    blocks, encoded.combinations, replace(portions, chunk=parameters.chunk_size)
+                ),
                 parameters,
                 run,
                 keep_similarities=not _is_lean(lean, cells, parameters, xp),

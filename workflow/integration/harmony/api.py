@@ -201,9 +201,9 @@ def harmony_integrate(
         "cpu"; "cupy" for the same lines on a GPU, where there is none they warn and run on the
         CPU; or "rapids" for rapids-singlecell (one data set). The result is on the CPU.
     correction_method, colsum_algo
-        Passed to rapids: "fast", "original" or "batched" (0.18 has no "original"), and how it
-        adds up columns. Here they have no effect, which is said: there is one way, which is
-        exact.
+        Passed to rapids: "fast", "original" or "batched" (0.18 warns of "original" and takes
+        another), and how it adds up columns. Here they have no effect, which is said: there is
+        one way, which is exact.
     **options
         Options of :func:`harmonize`; harmonypy's and rapids' names for them are understood.
 

@@ -19,6 +19,7 @@ allows; otherwise a chunk of it is rebuilt whenever it is needed, with the same 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -140,9 +141,8 @@ class Clustering:
     ) -> None:
         n_cells, n_dims = cells.shape
         dtype = cells.dtype
-        self.cells, self.batches, self.layout = cells, batches, layout
+        self.cells, self.batches, self.layout = cells, batches, layout.on(xp)
         self.parameters, self.run, self.xp = parameters, run, xp
-        self.order = layout.order if xp is np else xp.asarray(layout.order)
         n_clusters = parameters.n_clusters
         self.similarities = xp.empty((n_cells, n_clusters), dtype) if keep_similarities else None
         self.sorted_cells = xp.empty_like(cells) if keep_similarities else None
@@ -176,7 +176,7 @@ class Clustering:
         kernel = self._build_kernel(centroids)
 
         def place(chunk: Chunk, scratch: Any) -> None:
-            rows = self.xp.take(self.cells, self.order[chunk.rows], axis=0)
+            rows = self.xp.take(self.cells, self.layout.order[chunk.rows], axis=0)
             if self.sorted_cells is not None:
                 self.sorted_cells[chunk.rows] = rows
             self._place(chunk, rows, kernel, scratch)
@@ -206,7 +206,7 @@ class Clustering:
         coefficients = self.xp.asarray(coefficients, dtype=self.cells.dtype)
         sums = self._zero_sums("directions")
 
-        def place(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
+        def place(chunk: Chunk, scratch: Any) -> np.ndarray:
             similarities = self._similarities(chunk, scratch)
             rows = self._corrected(chunk, similarities, coefficients)
             self.directions[chunk.rows] = normalise_rows(rows, self.xp)
@@ -222,7 +222,7 @@ class Clustering:
 
         def write(chunk: Chunk, scratch: Any) -> None:
             rows = self._corrected(chunk, self._fetch(chunk, scratch), coefficients)
-            corrected[self.order[chunk.rows]] = rows
+            corrected[self.layout.order[chunk.rows]] = rows
 
         self.run(write, self.layout.chunks)
         self.similarities = self.sorted_cells = None  # R can be formed from the directions
@@ -268,10 +268,10 @@ class Clustering:
         """Assign one block's cells anew."""
         rho = self.penalties[number]
 
-        def assign(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
+        def assign(chunk: Chunk, scratch: Any) -> np.ndarray | None:
             similarities = self._similarities(chunk, scratch)
             self._normalise(chunk, similarities, self.xp.asarray(rho[chunk.pieces]))
-            return self._piece_sums(chunk, similarities, collect) if collect else []
+            return self._piece_sums(chunk, similarities, collect) if collect else None
 
         elements = (block.chunks[-1].stop - block.chunks[0].start) * rho.shape[1]
         self.run(
@@ -323,19 +323,18 @@ class Clustering:
         """Fetch the cells of a chunk."""
         if self.sorted_cells is not None:
             return self.sorted_cells[chunk.rows]
-        return self.xp.take(self.cells, self.order[chunk.rows], axis=0)
+        return self.xp.take(self.cells, self.layout.order[chunk.rows], axis=0)
 
     def _normalise(self, chunk: Chunk, similarities: Any, rho: Any) -> None:
         """Store 1 / n of every row and S' (1 / n) of every piece, rho being given per piece."""
         xp = self.xp
-        if chunk.local is None:
+        if chunk.own is None:
             inverse = 1 / (similarities @ rho[0])
             sums = (inverse @ similarities)[None]
         else:  # one column per piece, of which a row uses its own
-            index, local = xp.arange(len(similarities)), xp.asarray(chunk.local)
-            inverse = 1 / (similarities @ rho.T)[index, local]
+            inverse = 1 / xp.take(similarities @ rho.T, chunk.own)
             spread = xp.zeros((len(similarities), len(chunk.pieces)), similarities.dtype)
-            spread[index, local] = inverse
+            spread.reshape(-1)[chunk.own] = inverse
             sums = spread.T @ similarities
         self.inverse[chunk.rows] = inverse
         self.slots[chunk.block][chunk.slot : chunk.slot + len(chunk.pieces)] = self._host(sums)
@@ -367,16 +366,16 @@ class Clustering:
             self.xp,
         )
 
-    def _piece_sums(self, chunk: Chunk, similarities: Any, collect: Sums) -> list[np.ndarray]:
-        """R' z over the cells of every piece, each of shape (n_clusters, n_dims)."""
+    def _piece_sums(self, chunk: Chunk, similarities: Any, collect: Sums) -> np.ndarray:
+        """R' z over the cells of every piece, shape (n_pieces, n_clusters, n_dims)."""
         rows = self._rows(chunk) if collect == "cells" else self.directions[chunk.rows]
         weighted = rows * self.inverse[chunk.rows, None]
-        rho = self.penalties[chunk.block]
-        sums = []
-        for piece, first, last in zip(chunk.pieces, chunk.edges[:-1], chunk.edges[1:], strict=True):
-            product = self._host(similarities[first:last].T @ weighted[first:last])
-            product *= rho[piece][:, None]
-            sums.append(product)
+        rho = self.penalties[chunk.block][chunk.pieces]
+        sums = self.xp.empty((*rho.shape, rows.shape[1]), rows.dtype)
+        for piece, (first, last) in enumerate(itertools.pairwise(chunk.edges)):
+            self.xp.matmul(similarities[first:last].T, weighted[first:last], out=sums[piece])
+        sums = self._host(sums)
+        sums *= rho[:, :, None]
         return sums
 
     def _zero_sums(self, collect: Sums | None) -> np.ndarray | None:
@@ -385,10 +384,10 @@ class Clustering:
         shape = (self.parameters.n_clusters, self.cells.shape[1])
         return np.zeros(shape if collect == "directions" else (len(self.totals), *shape))
 
-    def _adder(self, collect: Sums, sums: np.ndarray) -> Callable[[Chunk, list[np.ndarray]], None]:
+    def _adder(self, collect: Sums, sums: np.ndarray) -> Callable[[Chunk, np.ndarray], None]:
         """Return the function that adds the sums of a chunk's pieces to ``sums``."""
 
-        def add(chunk: Chunk, parts: list[np.ndarray]) -> None:
+        def add(chunk: Chunk, parts: np.ndarray) -> None:
             combinations = self.layout.blocks[chunk.block].combinations[chunk.pieces]
             for combination, part in zip(combinations, parts, strict=True):
                 target = sums if collect == "directions" else sums[combination]
@@ -399,7 +398,7 @@ class Clustering:
     def _sum(self, collect: Sums) -> np.ndarray:
         sums = self._zero_sums(collect)
 
-        def multiply(chunk: Chunk, scratch: Any) -> list[np.ndarray]:
+        def multiply(chunk: Chunk, scratch: Any) -> np.ndarray:
             return self._piece_sums(chunk, self._fetch(chunk, scratch), collect)
 
         self.run(multiply, self.layout.chunks, self._adder(collect, sums))
@@ -441,8 +440,8 @@ class Clustering:
             else:
                 weights = self.penalties[chunk.block][chunk.pieces] * sigma
                 by_piece = self._similarities(chunk, scratch) @ xp.asarray(weights.T)
-                local = 0 if chunk.local is None else xp.asarray(chunk.local)
-                means = by_piece[xp.arange(len(inverse)), local] * inverse
+                own = by_piece[:, 0] if chunk.own is None else xp.take(by_piece, chunk.own)
+                means = own * inverse
             logarithms = -xp.log(inverse) - self.kernel.constant
             if self.shift is not None:
                 logarithms += self.shift[chunk.rows]
@@ -464,10 +463,11 @@ class Clustering:
         scratch = xp.empty((longest, n_clusters), dtype)
         for chunk in self.layout.chunks:
             similarities = self._similarities(chunk, scratch)
-            local = 0 if chunk.local is None else chunk.local
-            rho = xp.asarray(self.penalties[chunk.block][chunk.pieces[local]])
+            rho = xp.asarray(self.penalties[chunk.block][chunk.pieces])
+            if chunk.own is not None:
+                rho = xp.take(rho, chunk.own % len(rho), axis=0)
             rows = similarities * rho * self.inverse[chunk.rows, None]
-            assigned[self.order[chunk.rows]] = rows
+            assigned[self.layout.order[chunk.rows]] = rows
         return assigned
 
     def _build_kernel(self, centroids: np.ndarray) -> Kernel:

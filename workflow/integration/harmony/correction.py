@@ -50,13 +50,14 @@ def correct_rows(
     -------
     The corrected cells, a new array.
     """
-    effects = []
+    first_key, *other_keys = xp.asarray(levels.T)
+    effects = xp.take(coefficients, first_key, axis=0)
+    for of_key in other_keys:
+        effects += xp.take(coefficients, of_key, axis=0)
+    effects *= rho[:, :, None]
+    corrected = xp.empty_like(rows)
     for piece, (first, last) in enumerate(itertools.pairwise(edges)):
-        effect = coefficients[int(levels[piece, 0])]
-        for level in levels[piece, 1:].tolist():
-            effect = effect + coefficients[level]
-        effects.append(similarities[first:last] @ (rho[piece][:, None] * effect))
-    corrected = effects[0] if len(effects) == 1 else xp.concatenate(effects)
+        xp.matmul(similarities[first:last], effects[piece], out=corrected[first:last])
     corrected *= inverse[:, None]
     return xp.subtract(rows, corrected, out=corrected)
 

@@ -9,12 +9,28 @@ cells alone, never on the number of threads.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-SHARED_ROWS = 512  # short segments share a chunk of at most so many rows ...
-SHARED_PIECES = 32  # ... and so many segments
+
+@dataclass(frozen=True)
+class Portions:
+    """How much is worked on at a time.
+
+    ``chunk`` and ``kmeans`` are rows of a task. Segments below half of ``shared`` rows share a
+    chunk of at most so many rows and ``pieces`` segments.
+    """
+
+    chunk: int
+    kmeans: int
+    shared: int
+    pieces: int
+
+
+CPU = Portions(chunk=1024, kmeans=4096, shared=512, pieces=32)  # a chunk stays in the cache
+GPU = Portions(chunk=2**18, kmeans=2**18, shared=2**18, pieces=128)  # few calls, each costs 10 us
 
 
 @dataclass(frozen=True)
@@ -22,8 +38,9 @@ class Chunk:
     """Rows ``start:stop`` of the sorted cells: one or more pieces of a batch combination each.
 
     ``pieces`` are positions among the combinations present in the block, ``edges`` the pieces'
-    bounds counted from ``start``, ``local`` the piece of every row (None where there is one).
-    ``slot`` is the number of the first piece within the block.
+    bounds counted from ``start``. ``own`` is each row's own place in a flat table of rows x
+    pieces (None where there is one piece). ``slot`` is the number of the first piece within the
+    block.
     """
 
     start: int
@@ -32,7 +49,7 @@ class Chunk:
     slot: int
     pieces: np.ndarray
     edges: tuple[int, ...]
-    local: np.ndarray | None
+    own: Any | None
 
     @property
     def rows(self) -> slice:
@@ -54,13 +71,25 @@ class Block:
 class Layout:
     """The blocks in working order; ``order[i]`` is the cell at sorted position ``i``."""
 
-    order: np.ndarray
+    order: Any
     blocks: tuple[Block, ...]
 
     @property
     def chunks(self) -> list[Chunk]:
         """All chunks in order."""
         return [chunk for block in self.blocks for chunk in block.chunks]
+
+    def on(self, xp: Any) -> Layout:
+        """Return the layout with what belongs to every cell in arrays of ``xp``."""
+
+        def place(chunk: Chunk) -> Chunk:
+            return chunk if chunk.own is None else replace(chunk, own=xp.asarray(chunk.own))
+
+        blocks = [
+            replace(block, chunks=tuple(place(chunk) for chunk in block.chunks))
+            for block in self.blocks
+        ]
+        return Layout(xp.asarray(self.order), tuple(blocks))
 
 
 def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np.ndarray:
@@ -78,7 +107,7 @@ def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np
     return blocks
 
 
-def sort_cells(blocks: np.ndarray, combinations: np.ndarray, chunk_size: int) -> Layout:
+def sort_cells(blocks: np.ndarray, combinations: np.ndarray, portions: Portions) -> Layout:
     """Sort the cells by block and batch combination and cut them into chunks.
 
     Parameters
@@ -87,12 +116,13 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, chunk_size: int) ->
         Block of every cell, shape (n_cells,), numbered from 0 without gaps.
     combinations
         Batch combination of every cell, shape (n_cells,), numbered from 0.
-    chunk_size
-        Most rows of a chunk.
+    portions
+        Most rows of a chunk, and what shares one.
 
     Returns
     -------
-    The layout. Memory: 8 bytes per cell, 24 while sorting.
+    The layout. Memory: 8 bytes per cell, as many again where segments share chunks; 24 while
+    sorting.
     """
     n_combinations = int(combinations.max()) + 1
     n_blocks = int(blocks.max()) + 1
@@ -114,7 +144,7 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, chunk_size: int) ->
                 combination_of_segment[first:last],
                 starts[first:last].tolist(),
                 stops[first:last].tolist(),
-                chunk_size,
+                portions,
             )
             for number, (first, last) in enumerate(itertools.pairwise(bounds))
         ),
@@ -126,19 +156,22 @@ def _cut_block(
     combinations: np.ndarray,
     starts: list[int],
     stops: list[int],
-    chunk_size: int,
+    portions: Portions,
 ) -> Block:
     """Cut one block's segments into chunks."""
     chunks: list[Chunk] = []
     first_piece: list[int] = []
     shared: list[tuple[int, int, int]] = []
     slot = 0
-    limit = min(SHARED_ROWS, chunk_size)
+    limit = min(portions.shared, portions.chunk)
 
     def close(pieces: list[tuple[int, int, int]]) -> None:
         nonlocal slot
         start, stop = pieces[0][1], pieces[-1][2]
         sizes = [last - first for _, first, last in pieces]
+        own = None
+        if len(pieces) > 1:
+            own = np.arange(stop - start) * len(pieces) + np.repeat(np.arange(len(pieces)), sizes)
         chunks.append(
             Chunk(
                 start=start,
@@ -147,7 +180,7 @@ def _cut_block(
                 slot=slot,
                 pieces=np.array([index for index, _, _ in pieces]),
                 edges=(0, *np.cumsum(sizes).tolist()),
-                local=np.repeat(np.arange(len(pieces)), sizes) if len(pieces) > 1 else None,
+                own=own,
             )
         )
         slot += len(pieces)
@@ -156,7 +189,7 @@ def _cut_block(
     for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         first_piece.append(n_pieces)
         size = stop - start
-        full = shared and (stop - shared[0][1] > limit or len(shared) == SHARED_PIECES)
+        full = shared and (stop - shared[0][1] > limit or len(shared) == portions.pieces)
         if shared and (full or size > limit // 2):
             close(shared)
             shared = []
@@ -164,7 +197,7 @@ def _cut_block(
             shared.append((index, start, stop))
             n_pieces += 1
             continue
-        parts = -(-size // chunk_size)
+        parts = -(-size // portions.chunk)
         cuts = [start + size * part // parts for part in range(parts + 1)]
         for first, last in itertools.pairwise(cuts):
             close([(index, first, last)])

@@ -167,7 +167,7 @@ def check_parameters(
     num_init_iterations: int,
     oversampling_factor: float,
     chunk_size: int,
-    chunk_size_kmeans: int | None,
+    chunk_size_kmeans: int,
     seed: int,
 ) -> Parameters:
     """Check every parameter and bring it into the form that the computation uses.
@@ -249,9 +249,7 @@ def check_parameters(
         num_init_iterations=whole("num_init_iterations", num_init_iterations, 1),
         oversampling_factor=real("oversampling_factor", oversampling_factor, above=0),
         chunk_size=whole("chunk_size", chunk_size, 1),
-        chunk_size_kmeans=(
-            4096 if chunk_size_kmeans is None else whole("chunk_size_kmeans", chunk_size_kmeans, 1)
-        ),
+        chunk_size_kmeans=whole("chunk_size_kmeans", chunk_size_kmeans, 1),
         seed=whole("seed", seed, 0),
     )
 

@@ -45,8 +45,8 @@ def harmonize_with_rapids(
     """Call ``rapids_singlecell.pp.harmony_integrate``; the result is stored in ``obsm``.
 
     Options that are not given take the defaults of :func:`harmonize`, not those of rapids.
-    rapids recomputes the centroids in every clustering pass and joins several keys into one, so
-    that its result differs from the CPU's.
+    rapids recomputes the centroids in every clustering pass and, before 0.18, joins several keys
+    into one, so that its result differs from the CPU's.
 
     Raises
     ------
