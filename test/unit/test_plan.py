@@ -150,6 +150,16 @@ def test_use_gpu_of_the_nearest_section_counts():
     assert plan.environment(b, "clustering") == "../../envs/scanpy.yaml"
 
 
+def test_communities_with_arguments_of_their_own_ask_for_no_gpu():
+    plan = plan_of(
+        "{use_gpu: true, DATASETS: {a: {input: {clustering: x.h5ad}},"
+        " b: {input: {clustering: x.h5ad}, clustering: {clustering_args: {flavor: igraph}}}}}"
+    )
+    a, b = (Wildcards(dataset=name, method="unintegrated") for name in "ab")
+    assert plan.community_device(a) == plan.device(a, "clustering")
+    assert plan.community_device(b) == {**plan.device(b, "clustering"), "use_gpu": False}
+
+
 def test_what_the_input_brings_is_used_only_at_clustering():
     plan = plan_of(
         "DATASETS: {a: {input: {clustering: x.h5ad}},"

@@ -198,7 +198,7 @@ def test_numbers_are_clipped_to_their_quantiles():
         pd.Series([None] * 50, dtype=object),
         pd.Series([1, 2.5] * 25, dtype=object),
         pd.Series(["", " "] * 25),
-        pd.Series(["_hidden", "$x$", "b\na", "細胞", "\ud800"] * 10),
+        pd.Series(["_hidden", "$x$", "b\na", "細胞", "\ud800"] * 10, dtype=object),
         pd.Categorical([None] * 50, ["unused"]),
         pd.Series(pd.date_range("2020", periods=50)),
         [f"cell{i}" for i in range(50)],

@@ -17,6 +17,9 @@ def test_cells_are_counted_from_metadata(tmp_path, zarr_format):
     path = str(tmp_path / "x.zarr")
     assert resources.n_cells(path) == 17
     assert resources.memory_mb(path, 2, base=100, per_million=1_000_000) == 234
+    wanted = {"base": 100, "per_million": 1_000_000, "use_gpu": True}
+    assert resources.memory_mb(path, 2, n_cell_cpu=17, **wanted) == 234 + 2 * resources.GPU_MB
+    assert resources.memory_mb(path, 2, n_cell_cpu=18, **wanted) == 234
     assert resources.gpus(path, True, 17) == 1
     assert resources.gpus(path, True, 18) == resources.gpus(path, False, 0) == 0
 

@@ -20,7 +20,11 @@ rule neighbors:
     threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=4000
+            str(input),
+            attempt,
+            base=1000,
+            per_million=4000,
+            **plan.device(wildcards, "clustering"),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=30
@@ -54,14 +58,16 @@ rule clustering:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=4000
+            str(input),
+            attempt,
+            base=1000,
+            per_million=4000,
+            **plan.community_device(wildcards),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=60
         ),
-        gpu=lambda wildcards, input: resources.gpus(
-            str(input), **plan.device(wildcards, "clustering")
-        ),
+        gpu=lambda wildcards, input: resources.gpus(str(input), **plan.community_device(wildcards)),
     params:
         scripts=SCRIPTS,
         options=lambda wildcards: plan.options("clustering", wildcards),
@@ -122,7 +128,11 @@ rule umap:
     threads: resources.half(workflow.resource_settings.cores)
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=3000
+            str(input),
+            attempt,
+            base=1000,
+            per_million=3000,
+            **plan.device(wildcards, "clustering"),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=120

@@ -20,7 +20,11 @@ rule harmony:
     threads: 2
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=2000
+            str(input),
+            attempt,
+            base=1000,
+            per_million=2000,
+            **plan.device(wildcards, "integration"),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=20
@@ -54,7 +58,11 @@ rule vae:
     threads: 1
     resources:
         mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=2000, per_million=6000
+            str(input),
+            attempt,
+            base=2000,
+            per_million=6000,
+            **plan.device(wildcards, "integration"),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=600

@@ -179,6 +179,12 @@ class Plan:
         """Return where a stage of a data set may run."""
         return {key: self.setting(wildcards, stage, key) for key in ("use_gpu", "n_cell_cpu")}
 
+    def community_device(self, wildcards: Any) -> dict[str, Any]:
+        """As `device`, for the communities alone: with arguments they stay on the CPU."""
+        device = self.device(wildcards, "clustering")
+        stays = bool(self.dataset(wildcards).clustering.clustering_args)
+        return {**device, "use_gpu": device["use_gpu"] and not stays}
+
     def environment(self, wildcards: Any, stage: str) -> str:
         """Return the conda file of a step that can run on a GPU, as seen from a module's rules."""
         gpu = self.device(wildcards, stage)["use_gpu"]

@@ -11,6 +11,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+# On the host, for a step on a GPU: loading RAPIDS takes 600, the rest is left to the driver.
+GPU_MB = 3000
+
 
 def n_cells(file: str) -> int:
     """Return the number of cells of a zarr store from its metadata, without opening it."""
@@ -58,8 +61,17 @@ def prepare_mb(files: list[str], attempt: int) -> int:
     return int((1000 + 2 * size_mb(files)) * attempt)
 
 
-def memory_mb(store: str, attempt: int, *, base: int, per_million: int) -> int:
+def memory_mb(
+    store: str,
+    attempt: int,
+    *,
+    base: int,
+    per_million: int,
+    use_gpu: bool = False,
+    n_cell_cpu: int = 0,
+) -> int:
     """Memory of a step: a fixed part and a part per million cells, times the attempt."""
+    base += GPU_MB * gpus(store, use_gpu, n_cell_cpu)
     return int((base + per_million * n_cells(store) / 1e6) * attempt)
 
 
