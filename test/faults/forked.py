@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
@@ -76,7 +77,7 @@ def main() -> None:
     load(MODULES)
     for line in sys.stdin:
         request = json.loads(line)
-        if request["script"].endswith("/vae.py"):
+        if request["script"].endswith("/vae.py") and find_spec("torch"):
             load(VAE_MODULES)
         print(json.dumps(fork(**request)), flush=True)
 

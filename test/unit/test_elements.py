@@ -21,7 +21,7 @@ from utils.elements import (
     read_text,
     write_categorical,
 )
-from utils.encoding import is_plain, read_value, write_plain
+from utils.encoding import is_plain, read_names, read_value, write_plain, write_texts
 from utils.io import new_store, open_store, write_element
 
 NAMES = [f"cell{i}" for i in range(4)]
@@ -216,3 +216,15 @@ def test_values_are_read_as_anndata_reads_them(kind, value, tmp_path):
         assert found.equals(expected)
     else:
         np.testing.assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("missing", [[], [1]])
+def test_names_as_pandas_3_has_them_written(missing, tmp_path):
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    attributes = {"encoding-type": "nullable-string-array", "encoding-version": "0.1.0"}
+    group = root.create_group("x", attributes=attributes)
+    write_texts(group, "values", np.array(["a", "ü", ""], dtype=object), "string-array")
+    write_plain(group, "mask", np.isin(np.arange(3), missing))
+    found = read_names(root["x"])
+    assert found.dtype == object
+    assert pd.Series(found).equals(pd.Series(np.asarray(read_elem(root["x"]), dtype=object)))

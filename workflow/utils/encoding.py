@@ -38,6 +38,14 @@ def read_value(found: Any) -> Any:
     return read_elem(found)
 
 
+def read_names(found: Any) -> np.ndarray:
+    """Read the index of a data frame as an array of objects, also as pandas 3 has it written."""
+    nullable = found.attrs.get("encoding-type") == "nullable-string-array"
+    if nullable and not found["mask"][()].any():
+        found = found["values"]
+    return np.asarray(read_value(found), dtype=object)
+
+
 def is_plain(value: Any) -> bool:
     """Whether `write_plain` can write it."""
     if isinstance(value, dict):

@@ -14,11 +14,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import zarr
 
 from utils.atomic import atomic_folder
-from utils.encoding import MAPPING, is_plain, read_value, write_plain
+from utils.encoding import MAPPING, is_plain, read_names, read_value, write_plain
 from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     import h5py
+    import numpy as np
     import pandas as pd
     from anndata import AnnData
 
@@ -168,7 +168,7 @@ def length(root: Group, frame: str) -> int:
 def read_index(root: Group, frame: str) -> np.ndarray:
     """Read the names of the cells (``obs``) or genes (``var``)."""
     with reading(root, frame):
-        return np.asarray(read_value(_index(root[frame])), dtype=object)
+        return read_names(_index(root[frame]))
 
 
 def obs_column(root: Group, name: str) -> pd.Series:
