@@ -162,6 +162,14 @@ def encode_batches(
 
 def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: bool) -> Batches:
     """Find the combinations of levels that occur."""
+    if len(codes) == 1:
+        return Batches(
+            combinations=codes[0],
+            levels=np.arange(len(names[0]))[:, None],
+            levels_per_key=(len(names[0]),),
+            sizes=np.bincount(codes[0], minlength=len(names[0])),
+            names=tuple(names[0]),
+        )
     joint = codes[0]
     for number in range(1, len(codes)):
         joint = joint.astype(np.int64) * len(names[number]) + codes[number]
@@ -170,7 +178,7 @@ def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: boo
     n_combinations = int(combinations.max()) + 1
     first = np.full(n_combinations, -1)
     first[combinations[::-1]] = np.arange(len(combinations))[::-1]
-    if combine_keys and len(codes) > 1:
+    if combine_keys:
         labels = [
             tuple(names[key][codes[key][cell]] for key in range(len(codes))) for cell in first
         ]

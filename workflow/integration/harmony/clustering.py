@@ -66,7 +66,7 @@ class Kernel:
 
     def similarities(self, directions: Any, out: Any, xp: Any) -> Any | None:
         """Fill ``out`` with S; return the logarithm taken out of every row, or None."""
-        xp.matmul(directions, self.weights, out=out)
+        xp.dot(directions, self.weights, out=out)
         if self.offset is not None:
             out -= self.offset
         shift = None
@@ -77,9 +77,16 @@ class Kernel:
         return shift
 
 
+def row_lengths(rows: Any, xp: Any) -> Any:
+    """Compute the length of every row."""
+    if xp is np:  # whose norm takes twice as long
+        return np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return xp.linalg.norm(rows, axis=1)  # CuPy's einsum starts a product for every row
+
+
 def normalise_rows(rows: Any, xp: Any) -> Any:
     """Scale every row to length 1; a row of zeros stays as it is."""
-    lengths = xp.sqrt(xp.einsum("ij,ij->i", rows, rows))
+    lengths = row_lengths(rows, xp)
     lengths[lengths == 0] = 1
     return rows / lengths[:, None]
 
@@ -334,7 +341,7 @@ class Clustering:
         else:  # one column per piece, of which a row uses its own
             inverse = 1 / xp.take(similarities @ rho.T, chunk.own)
             spread = xp.zeros((len(similarities), len(chunk.pieces)), similarities.dtype)
-            spread.reshape(-1)[chunk.own] = inverse
+            xp.put(spread, chunk.own, inverse)
             sums = spread.T @ similarities
         self.inverse[chunk.rows] = inverse
         self.slots[chunk.block][chunk.slot : chunk.slot + len(chunk.pieces)] = self._host(sums)
@@ -373,7 +380,7 @@ class Clustering:
         rho = self.penalties[chunk.block][chunk.pieces]
         sums = self.xp.empty((*rho.shape, rows.shape[1]), rows.dtype)
         for piece, (first, last) in enumerate(itertools.pairwise(chunk.edges)):
-            self.xp.matmul(similarities[first:last].T, weighted[first:last], out=sums[piece])
+            self.xp.dot(similarities[first:last].T, weighted[first:last], out=sums[piece])
         sums = self._host(sums)
         sums *= rho[:, :, None]
         return sums

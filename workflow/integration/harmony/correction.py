@@ -57,7 +57,7 @@ def correct_rows(
     effects *= rho[:, :, None]
     corrected = xp.empty_like(rows)
     for piece, (first, last) in enumerate(itertools.pairwise(edges)):
-        xp.matmul(similarities[first:last], effects[piece], out=corrected[first:last])
+        xp.dot(similarities[first:last], effects[piece], out=corrected[first:last])
     corrected *= inverse[:, None]
     return xp.subtract(rows, corrected, out=corrected)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .batches import Batches, NaBatch, encode_batches
+from .clustering import row_lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,10 +102,10 @@ def check_values(cells: Any, chunk_size: int, run: Callable[..., None], xp: Any)
     def measure(start: int, _: Any) -> tuple[list[int], int, bool]:
         rows = cells[start : start + chunk_size]
         with np.errstate(over="ignore"):
-            squares = xp.einsum("ij,ij->i", rows, rows)
-        wrong = xp.flatnonzero(~xp.isfinite(squares)) + start
+            lengths = row_lengths(rows, xp)
+        wrong = xp.flatnonzero(~xp.isfinite(lengths)) + start
         same = bool((rows == first).all()) if start == 0 or constant else False
-        return wrong.tolist(), int((squares == 0).sum()), same
+        return wrong.tolist(), int((lengths == 0).sum()), same
 
     def collect(_: int, found: tuple[list[int], int, bool]) -> None:
         nonlocal zero, constant

@@ -102,7 +102,8 @@ def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np
         proportion = max(proportion, 0.2)
     n_blocks = min(int(np.ceil(1 / proportion - 1e-9)), n_cells)
     dtype = np.min_scalar_type(n_blocks)
-    blocks = (np.arange(n_cells) * n_blocks // n_cells).astype(dtype)
+    bounds = -(-np.arange(n_blocks + 1) * n_cells // n_blocks)
+    blocks = np.repeat(np.arange(n_blocks, dtype=dtype), np.diff(bounds))
     rng.shuffle(blocks)
     return blocks
 
