@@ -158,6 +158,7 @@ def test_communities_with_arguments_of_their_own_ask_for_no_gpu():
     a, b = (Wildcards(dataset=name, method="unintegrated") for name in "ab")
     assert plan.community_device(a) == plan.device(a, "clustering")
     assert plan.community_device(b) == {**plan.device(b, "clustering"), "use_gpu": False}
+    assert [plan.has_flavor(wildcards) for wildcards in (a, b)] == [False, True]
 
 
 def test_what_the_input_brings_is_used_only_at_clustering():

@@ -23,7 +23,7 @@ rule neighbors:
             str(input),
             attempt,
             base=1000,
-            per_million=4000,
+            per_million=2000,
             **plan.device(wildcards, "clustering"),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
@@ -61,7 +61,7 @@ rule clustering:
             str(input),
             attempt,
             base=1000,
-            per_million=4000,
+            per_million=4000 if plan.has_flavor(wildcards) else 2000,
             **plan.community_device(wildcards),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
@@ -131,7 +131,7 @@ rule umap:
             str(input),
             attempt,
             base=1000,
-            per_million=3000,
+            per_million=2000,
             **plan.device(wildcards, "clustering"),
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(

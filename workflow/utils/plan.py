@@ -185,6 +185,10 @@ class Plan:
         stays = bool(self.dataset(wildcards).clustering.clustering_args)
         return {**device, "use_gpu": device["use_gpu"] and not stays}
 
+    def has_flavor(self, wildcards: Any) -> bool:
+        """Tell whether communities are found by another library, which needs more memory."""
+        return "flavor" in self.dataset(wildcards).clustering.clustering_args
+
     def environment(self, wildcards: Any, stage: str) -> str:
         """Return the conda file of a step that can run on a GPU, as seen from a module's rules."""
         gpu = self.device(wildcards, stage)["use_gpu"]
