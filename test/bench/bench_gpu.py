@@ -22,6 +22,10 @@ from pathlib import Path
 import numpy as np
 from bench_harmony import ITERATIONS, PASSES, WORKFLOW, lisi, make_data
 
+sys.path.insert(0, str(WORKFLOW))
+from integration.harmony import harmonize
+from utils.device import gpu_problem
+
 HERE = Path(__file__).resolve().parent
 START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
 REPEATS = 3
@@ -36,8 +40,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=100)
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
     args = parser.parse_args()
-    why = missing()
-    if why:
+    if why := gpu_problem(["cupy"]):
         print(f"bench_gpu measures nothing: {why}")
         return
     bandwidth, multiplied = rates(args.dims, args.clusters)
@@ -56,18 +59,6 @@ def main() -> None:
         lines += compare(n_cells, args, bandwidth, multiplied)
         print("\n".join(lines), flush=True)
     write_section(args.results, lines)
-
-
-def missing() -> str | None:
-    """Say why there is no GPU to measure; rapids-singlecell is not needed."""
-    if find_spec("cupy") is None:
-        return "cupy is not installed"
-    import cupy
-
-    try:
-        return None if cupy.cuda.runtime.getDeviceCount() else "no GPU is visible"
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"no GPU is visible: {error}"
 
 
 def describe() -> str:
@@ -146,9 +137,6 @@ def compare(
 def contenders(on_card, cells, batches, n_clusters):
     """Yield names and functions that return the corrected cells."""
     import cupy
-
-    sys.path.insert(0, str(WORKFLOW))
-    from integration.harmony import harmonize
 
     common = {
         "n_clusters": n_clusters,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from integration.harmony import harmonize, harmony_integrate, run_harmony
+from integration.harmony import harmonize, harmony_integrate, rapids, run_harmony
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -321,14 +321,21 @@ def test_what_has_no_effect_here_is_said(adata, method):
 
 def test_without_a_gpu_the_cupy_backend_warns_and_runs_on_the_cpu(adata, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.warns(UserWarning, match="no GPU with CuPy; Harmony runs on the CPU"):
+    with pytest.warns(UserWarning, match="cupy is not installed; Harmony runs on the CPU"):
         harmony_integrate(adata, "batch", backend="cupy")
     harmony_integrate(adata, "batch", adjusted_basis="b")
     assert np.array_equal(adata.obsm["b"], adata.obsm["X_pca_harmony"])
 
 
+def test_without_a_gpu_the_rapids_backend_is_refused(adata, monkeypatch):
+    monkeypatch.setattr(rapids, "gpu_problem", lambda: "no GPU is visible: no driver")
+    with pytest.raises(RuntimeError, match="no GPU is visible: no driver; use backend='cpu'"):
+        harmony_integrate(adata, "batch", backend="rapids")
+
+
 def test_rapids_is_called_with_its_own_names(adata, monkeypatch):
     calls = []
+    monkeypatch.setattr(rapids, "gpu_problem", lambda: None)
     module = ModuleType("rapids_singlecell")
     module.pp = SimpleNamespace(harmony_integrate=lambda *args, **kwargs: calls.append(kwargs))
     monkeypatch.setitem(sys.modules, "rapids_singlecell", module)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -96,9 +96,9 @@ def try_gpu(device: Device, compute: Callable[[], T]) -> tuple[T | None, Device]
         return None, Device("cpu", f"the GPU failed: {type(error).__name__}: {text}")
 
 
-def gpu_problem() -> str | None:
-    """Say why no GPU can be used here; ``None`` where one can."""
-    for package in ("cupy", "rapids_singlecell"):
+def gpu_problem(packages: Sequence[str] = ("cupy", "rapids_singlecell")) -> str | None:
+    """Say why no GPU can be used here with these packages; ``None`` where one can."""
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             return f"{package} is not installed"
     try:

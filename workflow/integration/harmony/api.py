@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from utils.device import gpu_problem
 from utils.messages import missing, unknown
 
 from .algorithm import Harmonized, harmonize
@@ -211,6 +212,8 @@ def harmony_integrate(
     ------
     KeyError
         A column or embedding that is not there.
+    RuntimeError
+        backend="rapids" without RAPIDS or a GPU; says which.
     TypeError, ValueError
         Anything else that is wrong with the input, in one line.
 
@@ -425,20 +428,9 @@ def _to_device(Z: np.ndarray, device: str | None) -> Any:
     if kind == "mps":
         warnings.warn("Harmony does not compute on 'mps'; it runs on the CPU", stacklevel=3)
         return Z
-    cupy = _usable_cupy()
-    if cupy is None:
-        warnings.warn("there is no GPU with CuPy; Harmony runs on the CPU", stacklevel=3)
+    if why := gpu_problem(["cupy"]):
+        warnings.warn(f"{why}; Harmony runs on the CPU", stacklevel=3)
         return Z
+    import cupy
+
     return cupy.asarray(Z)
-
-
-def _usable_cupy() -> Any | None:
-    """Return CuPy where it is installed and sees a GPU."""
-    try:
-        import cupy
-    except ImportError:
-        return None
-    try:
-        return cupy if cupy.cuda.runtime.getDeviceCount() else None
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return None

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.device import gpu_problem
+
 from .algorithm import harmonize
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ def harmonize_with_rapids(
 
     Raises
     ------
-    ImportError
-        rapids-singlecell is not installed.
+    RuntimeError
+        rapids-singlecell is not installed, or no GPU is visible.
     ValueError
         An option that rapids does not have.
     """
@@ -60,10 +62,10 @@ def harmonize_with_rapids(
         raise ValueError(
             f"backend='rapids' does not have {', '.join(sorted(unknown))}; use backend='cpu'"
         )
-    try:
-        import rapids_singlecell as rsc
-    except ImportError:
-        raise ImportError("backend='rapids' needs rapids-singlecell and a GPU") from None
+    if why := gpu_problem():
+        raise RuntimeError(f"{why}; use backend='cpu'")
+    import rapids_singlecell as rsc
+
     defaults = harmonize.__kwdefaults__
     passed = {name: options.get(name, defaults[name]) for name in PASSED_ON}
     if passed["max_iter_harmony"] is None:
