@@ -93,6 +93,8 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         (clustering(resolutions=[float("nan")]), "must be numbers above 0, found nan"),
         (clustering(resolutions=[]), "at least one resolution"),
         (clustering(n_cell_cpu="1e5"), 'found the text "1e5"; write 100000'),
+        (clustering(use_gpu="true"), "write true without quotes, after --config True"),
+        (clustering(use_gpu="maybe"), "use_gpu: must be true or false, found 'maybe'"),
         (clustering(hierarchy=True), "must be a depth"),
         (clustering(hierarchy=0), "between 1 and 20"),
         (clustering(hierarchy={}), "names no cluster"),

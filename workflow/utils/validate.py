@@ -160,6 +160,10 @@ def explain(item: Any, model: type[BaseModel] = Config) -> list[str]:
         return [f"{where}: {unknown('value', found, known)}"]
     message = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     message = re.sub(r"dictionary( or instance of \w+)?", "mapping", message)
+    message = message.replace("boolean", "true or false")
+    if kind == "bool_type" and str(found).lower() in ("true", "false"):
+        right = f"{str(found).lower()} without quotes, after --config {str(found).capitalize()}"
+        return [f'{path}: must be {message}, found the text "{found}"; write {right}']
     if isinstance(found, str) and number_in(found) is not None and "str" not in kind:
         return [f'{path}: must be {message}, found the text "{found}"; write {number_in(found):g}']
     shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
