@@ -80,7 +80,7 @@ def on_device(name):
 
 for name in (
     *("arange", "concatenate", "empty", "empty_like", "full", "ones", "zeros"),
-    *("exp", "isfinite", "log", "sqrt", "subtract"),
+    *("divide", "exp", "isfinite", "log", "sqrt", "subtract"),
     *("bincount", "dot", "flatnonzero", "take"),
 ):
     globals()[name] = on_device(name)

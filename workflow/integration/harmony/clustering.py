@@ -334,16 +334,15 @@ class Clustering:
 
     def _normalise(self, chunk: Chunk, similarities: Any, rho: Any) -> None:
         """Store 1 / n of every row and S' (1 / n) of every piece, rho being given per piece."""
-        xp = self.xp
+        xp, inverse = self.xp, self.inverse[chunk.rows]
         if chunk.own is None:
-            inverse = 1 / (similarities @ rho[0])
+            xp.divide(1, similarities @ rho[0], out=inverse)
             sums = (inverse @ similarities)[None]
         else:  # one column per piece, of which a row uses its own
-            inverse = 1 / xp.take(similarities @ rho.T, chunk.own)
+            xp.divide(1, xp.take(similarities @ rho.T, chunk.own), out=inverse)
             spread = xp.zeros((len(similarities), len(chunk.pieces)), similarities.dtype)
             xp.put(spread, chunk.own, inverse)
             sums = spread.T @ similarities
-        self.inverse[chunk.rows] = inverse
         self.slots[chunk.block][chunk.slot : chunk.slot + len(chunk.pieces)] = self._host(sums)
 
     def _count(self, block: Block, number: int) -> None:
