@@ -45,6 +45,18 @@ def test_components_of_all_genes_ask_for_their_pairs(tmp_path):
     assert resources.pca_mb(path, 2, None) == 2 * 2900
 
 
+def test_counts_of_all_genes_are_held_in_memory(tmp_path):
+    path = tmp_path / "x.zarr"
+    adata = anndata.AnnData(sp.csr_matrix(np.ones((1000, 500), np.float32)))
+    adata.write_zarr(path)
+    wanted = {"base": 100, "per_million": 0}
+    assert resources.counts_mb(str(path), 2, **wanted) == 2 * (100 + 16)
+    adata.var["highly_variable"] = np.arange(500) < 7
+    adata.write_zarr(path)
+    assert resources.counts_mb(str(path), 2, **wanted) == 2 * 100
+    assert resources.counts_mb(str(path), 2, all_genes=True, **wanted) == 2 * (100 + 16)
+
+
 def test_a_store_that_is_not_there_yet_is_named(tmp_path):
     path = str(tmp_path / "x.zarr")
     with pytest.raises(FileNotFoundError) as error:

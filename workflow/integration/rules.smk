@@ -57,7 +57,7 @@ rule vae:
         "../../envs/vae.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+        mem_mb=lambda wildcards, input, attempt: resources.counts_mb(
             str(input),
             attempt,
             base=2000,
@@ -136,8 +136,12 @@ rule topics:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1000, per_million=12000
+        mem_mb=lambda wildcards, input, attempt: resources.counts_mb(
+            str(input),
+            attempt,
+            base=1000,
+            per_million=12000,
+            all_genes=not plan.dataset(wildcards).methods[wildcards.method].highly_variable,
         ),
         runtime=lambda wildcards, input, attempt: resources.minutes(
             str(input), attempt, per_million=120

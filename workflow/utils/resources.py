@@ -88,6 +88,13 @@ def markers_mb(store: str, attempt: int) -> int:
     return int(values * attempt) + memory_mb(store, attempt, base=1500, per_million=1000)
 
 
+def counts_mb(store: str, attempt: int, *, all_genes: bool = False, **wanted: Any) -> int:
+    """Memory of a method on counts: `memory_mb`, and 32 bytes for each where no gene is chosen."""
+    chosen = not all_genes and (Path(store) / "var" / "highly_variable").exists()
+    values = 0 if chosen else 32 * n_values(store) / 1e6
+    return int(values * attempt) + memory_mb(store, attempt, **wanted)
+
+
 def minutes(store: str, attempt: int, *, per_million: int) -> int:
     """Time of a step, generously: 10 minutes and a part per million cells, times the attempt."""
     return int((10 + per_million * n_cells(store) / 1e6) * attempt)
