@@ -184,6 +184,7 @@ NO_BATCH = "60 of 60 cells"
             COUNTS,
             {
                 "pca": "no gene varies",
+                "fast_mnn": "X is 0 in all cells",
                 "gmvae": "at least 2 must",
                 "topics": "n_topics must be less",
             },

@@ -309,6 +309,7 @@ def test_bad_input_is_one_clear_line(changes, error, message):
         (lambda: mnn_correct(spoil(np.nan), BATCH), "X is NaN or infinite in 2"),
         (lambda: fast_mnn(COUNTS, BATCH, n_comps=0), "n_comps must be at least 1"),
         (lambda: fast_mnn(spoil(np.nan), BATCH), "NaN or infinite"),
+        (lambda: fast_mnn(0 * COUNTS, BATCH), "X is 0 in all cells and genes"),
         (lambda: fast_mnn(COUNTS, BATCH, weights=[1, 2]), "3 positive numbers"),
         (lambda: fast_mnn(COUNTS, BATCH, weights={"0": 1}), "name every batch, 0, 1, 2; found 0"),
         (lambda: fast_mnn(lambda: [COUNTS], BATCH[1:]), "240 cells but 239 batch labels"),

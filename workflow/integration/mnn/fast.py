@@ -245,6 +245,8 @@ def multi_batch_pca(
         if n_cells != len(batches.codes):
             raise ValueError(f"there are {n_cells} cells but {len(batches.codes)} batch labels")
         run(product, waiting, add)
+        if not state["gram"].any():
+            raise ValueError("X is 0 in all cells and genes that are used; choose other genes")
         return _components(state["sums"], state["gram"], weight, min(n_comps, n_cells))
 
 
