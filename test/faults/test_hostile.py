@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from importlib.util import find_spec
 
 import anndata
 import h5py
@@ -39,6 +40,8 @@ STEPS = {
     "merge": (MERGE, "umap", ["--clustering", "@clustering", "@level 2"]),
 }
 # What each kind of strange data concerns.
+if find_spec("torch") is None:  # an extra, which the packages of a GPU leave out
+    del STEPS["gmvae"]
 COUNTS = ("prepare", "pca", "fast_mnn", "gmvae", "topics")
 CELLS = ("prepare", "harmony", "mnn", "neighbors", "clustering", "level 2", "umap", "merge")
 BATCHES = ("prepare", "harmony", "mnn", "fast_mnn", "gmvae")
@@ -196,7 +199,13 @@ def test_strange_data(forked, tmp_path, change, steps, refused):
     adata = changed(change)
     source = tmp_path / "source.h5ad"
     adata.write_h5ad(source)
-    run_steps(forked, source, {step: STEPS[step] for step in steps}, refused, n_obs=adata.n_obs)
+    run_steps(
+        forked,
+        source,
+        {step: STEPS[step] for step in steps if step in STEPS},
+        refused,
+        n_obs=adata.n_obs,
+    )
 
 
 def changed(change):
