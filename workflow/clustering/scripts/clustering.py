@@ -167,15 +167,16 @@ def cluster(args, root):
     from utils.device import Device, choose_device, try_gpu
 
     whole = read_graph(root, args.neighbors_key)
+    n_cells = whole.shape[0]
     # Cells that an earlier step left out have no neighbours: they get no label.
     # Of weights that are not symmetric one direction is enough.
-    degree = np.diff(whole.indptr) + np.bincount(whole.indices, minlength=whole.shape[0])
+    degree = np.diff(whole.indptr) + np.bincount(whole.indices, minlength=n_cells)
     linked = np.flatnonzero(degree)
-    connectivities = whole
-    if 0 < len(linked) < whole.shape[0]:
-        connectivities = whole[linked][:, linked]
-        cli.say(f"{whole.shape[0] - len(linked):,} cells have no neighbours and get no label")
-    graph = build(connectivities)
+    if 0 < len(linked) < n_cells:
+        whole = whole[linked][:, linked]
+        cli.say(f"{n_cells - len(linked):,} cells have no neighbours and get no label")
+    graph = build(whole)
+    del whole  # at ten million cells two gigabytes
     # cuGraph has other options, of which those with the same name mean another thing.
     words = [f"{name} {value}" for name, value in args.clustering_args.items()]
     device = choose_device(
@@ -206,8 +207,8 @@ def cluster(args, root):
         if not takes_seed(args.algorithm):
             seeded = {"seed": None}
             cli.say(f"{args.algorithm} takes no seed on a GPU: labels may differ from run to run")
-    if len(labels) < whole.shape[0]:
-        inside, labels = labels, np.full(whole.shape[0], -1)
+    if len(labels) < n_cells:
+        inside, labels = labels, np.full(n_cells, -1)
         labels[linked] = inside
     return (
         labels,
