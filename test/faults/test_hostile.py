@@ -39,9 +39,9 @@ STEPS = {
     "umap": (UMAP, "neighbors", ["--n_epochs", 5]),
     "merge": (MERGE, "umap", ["--clustering", "@clustering", "@level 2"]),
 }
-# What each kind of strange data concerns.
 if find_spec("torch") is None:  # an extra, which the packages of a GPU leave out
     del STEPS["gmvae"]
+# What each kind of strange data concerns.
 COUNTS = ("prepare", "pca", "fast_mnn", "gmvae", "topics")
 CELLS = ("prepare", "harmony", "mnn", "neighbors", "clustering", "level 2", "umap", "merge")
 BATCHES = ("prepare", "harmony", "mnn", "fast_mnn", "gmvae")
