@@ -1,0 +1,74 @@
+"""What the name of an input file says: its format, and the group of a file that holds several."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+# Said of formats that are not read, by what they end in.
+_CONVERT = {
+    ".loom": "convert it with scanpy.read_loom(...).write_h5ad(...)",
+    ".csv": "convert it with scanpy.read_csv(...).write_h5ad(...)",
+    ".tsv": "convert it with scanpy.read_text(...).write_h5ad(...)",
+    ".txt": "convert it with scanpy.read_text(...).write_h5ad(...)",
+    ".mtx": "give the folder that it lies in",
+    ".gz": "unpack it, or give the folder that it lies in",
+    ".zip": "unpack it",
+    ".rds": "convert it in R, with anndataR::write_h5ad(...)",
+    ".h5seurat": "convert it in R, with anndataR::write_h5ad(...)",
+}
+
+
+def split_file(file: str | Path) -> tuple[Path, str]:
+    """Split ``file.h5mu::rna`` or ``store.zarr::tables/table`` into the path and the group.
+
+    Parameters
+    ----------
+    file
+        As a user writes it.
+
+    Returns
+    -------
+    tuple
+        The path, and the group in it: ``mod/rna``, ``tables/table``; empty: the whole file.
+    """
+    path, _, group = str(file).partition("::")
+    group = group.strip("/")
+    if PurePath(path).suffix == ".h5mu" and group and not group.startswith("mod/"):
+        group = f"mod/{group}"
+    return Path(path), group
+
+
+def is_store(file: str | Path) -> bool:
+    """Tell by its name whether a file is an AnnData store, rather than another source of counts."""
+    return split_file(file)[0].suffix in (".h5ad", ".zarr", ".h5mu")
+
+
+def name_problem(file: str, *, stage: str = "preprocessing") -> str:
+    """Say what is wrong with an input file as far as its name tells; empty: nothing.
+
+    Parameters
+    ----------
+    file
+        As a user writes it: ``.h5ad``, ``.zarr``, ``.h5mu::modality``, and at `stage`
+        ``preprocessing`` also ``.h5`` or the folder of a 10x matrix.
+    stage
+        Where it enters.
+    """
+    path, group = split_file(file)
+    if path.suffix == ".h5mu":
+        return "" if group else f"{file!r} holds several modalities; name one: {path}::rna"
+    if group and path.suffix != ".zarr":
+        return f"{file!r}: only .h5mu and .zarr hold several tables; remove ::{group}"
+    if path.suffix in (".h5ad", ".zarr"):
+        return ""
+    if path.suffix.lower() in (".h5ad", ".zarr", ".h5mu", ".h5"):
+        if path.suffix != ".h5":
+            return f"{file!r}: write the ending in lower case, {path.suffix.lower()}"
+    elif how := _CONVERT.get(path.suffix.lower()):
+        return f"{file!r}: {path.suffix} is not read; {how}"
+    if stage != "preprocessing":
+        return (
+            f"{file!r} is no AnnData file (.h5ad or .zarr); a 10x matrix has counts only and "
+            "enters at preprocessing"
+        )
+    return ""
