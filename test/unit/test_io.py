@@ -191,7 +191,7 @@ def test_bad_files_are_named(store, tmp_path):
 def test_a_missing_column_names_its_neighbours(store):
     with pytest.raises(KeyError, match=r'no column "batchh"; did you mean "batch"\? Available: ba'):
         obs_column(open_store(store), "batchh")
-    assert keys(open_store(store), "obs") == ["batch", "flag", "number"]
+    assert keys(open_store(store), "obs") == ["batch", "number", "flag"]  # as in the data frame
 
 
 def test_atomic_file(tmp_path):

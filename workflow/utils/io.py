@@ -79,7 +79,7 @@ def open_store(file: str | Path) -> Group:
                     f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
                     "gone; put it back, or make this store again"
                 )
-            root = zarr.open_group(path, mode="r")
+            root = zarr.open_group(path, mode="r", use_consolidated=False)
         has_obs = "obs" in root
     except FileNotFoundError:
         raise
@@ -148,13 +148,18 @@ def element(root: Group, name: str) -> Any:
 
 
 def keys(root: Group, name: str = "") -> list[str]:
-    """List the elements of a group, without the index of a data frame."""
+    """List the elements of a group: of a data frame its columns, in their order; others sorted."""
     with reading(root, name):
         if name and name not in root:
             return []
         group = root[name] if name else root
-        index = group.attrs.get("_index")
-        return [key for key in group if key != index]
+        if not hasattr(group, "keys"):
+            return []
+        elements = sorted(group.keys())
+        if "column-order" in group.attrs:
+            columns = [str(column) for column in group.attrs["column-order"]]
+            return [column for column in columns if column in elements]
+        return elements
 
 
 def length(root: Group, frame: str) -> int:
@@ -296,8 +301,9 @@ def new_store(
 
     Notes
     -----
-    Links are laid first and metadata is consolidated last, because anndata 0.12 and later see
-    only what the consolidated metadata names.
+    The metadata is not consolidated: a reader would take the shapes in it for true where an
+    element that is linked to is gone, and read zeros; so it finds the element absent, or fails.
+    Nor can consolidated metadata hold names that differ by case only (zarr-python issue 4226).
     """
     out = Path(out)
     _check_place(out, source)
@@ -321,7 +327,6 @@ def new_store(
         yield root
         if materialize:
             copy_linked(temporary)
-        zarr.consolidate_metadata(root.store, zarr_format=zarr_format)
 
 
 def write_element(root: zarr.Group, name: str, value: Any) -> None:
@@ -359,7 +364,43 @@ def _write_any(group: zarr.Group, key: str, value: Any, chunks: Any) -> None:
     from anndata.io import write_elem
 
     anndata.settings.auto_shard_zarr_v3 = False  # the same files with anndata 0.12 and 0.13
-    write_elem(group, key, value, dataset_kwargs={} if chunks == "auto" else {"chunks": chunks})
+    options = {} if chunks == "auto" else {"chunks": chunks}
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        write_elem(group, key, plain_text(value), dataset_kwargs=options)
+
+
+def plain_text(value: Any) -> Any:
+    """Return a value with its text as objects, where none is missing.
+
+    anndata then writes it as ``string-array``, which every version from 0.8 on reads, whichever
+    pandas is installed; text with missing values stays a ``nullable-string-array``.
+
+    Parameters
+    ----------
+    value
+        A data frame, a column, an index, a mapping of these, or anything else, which is returned
+        as it is. It is not changed.
+    """
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(value, dict):
+        return {key: plain_text(item) for key, item in value.items()}
+    if isinstance(value, pd.DataFrame):
+        columns = {name: plain_text(value[name].values) for name in value.columns}
+        return pd.DataFrame(columns, index=plain_text(value.index), columns=value.columns)
+    if isinstance(value, pd.Categorical):
+        return value.rename_categories(plain_text(value.categories))
+    if not isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+        # Objects of an array are text unless some are missing; anndata refuses all others.
+        is_objects = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
+        return pd.array(value, dtype="string") if is_objects and pd.isna(value).any() else value
+    is_text = isinstance(value.dtype, pd.StringDtype) or (
+        value.dtype == object and pd.api.types.infer_dtype(value, skipna=True) == "string"
+    )
+    if not is_text:
+        return value
+    return value.astype("string" if pd.isna(value).any() else object)
 
 
 def write_zarr_linked(

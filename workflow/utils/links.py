@@ -20,13 +20,11 @@ def link_children(
     if prefix:
         target.mkdir()
     for name in METADATA:
-        if (source / name).is_file() and (prefix or name == ".zattrs"):
-            shutil.copyfile(source / name, target / name)
-    if prefix == "" and (source / "zarr.json").is_file():
-        # The attributes without the consolidated metadata, which will not be true any more.
-        meta = json.loads((source / "zarr.json").read_text())
-        meta.pop("consolidated_metadata", None)
-        (target / "zarr.json").write_text(json.dumps(meta))
+        if (source / name).is_file():
+            # Without consolidated metadata, which would not be true any more.
+            meta = json.loads((source / name).read_text())
+            meta.pop("consolidated_metadata", None)
+            (target / name).write_text(json.dumps(meta))
     keep: set[str] | None = None
     if prefix.rstrip("/") in fresh:
         keep = _start_afresh(target)
