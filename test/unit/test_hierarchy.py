@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clustering import hierarchy
 from clustering.communities import find_communities
 from clustering.graph import neighbor_graph
-from clustering.hierarchy import natural_order, split
+from clustering.hierarchy import Unsplit, split
 
 
 def nested(sizes: dict[str, list[int]], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,9 +49,9 @@ def test_children_are_found_and_numbered_by_size():
     ]  # fmt: skip
     assert not result.labels.isna().any()
     assert result.unsplit == {
-        "1": "one community at resolution 0.2",
-        "3": "4 cells, fewer than 10",
-        "10": "one community at resolution 0.2",
+        "1": Unsplit("one_community", "one community at resolution 0.2"),
+        "3": Unsplit("too_few_cells", "4 cells, fewer than 10"),
+        "10": Unsplit("one_community", "one community at resolution 0.2"),
     }
     assert list(result.unsplit) == ["1", "3", "10"]
 
@@ -61,10 +61,8 @@ def test_a_mapping_splits_these_and_nothing_else():
     result = split(parents, X, resolution={"2": 0.2, "77": 1.0})
     assert children_of(result, parents, "2") == [45, 40]
     assert set(result.labels[parents != "2"]) == {"0_0", "1_0", "3_0", "10_0"}
-    assert result.unsplit["0"] == "not among the clusters to split"
+    assert result.unsplit["0"].reason == "not_chosen"
     assert "2" not in result.unsplit
-    assert result.missing_ids == ["77"]
-    assert split(parents, X, resolution=0.2).missing_ids == []
 
 
 def test_each_parent_has_its_own_resolution():
@@ -138,7 +136,7 @@ def test_cells_without_label_or_coordinates():
     assert pd.isna(result.labels[lost]).all()
     # A parent that stays whole keeps all of its cells.
     assert set(result.labels[parents == "1"]) == {"1_0"}
-    assert result.unsplit["1"].endswith("cells with coordinates, fewer than 10")
+    assert result.unsplit["1"].text.endswith("cells with coordinates, fewer than 10")
     assert pd.isna(result.labels).sum() == 10
 
 
@@ -201,13 +199,6 @@ def test_the_largest_parents_start_first_and_small_ones_share_a_batch(monkeypatc
     assert (split(parents, X).labels == apart.labels).all()
 
 
-def test_natural_order():
-    labels = ["10_2", "9_11", "9_2", "1", "10", "a_1", "1_0", "2_0_10", "2_0_9"]
-    assert natural_order(labels) == [
-        "1", "1_0", "2_0_9", "2_0_10", "9_2", "9_11", "10", "10_2", "a_1",
-    ]  # fmt: skip
-
-
 def test_a_function_gives_parents_their_own_representation():
     parents, X = nested(SIZES)
     plain = split(parents, X, resolution=0.2)
@@ -217,4 +208,7 @@ def test_a_function_gives_parents_their_own_representation():
 
     result = split(parents, own, resolution=0.2)
     assert (result.labels == plain.labels).all()
-    assert result.unsplit == {**plain.unsplit, "10": "no genes"}
+    assert result.unsplit == {
+        **plain.unsplit,
+        "10": Unsplit("no_representation", "no genes"),
+    }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from utils.cluster_names import ClusterColumn, deepest_level, resolution_text
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
@@ -64,7 +65,7 @@ class ClusterRun:
     @property
     def column(self) -> str:
         """Its name in obs."""
-        return f"{self.algorithm}_{self.resolution}_{self.level}"
+        return str(ClusterColumn(self.algorithm, float(self.resolution), self.level))
 
 
 @dataclass(frozen=True)
@@ -303,14 +304,14 @@ def make_plan(config: Config) -> Plan:
 
 def resolution_names(clustering: Clustering) -> list[str]:
     """Write the resolutions as they stand in the names of columns: ``1`` is ``1.0``."""
-    return [str(float(resolution)) for resolution in clustering.resolutions]
+    return [resolution_text(resolution) for resolution in clustering.resolutions]
 
 
 def depth(clustering: Clustering) -> int:
     """Return the number of levels."""
     hierarchy = clustering.hierarchy
     if isinstance(hierarchy, dict):
-        return max(len(key.split("_")) for key in hierarchy) + 1
+        return max(map(deepest_level, hierarchy)) + 1
     return hierarchy if isinstance(hierarchy, int) else len(hierarchy) + 1
 
 
@@ -418,8 +419,8 @@ def _refine(plan: Plan, wildcards: Any, refine: str) -> list[str]:
     method = dataset.methods[wildcards.method]
     if refine == "integration" and method.method != "harmony":
         refine = "pca"
-    if refine == "neighbors":
-        return []
+    if refine in ("neighbors", "graph"):
+        return changed({"refine": refine}, {"refine": "neighbors"})
     section = dataset.preprocessing
     args = {name: getattr(section, name) for name in PCA.model_fields if name != "batch_key"}
     words = ["--refine", refine, *changed({"layer": section.layer}, {"layer": None})]

@@ -38,7 +38,6 @@ const NONE = 65535;
 
 /** Find the children of each node, and its place among the clusters of its level. */
 function readTree(tree, deepest) {
-  tree.name = tree.columns[0].replace(/_\d+$/, '');
   tree.title = tree.name.replace('_', ' ');
   tree.children = tree.labels.map(() => []);
   tree.roots = [];
@@ -50,7 +49,6 @@ function readTree(tree, deepest) {
     const parent = tree.parents[node];
     (parent < 0 ? tree.roots : tree.children[parent]).push(node);
   });
-  tree.levelNames = tree.columns.map((column) => column.match(/\d+$/)[0]);
   // The node of each cell, level by level: those above the last one follow from it.
   let above = tree.labels.map((_, node) => node);
   for (let level = tree.columns.length - 1; level >= 0; level--) {
@@ -58,6 +56,12 @@ function readTree(tree, deepest) {
     tree.codes[level] = deepest.map((node) => (node === NONE ? NONE : here[node]));
     above = here.map((node) => tree.parents[node]);
   }
+}
+
+/** Whether one node of a tree lies in another, or is it. */
+function liesIn(tree, node, other) {
+  for (let up = node; up >= 0; up = tree.parents[up]) if (up === other) return true;
+  return false;
 }
 
 /** The nodes of one level, in their order. */
