@@ -391,6 +391,7 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
         sub = hierarchy[level - 2]
     words += ["--resolution", str(sub.resolution or wildcards.resolution)]
     if level > 1:
+        words += ["--given_file", shlex.quote(plan.path("neighbors", wildcards))]
         if isinstance(hierarchy, dict):
             words += ["--hierarchy", as_json(hierarchy)]
         neighbors = clustering.neighbors

@@ -107,6 +107,12 @@ def make_parser():
         "one column)",
     )
     more.add_argument(
+        "--given_file",
+        metavar="FILE",
+        help="The store whose obs may have the column already, which is then kept (default: the "
+        "input; outputs of this script have one column)",
+    )
+    more.add_argument(
         "--use_gpu",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -130,7 +136,7 @@ def main(args):
 
     from clustering.columns import parent_column, read_clusters, read_colors, write_clustering
     from utils.cluster_names import ClusterColumn, parse_column
-    from utils.io import kept, keys, open_store
+    from utils.io import kept, keys, length, open_store
 
     root = open_store(args.input_file)
     if args.level == 1:
@@ -141,11 +147,18 @@ def main(args):
     if kept(args.output_file, overwrite=args.overwrite, column=column):
         return
     colors = None
-    if column in keys(root, "obs") and not args.overwrite:
-        cli.say(f"{args.input_file}: obs has {column}; keeping it (--overwrite recomputes)")
-        codes, names = read_clusters(root, column)
-        colors = read_colors(root, column, names)
-        done = {"kept_from": str(args.input_file)}
+    given_file = args.given_file or args.input_file
+    given = open_store(given_file)
+    if length(given, "obs") != length(root, "obs"):
+        raise ValueError(
+            f"--given_file {given_file}: has {length(given, 'obs'):,} cells, {args.input_file} has "
+            f"{length(root, 'obs'):,}; give a store of the same cells"
+        )
+    if column in keys(given, "obs") and not args.overwrite:
+        cli.say(f"{given_file}: obs has {column}; keeping it (--overwrite recomputes)")
+        codes, names = read_clusters(given, column)
+        colors = read_colors(given, column, names)
+        done = {"kept_from": str(given_file)}
     elif args.level == 1:
         codes, names, done = cluster(args, root)
     else:
