@@ -108,7 +108,9 @@ def test_the_level_of_an_id():
 
 @pytest.mark.parametrize("name", ["", "a\tb", "a\nb", "a\rb", "a\n", "\x00", "a\x85b", "a\u2028b"])
 def test_names_that_no_table_can_show_are_refused(name):
-    with pytest.raises(ValueError, match=r"^obs has a cluster .*: rename it in the input$") as error:
+    with pytest.raises(
+        ValueError, match=r"^obs has a cluster .*: rename it in the input$"
+    ) as error:
         check_names(["3", name], "obs")
     assert len(str(error.value).splitlines()) == 1
 

@@ -115,7 +115,9 @@ def test_splits_bring_everything_together():
         {"column": "leiden_1.0_2", "cluster": ["0_0", "0_1"], "jaccard": [0.9, 0.2],
          "score": [0.9, 0.1], "nearest": ["0_1", "0_0"]}
     )  # fmt: skip
-    table = split_table([column], X, parents=parents, batch=batch, markers=markers, robustness=robust)
+    table = split_table(
+        [column], X, parents=parents, batch=batch, markers=markers, robustness=robust
+    )
     assert list(table["child"]) == ["0_0", "0_1", "1_0"]
     assert list(table["parent"]) == ["0", "0", "1"]
     assert list(table["suggestion"]) == ["keep", "merge", ""]

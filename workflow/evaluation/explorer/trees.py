@@ -56,9 +56,7 @@ def cluster_trees(columns: Mapping[str, Values]) -> list[Tree]:
     for levels in families.values():
         tree = None
         for column in sorted(levels):
-            labels, codes = read_values(
-                columns[str(column)], title=str(column), as_categories=True
-            )
+            labels, codes = read_values(columns[str(column)], title=str(column), as_categories=True)
             above = None if tree is None else _parents(tree, labels, codes)
             if above is None:
                 if tree is not None:
