@@ -155,7 +155,7 @@ def main(args):
             f"{length(root, 'obs'):,}; give a store of the same cells"
         )
     if column in keys(given, "obs") and not args.overwrite:
-        cli.say(f"{given_file}: obs has {column}; keeping it (--overwrite recomputes)")
+        cli.say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
         codes, names = read_clusters(given, column)
         colors = read_colors(given, column, names)
         done = {"kept_from": str(given_file)}
@@ -316,10 +316,10 @@ def read_basis(args, root, use_rep):
     key, representation = read_representation(root, use_rep, args.neighbors_key)
     if foreign := foreign_graph(neighbors_params(root, args.neighbors_key)):
         cli.say(
-            f"uns/{args.neighbors_key} is not a plain nearest-neighbor graph ({foreign}): neighbors "
-            f"within each cluster are searched anew in {key}, and what that graph integrates is "
-            "not in them; to split the graph itself write clustering: {refine: graph}, by hand "
-            "--refine graph"
+            f"uns/{args.neighbors_key} is not a plain nearest-neighbor graph ({foreign}): "
+            f"neighbors within each cluster are searched anew in {key}, and what that graph "
+            "integrates is not in them; to split the graph itself write clustering: "
+            "{refine: graph}, by hand --refine graph"
         )
     return key, representation
 
