@@ -123,7 +123,7 @@ def test_a_level_that_does_not_lie_within_the_one_above_is_kept_and_said(annotat
     folder, adata, printed = annotated
     kept = read(folder / "atlas.zarr").obs["louvain_1.0_2"].astype(str)
     assert (kept == adata.obs["louvain_1.0_2"].astype(str)).all()
-    assert "obs has louvain_1.0_2; keeping it" in printed
+    assert "obs has louvain_1.0_2, which is kept" in printed
     assert "louvain_1.0_2 does not lie within louvain_1.0_1: cells of " in printed
     tree = pd.read_csv(folder / "tree.tsv", sep="\t", dtype=str, keep_default_na=False)
     assert set(tree["tree"][tree["column"] == "louvain_1.0_2"]) == {"louvain_1.0_2"}

@@ -233,9 +233,9 @@ def read_clusters(root: Any, column: str) -> tuple[np.ndarray, list[str]]:
 
 
 def read_colors(root: Any, column: str, names: Sequence[str]) -> list[str] | None:
-    """Read the colors of the clusters of a column, ``uns/{column}_colors``, in the order of `names`.
+    """Read ``uns/{column}_colors``, the colors of the clusters of a column, in their order.
 
-    None where there are none, or, which is said, not one for each category.
+    None where there are none, or, which is said, fewer than the column has categories.
     """
     key = f"{column}_colors"
     if key not in keys(root, "uns"):
@@ -264,8 +264,9 @@ def write_clustering(
 ) -> None:
     """Write the store of one cluster column: the column, how it was made, links to the rest.
 
-    `colors` are those of the clusters, where they came with the column. An ``.h5ad`` cannot be linked into: its obsm and neighbours' uns are copied, so that the next
-    level finds the representation.
+    `colors` are those of the clusters, where they came with the column. An ``.h5ad`` cannot be
+    linked into: its obsm and neighbours' uns are copied, so that the next level finds the
+    representation.
     """
     import numpy as np
 

@@ -12,7 +12,7 @@ import numpy as np
 from utils.cluster_names import child_name, natural_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     import scipy.sparse as sp

@@ -93,7 +93,7 @@ Numbers = Annotated[float | list[float], BeforeValidator(_one_or_many)]
 
 
 def cluster_ids(value: dict) -> dict[str, float]:
-    """``{1: 0.1, "3_0": 0.2, T cell: 1}`` with ids as text, or a message that says what to write."""
+    """``{1: 0.1, "3_0": 0.2}`` with the ids as text, or a message that says what to write."""
     found: dict[str, float] = {}
     for key, resolution in value.items():
         name = str(key)
