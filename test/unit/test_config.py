@@ -107,6 +107,14 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         (clustering(hierarchy={1: 0.1, "1": 0.2}), "cluster 1 is named twice"),
         (clustering(hierarchy=[{"resolutin": 1}]), 'did you mean "resolution"?'),
         (clustering(hierarchy=[]), "the list is empty"),
+        (
+            clustering(hierarchy=[{"n_neighbors": 5}], refine="graph"),
+            "hierarchy[0].n_neighbors: has no effect with refine: graph; remove it",
+        ),
+        (
+            clustering(hierarchy=[0.5, {"use_rep": "X_b", "refine": "pca"}]),
+            "hierarchy[1].use_rep: has no effect with refine: pca; remove it",
+        ),
         (clustering(umap_colors=["a", "a"]), "a stands twice"),
         (clustering(algorithm=[]), "algorithm"),
         ({"DATASETS": {"../a": {"input": {"clustering": "x.h5ad"}}}}, "cannot name a folder"),

@@ -332,6 +332,19 @@ def test_robustness_of_a_split_graph(balanced, tmp_path):
     assert table["column"].value_counts().to_dict() == {"leiden_0.05_2": 4, "leiden_0.05_1": 2}
 
 
+def test_what_an_earlier_version_recorded_is_not_guessed_from_its_words(tmp_path):
+    record = {"algorithm": "leiden", "level": 2, "clustering_args": {}, "parent": "leiden_1.0_1",
+              "unsplit": {"0": "one community at resolution 1.0"}}  # fmt: skip
+    obs = pd.DataFrame({"leiden_1.0_1": ["0"] * 9, "leiden_1.0_2": ["0_0"] * 9},
+                       index=[f"c{i}" for i in range(9)])  # fmt: skip
+    adata = anndata.AnnData(obs=obs, uns={"leiden_1.0_2": json.dumps(record)})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    done = run("../../evaluation/scripts/robustness.py", tmp_path / "a.h5ad", tmp_path / "r.tsv",
+               "--clusters", "leiden_1.0_2")  # fmt: skip
+    assert "leiden_1.0_2 was made by an earlier version" in done.stderr
+    assert pd.read_csv(tmp_path / "r.tsv", sep="\t")["jaccard"].isna().all()
+
+
 def test_a_graph_that_was_not_copied_is_one_line(balanced, tmp_path):
     folder, _ = balanced
     run("clustering.py", folder / "own.h5ad", tmp_path / "1.zarr", "--resolution", 0.05)
@@ -340,4 +353,7 @@ def test_a_graph_that_was_not_copied_is_one_line(balanced, tmp_path):
     assert done.returncode == 2
     assert "has no obsp/connectivities for --refine graph" in done.stderr.splitlines()[-1]
     assert "prepare.py" in done.stderr
+    done = run("clustering.py", folder / "1.zarr", tmp_path / "2.zarr", "--level", 2, "--refine",
+               "graph", "--neighbors_args", '{"n_neighbors": 9}', check=False)  # fmt: skip
+    assert "--neighbors_args has no effect with --refine graph" in done.stderr
     assert not (tmp_path / "2.zarr").exists()

@@ -66,10 +66,11 @@ def parent_names(column: str, labels: Coded, above: str, labels_above: Coded) ->
     parents = parent_codes(codes, len(names), codes_above)
     if parents is not None:
         return [names_above[parent] if parent >= 0 else "" for parent in parents]
-    lists = [np.unique(codes_above[codes == code])[:2] for code in range(len(names))]
-    code, several = next(
-        (code, found) for code, found in enumerate(lists) if len(found) > 1 or -1 in found
-    )
+    first = np.full(len(names), -1)
+    first[codes[codes >= 0]] = codes_above[codes >= 0]
+    astray = (codes >= 0) & ((codes_above < 0) | (first[codes] != codes_above))
+    code = codes[astray].min()
+    several = np.unique(codes_above[codes == code])[:2]
     where = " and ".join(
         f'"{one_line(names_above[parent])}"' if parent >= 0 else "no cluster" for parent in several
     )

@@ -209,6 +209,21 @@ class Clustering(Device):
         [], description="obs columns to colour the layout by; every cluster column is added."
     )
 
+    @model_validator(mode="after")
+    def _heard(self) -> Clustering:
+        """Refuse parameters of a level that `refine` leaves without effect."""
+        idle = {"graph": {"n_neighbors", "use_rep", "metric"}, "neighbors": set()}
+        levels = self.hierarchy if isinstance(self.hierarchy, list) else []
+        problems = [
+            f"hierarchy[{i}].{key}: has no effect with refine: {refine}; remove it"
+            for i, level in enumerate(levels)
+            for refine in [level.refine or self.refine]
+            for key in sorted(idle.get(refine, {"use_rep"}) & level.model_fields_set)
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
     @property
     def refines(self) -> bool:
         """Whether a sub-level goes back to the counts."""

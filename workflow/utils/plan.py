@@ -400,8 +400,11 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
             "use_rep": sub.use_rep or plan.representation(wildcards),
             "metric": sub.metric or neighbors.metric,
         }
-        words += ["--neighbors_args", as_json({k: v for k, v in args.items() if v is not None})]
-        words += _refine(plan, wildcards, sub.refine or clustering.refine)
+        refine = sub.refine or clustering.refine
+        if refine != "graph":
+            args = {name: value for name, value in args.items() if value is not None}
+            words += ["--neighbors_args", as_json(args)]
+        words += _refine(plan, wildcards, refine)
     values = {
         "clustering_args": {**clustering.clustering_args, **sub.clustering_args},
         "neighbors_key": clustering.neighbors_key,

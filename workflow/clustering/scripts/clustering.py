@@ -249,6 +249,8 @@ def subcluster(args, root, parent):
     neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
     if wrong := [name for name in args.neighbors_args if name not in neighbors]:
         raise ValueError(f"--neighbors_args: {unknown('key', wrong[0], neighbors)}")
+    if args.neighbors_args and args.refine == "graph":
+        raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
     neighbors |= args.neighbors_args
     use_rep = neighbors.pop("use_rep")
     parents = read_clusters(root, parent)
@@ -279,7 +281,7 @@ def subcluster(args, root, parent):
         {
             "parent": parent,
             "use_rep": key,
-            "neighbors_args": neighbors,
+            "neighbors_args": {} if args.refine == "graph" else neighbors,
             "refine": args.refine,
             "hierarchy": args.hierarchy,
             "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR),

@@ -107,6 +107,12 @@ def way_to_cluster(root, name, columns, args):
             "is not known"
         )
         return None
+    if any(isinstance(why, str) for why in record.get("unsplit", {}).values()):
+        cli.say(
+            f"{name} was made by an earlier version, which did not record what this needs: its "
+            "robustness is not known; make the column again (clustering: {overwrite: true})"
+        )
+        return None
     refine = record.get("refine", "neighbors")
     if refine not in ("neighbors", "graph"):
         cli.say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
