@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering import hierarchy
-from clustering.communities import find_communities
+from clustering.communities import build, find_communities
 from clustering.graph import neighbor_graph
-from clustering.hierarchy import Unsplit, split
+from clustering.hierarchy import Unsplit, graph_within, split
 
 
 def nested(sizes: dict[str, list[int]], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -212,3 +213,32 @@ def test_a_function_gives_parents_their_own_representation():
         **plain.unsplit,
         "10": Unsplit("no_representation", "no genes"),
     }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.floats(0, 0.5), st.integers(0, 99))
+def test_a_part_of_a_graph(n, density, seed):
+    rng = np.random.default_rng(seed)
+    graph = sp.random(n, n, density, format="csr", random_state=seed)
+    rows = np.flatnonzero(rng.random(n) < 0.6)
+    part = graph_within(graph, rows) if len(rows) else graph[rows][:, rows]
+    np.testing.assert_array_equal(part.toarray(), graph.toarray()[np.ix_(rows, rows)])
+
+
+def test_parents_are_split_by_their_part_of_a_graph():
+    parents, X = nested(SIZES)
+    graph = neighbor_graph(X, n_neighbors=10).connectivities.tolil()
+    alone, two = np.flatnonzero(parents == "0")[:2], parents == "2"
+    graph[alone], graph[:, alone] = 0, 0
+    graph = build(graph.tocsr()).adjacency
+    one, other = (split(parents, graph, resolution=0.2, threads=t, seed=3) for t in (1, 3))
+    assert one.labels.tolist() == other.labels.tolist()
+    assert pd.isna(one.labels[alone]).all(), "they have no neighbors"
+    assert pd.isna(one.labels).sum() == 2
+    again = find_communities(graph[two][:, two], resolution=0.2, seed=3)
+    assert one.labels[two].tolist() == [f"2_{label}" for label in again]
+    assert one.unsplit["3"].reason == "too_few_cells"
+    lonely = split(parents, sp.csr_matrix(graph.shape, dtype=np.float32))
+    assert {why.reason for why in lonely.unsplit.values()} == {"too_few_cells"}
+    assert not pd.isna(lonely.labels).any()
+    assert lonely.unsplit["0"].text == "0 cells with neighbors within it, fewer than 10"

@@ -17,6 +17,9 @@ import scipy.sparse as sp
 from running import INPUT, REPO, read, snakemake, write_config
 from scipy.spatial import cKDTree
 
+from clustering.columns import foreign_graph
+from clustering.communities import find_communities
+
 ODD = {
     "CD4_Mem": "T cell (CD4), memory",
     "CD4_Naive": "T cell [naive]; CD4's",
@@ -305,13 +308,27 @@ def test_a_graph_that_integrates_is_said_and_can_be_split_itself(balanced, tmp_p
     record = json.loads(store.uns["leiden_0.05_2"])
     assert (record["refine"], record["use_rep"]) == ("graph", "obsp/connectivities")
     # As scanpy does with restrict_to: the communities of each parent's part of the graph.
-    from clustering.communities import find_communities
-
     for parent in first.cat.categories:
         cells = np.flatnonzero(first == parent)
         part = adata.obsp["connectivities"][cells][:, cells]
         alone = find_communities(part, resolution=0.15)
         assert [f"{parent}_{i}" for i in alone] == second.iloc[cells].tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({"method": "umap", "bbknn": {"batch_key": "b"}}, "bbknn"),
+        ({"method": "wnn"}, "method wnn"),
+        ({"n_multineighbors": 200, "use_rep": {"rna": "X_pca", "atac": "X_lsi"}}, "use_rep"),
+        ({"method": "umap", "metric": "euclidean", "use_rep": "X_pca", "metric_kwds": {}}, ""),
+        ({"method": "gauss", "random_state": 0, "n_pcs": 30}, ""),
+        ({"method": "jaccard", "algorithm_kwds": {"nlist": 5}}, ""),
+        ({}, ""),
+    ],
+)
+def test_graphs_that_are_more_than_nearest_neighbors(params, name):
+    assert foreign_graph(params) == name
 
 
 def test_a_plain_graph_is_not_spoken_of(annotated):

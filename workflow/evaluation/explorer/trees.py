@@ -27,7 +27,7 @@ class Tree(NamedTuple):
     levels: list[int]  # place of each node's column in `columns`
     parents: list[int]  # -1: none
     sizes: list[int]  # cells
-    nodes: np.ndarray  # (cells,) int32: the node of each cell at the last level; -1: none
+    nodes: np.ndarray  # (cells,) int32: the deepest node of each cell; -1: none
 
 
 def cluster_columns(names: Iterable[str]) -> list[str]:
@@ -46,8 +46,8 @@ def cluster_trees(columns: Mapping[str, Values]) -> list[Tree]:
     Returns
     -------
     list of Tree
-        In the order of the columns. Levels whose clusters do not lie within those above, or which
-        leave other cells without a label, start a tree of their own.
+        In the order of the columns. Levels whose clusters do not lie within those above start a
+        tree of their own.
     """
     families: dict[str, list[ClusterColumn]] = {}
     for column in map(parse_column, columns):
@@ -62,7 +62,8 @@ def cluster_trees(columns: Mapping[str, Values]) -> list[Tree]:
                 if tree is not None:
                     trees.append(tree)
                 name = column.family if tree is None else str(column)
-                tree = Tree(name, [], [], [], [], [], [], codes)
+                nodes = np.full(len(codes), -1, dtype=np.int32)
+                tree = Tree(name, [], [], [], [], [], [], nodes)
                 above = [-1] * len(labels)
             tree = _grow(tree, column, labels, codes, above)
         trees.append(tree)
@@ -71,9 +72,9 @@ def cluster_trees(columns: Mapping[str, Values]) -> list[Tree]:
 
 def _parents(tree: Tree, labels: list[str], codes: np.ndarray) -> list[int] | None:
     """Find the node above each label; none where the labels do not lie within those above."""
-    if ((codes < 0) != (tree.nodes < 0)).any():
-        return None
-    above = parent_codes(codes, len(labels), tree.nodes)
+    first = sum(level < len(tree.columns) - 1 for level in tree.levels)
+    # A cell without a label at the level above has no place in the tree here.
+    above = parent_codes(codes, len(labels), np.where(tree.nodes >= first, tree.nodes, -1))
     return None if above is None else above.tolist()
 
 
@@ -91,5 +92,5 @@ def _grow(
         tree.levels + [len(tree.columns)] * len(labels),
         tree.parents + parents,
         tree.sizes + sizes.tolist(),
-        np.where(codes >= 0, codes + first, -1).astype(np.int32),
+        np.where(codes >= 0, codes + first, tree.nodes).astype(np.int32),
     )
