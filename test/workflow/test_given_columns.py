@@ -45,8 +45,8 @@ def annotated(tmp_path_factory):
     categories = [*dict.fromkeys(types.dropna())]
     adata.obs["leiden_1.0_1"] = pd.Categorical(types, [*categories, "without cells"])
     adata.uns["leiden_1.0_1_colors"] = [f"#{i:06x}" for i in range(len(categories) + 1)]
-    # Coarser than level 1, so it does not lie within it.
-    adata.obs["louvain_1.0_2"] = pd.Categorical(np.arange(adata.n_obs) % 3)
+    # Coarser than level 2, so it does not lie within it.
+    adata.obs["leiden_1.0_3"] = pd.Categorical(np.arange(adata.n_obs) % 3)
     counts = sp.csr_matrix(adata.X, dtype=np.float32)
     basis = np.random.default_rng(0).normal(size=(adata.n_vars, 12))
     adata.obsm["X_pca"] = (counts.log1p() @ basis).astype(np.float32)
@@ -56,9 +56,8 @@ def annotated(tmp_path_factory):
         liu={
             "input": {"clustering": "own.zarr"},
             "clustering": {
-                "algorithm": ["leiden", "louvain"],
                 "resolutions": [1, 1e-5],
-                "hierarchy": 2,
+                "hierarchy": 3,
                 "neighbors": {"use_rep": "X_pca"},
             },
             "evaluation": {"rounds": 2, "n_markers": 2},
@@ -72,8 +71,7 @@ def clusters_of(obs, column):
     return obs[column].dropna().astype(str).value_counts().to_dict()
 
 
-COLUMNS = [f"{a}_{r}_{level}" for a in ("leiden", "louvain") for r in ("1.0", "1e-05")
-           for level in (1, 2)]  # fmt: skip
+COLUMNS = [f"leiden_{resolution}_{level}" for resolution in ("1.0", "1e-05") for level in (1, 2, 3)]
 
 
 def test_every_table_holds_every_cluster_and_cell(annotated):
@@ -106,32 +104,31 @@ def test_parents_are_counted_from_the_cells(annotated):
     obs = read(folder / "atlas.zarr").obs
     tree = pd.read_csv(folder / "tree.tsv", sep="\t", dtype=str, keep_default_na=False)
     splits = pd.read_csv(folder / "splits.tsv", sep="\t", dtype=str, keep_default_na=False)
-    for name in ("leiden_1.0", "leiden_1e-05", "louvain_1e-05"):
-        pairs = obs[[f"{name}_2", f"{name}_1"]].dropna().astype(str).drop_duplicates()
-        expected = dict(pairs.to_numpy())
-        assert (obs[f"{name}_1"].isna() == obs[f"{name}_2"].isna()).all()
-        rows = tree[tree["column"] == f"{name}_2"]
-        assert dict(zip(rows["cluster"], rows["parent"], strict=True)) == expected
-        rows = splits[splits["column"] == f"{name}_2"]
-        assert dict(zip(rows["child"], rows["parent"], strict=True)) == expected
-        assert all(re.fullmatch(rf"{re.escape(parent)}_\d+", child)
-                   for child, parent in expected.items())  # fmt: skip
+    pairs = obs[["leiden_1.0_2", "leiden_1.0_1"]].dropna().astype(str).drop_duplicates()
+    expected = dict(pairs.to_numpy())
+    assert (obs["leiden_1.0_1"].isna() == obs["leiden_1.0_2"].isna()).all()
+    rows = tree[tree["column"] == "leiden_1.0_2"]
+    assert dict(zip(rows["cluster"], rows["parent"], strict=True)) == expected
+    rows = splits[splits["column"] == "leiden_1.0_2"]
+    assert dict(zip(rows["child"], rows["parent"], strict=True)) == expected
+    for child, parent in expected.items():
+        assert re.fullmatch(rf"{re.escape(parent)}_\d+", child)
     newick = (folder / "tree.nwk").read_text().splitlines()
-    assert len(newick) == 5
+    assert len(newick) == 3
     assert "'T cell [naive]; CD4''s'" in newick[1]
     assert newick[1].count("NHX") == len(tree[tree["tree"] == "leiden_1.0"])
 
 
 def test_a_level_that_does_not_lie_within_the_one_above_is_kept_and_said(annotated):
     folder, adata, printed = annotated
-    kept = read(folder / "atlas.zarr").obs["louvain_1.0_2"].astype(str)
-    assert (kept == adata.obs["louvain_1.0_2"].astype(str)).all()
-    assert "obs has louvain_1.0_2, which is kept" in printed
-    assert "louvain_1.0_2 does not lie within louvain_1.0_1: cells of " in printed
+    kept = read(folder / "atlas.zarr").obs["leiden_1.0_3"].astype(str)
+    assert (kept == adata.obs["leiden_1.0_3"].astype(str)).all()
+    assert "obs has leiden_1.0_3, which is kept" in printed
+    assert "leiden_1.0_3 does not lie within leiden_1.0_2: cells of " in printed
     tree = pd.read_csv(folder / "tree.tsv", sep="\t", dtype=str, keep_default_na=False)
-    assert set(tree["tree"][tree["column"] == "louvain_1.0_2"]) == {"louvain_1.0_2"}
+    assert set(tree["tree"][tree["column"] == "leiden_1.0_3"]) == {"leiden_1.0_3"}
     splits = pd.read_csv(folder / "splits.tsv", sep="\t", dtype=str)
-    assert set(splits["parent"][splits["column"] == "louvain_1.0_2"]) == {"all"}
+    assert set(splits["parent"][splits["column"] == "leiden_1.0_3"]) == {"all"}
 
 
 def test_colors_stay_with_their_clusters(annotated):
@@ -162,8 +159,7 @@ def test_the_explorer_holds_all_of_them(annotated):
     data = zlib.decompress(b64decode(re.search(r'id="data">([^<]*)<', page)[1]))
     about = json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
     trees = {tree["name"]: tree for tree in about["methods"][0]["trees"]}
-    assert set(trees) == {"leiden_1.0", "leiden_1e-05", "louvain_1.0", "louvain_1.0_2",
-                          "louvain_1e-05"}  # fmt: skip
+    assert set(trees) == {"leiden_1.0", "leiden_1e-05", "leiden_1.0_3"}
     for tree in trees.values():
         for level, column in enumerate(tree["columns"]):
             nodes = [i for i, at in enumerate(tree["levels"]) if at == level]
