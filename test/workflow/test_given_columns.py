@@ -141,6 +141,18 @@ def test_colors_stay_with_their_clusters(annotated):
     assert "without cells" not in names
 
 
+def test_colors_of_other_clusters_are_let_go(annotated, tmp_path):
+    folder, _, _ = annotated
+    run("clustering.py", folder / "neighbors.zarr", tmp_path / "1.zarr", "--overwrite")
+    run("merge.py", folder / "umap.zarr", tmp_path / "atlas.zarr", "--clustering",
+        tmp_path / "1.zarr")  # fmt: skip
+    for name in ("1.zarr", "atlas.zarr"):
+        store = read(tmp_path / name)
+        assert len(store.obs["leiden_1.0_1"].cat.categories) != 17
+        assert "leiden_1.0_1" in store.uns
+        assert "leiden_1.0_1_colors" not in store.uns
+
+
 def test_what_came_with_the_input_cannot_be_made_again(annotated):
     folder, _, printed = annotated
     table = pd.read_csv(folder / "robustness.tsv", sep="\t").set_index("column")

@@ -58,8 +58,9 @@ def main(args):
             if f"obs/{column}" in links:
                 raise ValueError(f"{file}: {column} is in another of the stores too")
             links[f"obs/{column}"] = file / "obs" / column
-            for name in {column, f"{column}_colors"} & set(keys(root, "uns")):
-                links[f"uns/{name}"] = file / "uns" / name
+            for name in (column, f"{column}_colors"):
+                if name in keys(root, "uns"):
+                    links[f"uns/{name}"] = file / "uns" / name
             labels[column] = read_clusters(root, column)
             lines.append("\t".join(map(str, (column, *count_clusters(labels[column][0])))))
     tree = cluster_tree(labels)
@@ -71,8 +72,14 @@ def main(args):
         args.tree: table.getvalue(),
         args.newick: newick(tree),
     }
+    # Colors of other clusters under the name of a column are not linked.
+    own = [f"uns/{column}_colors" for column in labels]
     with new_store(
-        args.output_file, source=args.input_file, links=links, materialize=args.materialize
+        args.output_file,
+        source=args.input_file,
+        new=own,
+        links=links,
+        materialize=args.materialize,
     ):
         for file, text in texts.items():
             if file:
