@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from evaluation.charts import composition_chart
 from evaluation.clustree import draw_tree, place_nodes, stability, tree_tables
 from evaluation.composition import composition, composition_table
-from evaluation.inputs import families
 from evaluation.metrics import Labels
 from evaluation.plots import save_figure
 from evaluation.splits import Evidence, split_table, suggest
@@ -99,6 +98,7 @@ def test_splits_bring_everything_together():
     codes = np.repeat([0, 1, 2], 50)
     X = rng.normal(size=(150, 2)) + 20 * codes[:, None]
     column = Labels("leiden_1.0_2", codes, ["0_0", "0_1", "1_0"])
+    parents = {"leiden_1.0_2": ["0", "0", "1"]}
     batch = Labels("batch", np.where(codes == 1, 0, np.arange(150) % 2), ["a", "b"])
     markers = pd.DataFrame(
         {
@@ -115,7 +115,9 @@ def test_splits_bring_everything_together():
         {"column": "leiden_1.0_2", "cluster": ["0_0", "0_1"], "jaccard": [0.9, 0.2],
          "score": [0.9, 0.1], "nearest": ["0_1", "0_0"]}
     )  # fmt: skip
-    table = split_table([column], X, batch=batch, markers=markers, robustness=robust)
+    table = split_table(
+        [column], X, parents=parents, batch=batch, markers=markers, robustness=robust
+    )
     assert list(table["child"]) == ["0_0", "0_1", "1_0"]
     assert list(table["parent"]) == ["0", "0", "1"]
     assert list(table["suggestion"]) == ["keep", "merge", ""]
@@ -124,16 +126,5 @@ def test_splits_bring_everything_together():
     assert list(table["n_strong_markers"][:2]) == [1, 0]
     assert table["silhouette"][:2].min() > 0.8
     assert list(table["batch_entropy"].round(2)[:2]) == [1, 0]
-    alone = split_table([column], X)
+    alone = split_table([column], X, parents=parents)
     assert list(alone["suggestion"]) == ["look", "look", ""]
-
-
-def test_families_of_columns():
-    columns = ["leiden_0.5_1", "leiden_10.0_1", "leiden_2.0_1", "leiden_0.5_2", "my_own_1", "x"]
-    assert families(columns, fixed="level") == {
-        "leiden resolutions": ["leiden_0.5_1", "leiden_2.0_1", "leiden_10.0_1"]
-    }
-    assert families(columns, fixed="resolution")["leiden_0.5 levels"] == [
-        "leiden_0.5_1",
-        "leiden_0.5_2",
-    ]

@@ -191,9 +191,21 @@ def test_levels_that_lie_within_each_other_are_one_tree():
     assert tree.levels == [0, 0, 1, 1, 1]
     assert tree.sizes == [2, 2, 1, 1, 2]
     np.testing.assert_array_equal(tree.nodes, [2, 3, 4, 4, -1])
-    for wrong in (other, second.fillna("0_0"), pd.Series(["a", "b", "c", "c", None])):
+    (named,) = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": pd.Series([*"abcc", None])})
+    assert (named.name, named.level_names) == ("leiden_1.0", ["1", "2"])
+    assert named.parents == [-1, -1, 0, 0, 1], "parents are counted, not read from names"
+    shorter = pd.Series(["0_0", None, "1_0", "1_0", None])
+    third = pd.Series(["0_0_0", None, "1_0_0", "1_0_1", None])
+    (tree,) = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": shorter, "leiden_1.0_3": third})
+    assert tree.parents == [-1, -1, 0, 1, 2, 3, 3]
+    assert tree.sizes == [2, 2, 1, 2, 1, 1, 1]
+    np.testing.assert_array_equal(tree.nodes, [4, 0, 5, 6, -1], "where a cell's labels end")
+    astray = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": shorter, "leiden_1.0_3": second})
+    assert [t.name for t in astray] == ["leiden_1.0", "leiden_1.0_3"]
+    for wrong in (other, second.fillna("0_0")):
         trees = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": wrong})
         assert [t.columns for t in trees] == [["leiden_1.0_1"], ["leiden_1.0_2"]]
+        assert [t.name for t in trees] == ["leiden_1.0", "leiden_1.0_2"]
         assert all(t.parents == [-1] * len(t.labels) for t in trees)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering import hierarchy
-from clustering.communities import find_communities
+from clustering.communities import build, find_communities
 from clustering.graph import neighbor_graph
-from clustering.hierarchy import natural_order, split
+from clustering.hierarchy import Unsplit, graph_within, split
 
 
 def nested(sizes: dict[str, list[int]], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,9 +50,9 @@ def test_children_are_found_and_numbered_by_size():
     ]  # fmt: skip
     assert not result.labels.isna().any()
     assert result.unsplit == {
-        "1": "one community at resolution 0.2",
-        "3": "4 cells, fewer than 10",
-        "10": "one community at resolution 0.2",
+        "1": Unsplit("one_community", "one community at resolution 0.2"),
+        "3": Unsplit("too_few_cells", "4 cells, fewer than 10"),
+        "10": Unsplit("one_community", "one community at resolution 0.2"),
     }
     assert list(result.unsplit) == ["1", "3", "10"]
 
@@ -61,10 +62,8 @@ def test_a_mapping_splits_these_and_nothing_else():
     result = split(parents, X, resolution={"2": 0.2, "77": 1.0})
     assert children_of(result, parents, "2") == [45, 40]
     assert set(result.labels[parents != "2"]) == {"0_0", "1_0", "3_0", "10_0"}
-    assert result.unsplit["0"] == "not among the clusters to split"
+    assert result.unsplit["0"].reason == "not_chosen"
     assert "2" not in result.unsplit
-    assert result.missing_ids == ["77"]
-    assert split(parents, X, resolution=0.2).missing_ids == []
 
 
 def test_each_parent_has_its_own_resolution():
@@ -138,7 +137,7 @@ def test_cells_without_label_or_coordinates():
     assert pd.isna(result.labels[lost]).all()
     # A parent that stays whole keeps all of its cells.
     assert set(result.labels[parents == "1"]) == {"1_0"}
-    assert result.unsplit["1"].endswith("cells with coordinates, fewer than 10")
+    assert result.unsplit["1"].text.endswith("cells with coordinates, fewer than 10")
     assert pd.isna(result.labels).sum() == 10
 
 
@@ -201,13 +200,6 @@ def test_the_largest_parents_start_first_and_small_ones_share_a_batch(monkeypatc
     assert (split(parents, X).labels == apart.labels).all()
 
 
-def test_natural_order():
-    labels = ["10_2", "9_11", "9_2", "1", "10", "a_1", "1_0", "2_0_10", "2_0_9"]
-    assert natural_order(labels) == [
-        "1", "1_0", "2_0_9", "2_0_10", "9_2", "9_11", "10", "10_2", "a_1",
-    ]  # fmt: skip
-
-
 def test_a_function_gives_parents_their_own_representation():
     parents, X = nested(SIZES)
     plain = split(parents, X, resolution=0.2)
@@ -217,4 +209,36 @@ def test_a_function_gives_parents_their_own_representation():
 
     result = split(parents, own, resolution=0.2)
     assert (result.labels == plain.labels).all()
-    assert result.unsplit == {**plain.unsplit, "10": "no genes"}
+    assert result.unsplit == {
+        **plain.unsplit,
+        "10": Unsplit("no_representation", "no genes"),
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.floats(0, 0.5), st.integers(0, 99))
+def test_a_part_of_a_graph(n, density, seed):
+    rng = np.random.default_rng(seed)
+    graph = sp.random(n, n, density, format="csr", random_state=seed)
+    rows = np.flatnonzero(rng.random(n) < 0.6)
+    part = graph_within(graph, rows) if len(rows) else graph[rows][:, rows]
+    np.testing.assert_array_equal(part.toarray(), graph.toarray()[np.ix_(rows, rows)])
+
+
+def test_parents_are_split_by_their_part_of_a_graph():
+    parents, X = nested(SIZES)
+    graph = neighbor_graph(X, n_neighbors=10).connectivities.tolil()
+    alone, two = np.flatnonzero(parents == "0")[:2], parents == "2"
+    graph[alone], graph[:, alone] = 0, 0
+    graph = build(graph.tocsr()).adjacency
+    one, other = (split(parents, graph, resolution=0.2, threads=t, seed=3) for t in (1, 3))
+    assert one.labels.tolist() == other.labels.tolist()
+    assert pd.isna(one.labels[alone]).all(), "they have no neighbors"
+    assert pd.isna(one.labels).sum() == 2
+    again = find_communities(graph[two][:, two], resolution=0.2, seed=3)
+    assert one.labels[two].tolist() == [f"2_{label}" for label in again]
+    assert one.unsplit["3"].reason == "too_few_cells"
+    lonely = split(parents, sp.csr_matrix(graph.shape, dtype=np.float32))
+    assert {why.reason for why in lonely.unsplit.values()} == {"too_few_cells"}
+    assert not pd.isna(lonely.labels).any()
+    assert lonely.unsplit["0"].text == "0 cells with neighbors within it, fewer than 10"

@@ -145,6 +145,8 @@ def test_lisi_is_between_one_and_the_number_of_labels(seed, n_labels):
     assert ((known >= 1 - 1e-9) & (known <= n_labels + 1e-9)).all()
     renamed = np.where(codes < 0, -1, n_labels - 1 - codes)
     np.testing.assert_allclose(lisi(near, renamed), found)
+    one = lisi(near, np.where(codes < 0, -1, 0))
+    assert (one[~np.isnan(found)] == 1).all(), "to the last bit"
 
 
 def test_uneven_rows_isolated_cells_and_duplicates_are_no_trouble():

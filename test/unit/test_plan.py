@@ -73,7 +73,15 @@ def test_names_of_resolutions_are_floats():
 
 
 @pytest.mark.parametrize(
-    ("hierarchy", "levels"), [("3", 3), ("{1: 0.1}", 2), ("{'3_0_1': 0.1}", 4), ("[0.5, 1]", 3)]
+    ("hierarchy", "levels"),
+    [
+        ("3", 3),
+        ("{1: 0.1}", 2),
+        ("{'3_0_1': 0.1}", 4),
+        ("[0.5, 1]", 3),
+        ("{CD4_Mem: 0.1, T cell (CD8): 1}", 2),
+        ("{CD4_Mem: 0.1, CD4_Mem_0: 1}", 3),
+    ],
 )
 def test_depth(hierarchy, levels):
     section = f"clustering: {{hierarchy: {hierarchy}}}"
@@ -101,6 +109,21 @@ def test_a_list_gives_each_level_its_parameters():
     assert third[third.index("--resolution") + 1] == "1.0"
     assert '"n_neighbors": 7' in third[third.index("--neighbors_args") + 1]
     assert third[third.index("--clustering_args") + 1] == '{"n_iterations": 3, "flavor": "igraph"}'
+
+
+def test_sub_levels_of_the_graph_search_nothing():
+    plan = plan_of(
+        "DATASETS: {a: {input: {clustering: x.zarr},"
+        " clustering: {refine: graph, hierarchy: [0.5, {refine: neighbors}]}}}"
+    )
+    second, third = (
+        plan.options("clustering", at(resolution="1.0", level=level)) for level in ("2", "3")
+    )
+    assert "--refine graph" in second
+    assert "--neighbors_args" not in second
+    assert "--refine" not in third
+    assert "--neighbors_args" in third
+    assert "--given_file results/a/unintegrated/neighbors.zarr" in second
 
 
 def test_sub_levels_that_go_back_to_the_counts():

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clustering.hierarchy import natural_order
 from utils.cli import say
+from utils.cluster_names import (
+    ClusterColumn,
+    check_names,
+    deepest_level,
+    is_below,
+    natural_order,
+    parse_column,
+)
 from utils.elements import (
     read_categorical,
     read_csr,
@@ -27,11 +33,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     import scipy.sparse as sp
-
-
-def column_name(algorithm: str, resolution: float, level: int) -> str:
-    """Name a cluster column: ``leiden_1.0_1``."""
-    return f"{algorithm}_{float(resolution)}_{level}"
 
 
 def parent_column(columns: Sequence[str], algorithm: str, resolution: float, level: int) -> str:
@@ -55,17 +56,17 @@ def parent_column(columns: Sequence[str], algorithm: str, resolution: float, lev
     KeyError
         If there is none, or several to choose from; lists them.
     """
-    wanted = column_name(algorithm, resolution, level)
+    wanted = str(ClusterColumn(algorithm, resolution, level))
     if wanted in columns:
         return wanted
-    pattern = re.compile(rf"{re.escape(algorithm)}_\d[^_]*_{level}")
-    found = [column for column in columns if pattern.fullmatch(column)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    parsed = [column for column in map(parse_column, columns) if column is not None]
+    others = [str(c) for c in parsed if (c.algorithm, c.level) == (algorithm, level)]
+    if len(others) == 1:
+        return others[0]
+    if others:
         raise KeyError(
-            f'adata.obs has no column "{wanted}" and several of level {level}: {", ".join(found)}; '
-            "give the --resolution of one of them"
+            f'adata.obs has no column "{wanted}" and several of level {level}: '
+            f"{', '.join(others)}; give the --resolution of one of them"
         )
     raise KeyError(
         missing("adata.obs has no column", wanted, columns)
@@ -106,6 +107,28 @@ def neighbors_params(root: Any, neighbors_key: str) -> dict[str, Any]:
     return params if isinstance(params, dict) else {}
 
 
+def foreign_graph(params: Mapping[str, Any]) -> str:
+    """Name what says that a graph is more than the nearest neighbours in a representation.
+
+    Parameters
+    ----------
+    params
+        As `neighbors_params` returns them.
+
+    Returns
+    -------
+    str
+        Such as ``method wnn``, or ``bbknn`` where these parameters have a section of that name;
+        empty where nothing says so.
+    """
+    method = params.get("method")
+    if isinstance(method, str) and method not in KNN_METHODS:
+        return f"method {method}"
+    # BBKNN says that its method is umap, and has a section of its own.
+    sections = [key for key, value in params.items() if isinstance(value, dict)]
+    return next((key for key in sections if not key.endswith(("_kwds", "_kwargs"))), "")
+
+
 def read_representation(
     root: Any, use_rep: str | None, neighbors_key: str
 ) -> tuple[str, np.ndarray]:
@@ -127,6 +150,10 @@ def read_record(root: Any, column: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {}
     return record if isinstance(record, dict) and "clustering_args" in record else {}
+
+
+# scanpy's and rapids-singlecell's names for weights of nearest neighbours.
+KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
 
 
 def check_cluster_ids(
@@ -159,36 +186,87 @@ def check_cluster_ids(
     Raises
     ------
     KeyError
-        If an id occurs at no resolution; lists those that do.
+        If an id occurs at no resolution and could not be of a deeper level; lists those that do.
     """
-    wanted = {key: value for key, value in hierarchy.items() if len(key.split("_")) == level - 1}
     present = set(parents)
     elsewhere: set[str] = set()
     for file in siblings:
         root = open_store(file)
         for name in keys(root, "obs"):
             elsewhere |= set(read_categorical(root, name)[1])
-    for key in wanted:
-        if key not in present | elsewhere:
-            hint = ""
-            if key.isdigit() and len(key) > 1 and level == 2:
-                hint = f'; for a deeper cluster quote the id: "{key[0]}_{key[1:]}"'
-            where = f"hierarchy: {column} has no cluster"
-            if siblings:
-                where = f"hierarchy: {column} and the other resolutions have no cluster"
-            raise KeyError(missing(where, key, natural_order(present | elsewhere)) + hint)
-        if key not in present:
+    known = present | elsewhere
+    for key in hierarchy:
+        if key in present and any(is_below(name, key) for name in present):
+            say(f"{column} has a cluster {key}, and so has a level above: both are split")
+        # One that a level above has was split there; one that may be deeper is looked for there.
+        split_above = any(is_below(name, key) for name in known)
+        if key in present or split_above or deepest_level(key) != level - 1:
+            continue
+        if key in elsewhere:
             say(f"{column} has no cluster {key}, other resolutions do: nothing to split here")
-    return {key: float(value) for key, value in wanted.items() if key in present}
+            continue
+        hint = ""
+        if key.isdigit() and len(key) > 1 and level == 2:
+            hint = f'; for a deeper cluster quote the id: "{key[0]}_{key[1:]}"'
+        where = f"hierarchy: {column} has no cluster"
+        if siblings:
+            where = f"hierarchy: {column} and the other resolutions have no cluster"
+        raise KeyError(missing(where, key, natural_order(known)) + hint)
+    return {key: float(value) for key, value in hierarchy.items() if key in present}
+
+
+def read_clusters(root: Any, column: str) -> tuple[np.ndarray, list[str]]:
+    """Read a cluster column: codes (-1: missing) and names, in natural order.
+
+    Raises
+    ------
+    KeyError
+        If it is not there; lists what is.
+    ValueError
+        If a name cannot be that of a cluster (`utils.cluster_names.check_names`).
+    """
+    from clustering.hierarchy import in_natural_order
+
+    codes, names = in_natural_order(*read_categorical(root, column))
+    check_names(names, f'adata.obs["{column}"]')
+    return codes, names
+
+
+def read_colors(root: Any, column: str, names: Sequence[str]) -> list[str] | None:
+    """Read ``uns/{column}_colors``, the colors of the clusters of a column, in their order.
+
+    None where there are none, or, which is said, fewer than the column has categories.
+    """
+    key = f"{column}_colors"
+    if key not in keys(root, "uns"):
+        return None
+    import pandas as pd
+
+    colors = list(read_element(root, f"uns/{key}"))
+    values = read_element(root, f"obs/{column}")
+    values = values if isinstance(values, pd.Categorical) else pd.Categorical(values)
+    categories = values.categories
+    if len(colors) < len(categories):
+        say(f"uns has {len(colors)} {key} for {len(categories)} clusters: they are left out")
+        return None
+    color = {str(name): value for name, value in zip(categories, colors, strict=False)}
+    return [str(color[name]) for name in names]
 
 
 def write_clustering(
-    args: Namespace, column: str, codes: np.ndarray, names: Sequence[str], record: dict[str, Any]
+    args: Namespace,
+    column: str,
+    codes: np.ndarray,
+    names: Sequence[str],
+    record: dict[str, Any],
+    *,
+    colors: Sequence[str] | None = None,
 ) -> None:
     """Write the store of one cluster column: the column, how it was made, links to the rest.
 
-    An ``.h5ad`` cannot be linked into: its obsm and neighbours' uns are copied, so that the next
-    level finds the representation.
+    `colors` are those of the clusters, where they came with the column. An ``.h5ad`` cannot be
+    linked into: its obsm and neighbours' uns are copied, so that the next level finds the
+    representation.
     """
     import numpy as np
 
@@ -200,13 +278,18 @@ def write_clustering(
     record["versions"] = _versions()
     # One JSON text: a mapping would be a file or two for each of its entries.
     text = json.dumps(record, sort_keys=True)
+    uns: dict[str, Any] = {column: text}
+    if colors is not None:
+        uns[f"{column}_colors"] = np.array(colors, dtype=object)
     if source.suffix == ".zarr":
-        new = [f"obs/{column}", f"uns/{column}"]
+        # Colors of other clusters under the name of this column are not linked.
+        new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
         with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
             write_categorical(store, column, codes, names)
-            write_element(store, f"uns/{column}", text)
+            for name, value in uns.items():
+                write_element(store, f"uns/{name}", value)
     else:
-        _write_copy(args, column, codes, names, text)
+        _write_copy(args, column, codes, names, uns)
     say(
         f"{args.output_file}: {column} has {len(names)} clusters of "
         f"{len(codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
@@ -214,14 +297,13 @@ def write_clustering(
 
 
 def _write_copy(
-    args: Namespace, column: str, codes: np.ndarray, names: Sequence[str], text: str
+    args: Namespace, column: str, codes: np.ndarray, names: Sequence[str], uns: dict[str, Any]
 ) -> None:
     import pandas as pd
 
     root = open_store(args.input_file)
-    uns = {column: text}
     if args.neighbors_key in keys(root, "uns"):
-        uns[args.neighbors_key] = read_element(root, f"uns/{args.neighbors_key}")
+        uns = {**uns, args.neighbors_key: read_element(root, f"uns/{args.neighbors_key}")}
     with new_store(args.output_file) as store:
         write_element(store, "obs", pd.DataFrame(index=read_index(root, "obs")))
         write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from utils.cluster_names import child_name, natural_order
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     import scipy.sparse as sp
@@ -27,6 +29,13 @@ BATCH = 4096
 REFINED_BATCH = 100_000
 
 
+class Unsplit(NamedTuple):
+    """Why a parent stays whole: a code for those who read the record, words for people."""
+
+    reason: str  # not_chosen, too_few_cells, no_representation or one_community
+    text: str
+
+
 @dataclass(frozen=True)
 class SplitResult:
     """Labels of the next level.
@@ -39,14 +48,11 @@ class SplitResult:
         ``{parent}_{i}``, i by size within the parent; in natural order.
     unsplit
         Parents that stay whole, as ``{parent}_0``, each with the reason.
-    missing_ids
-        Ids of a resolution mapping that are not among the parents.
     """
 
     codes: np.ndarray
     names: list[str]
-    unsplit: dict[str, str]
-    missing_ids: list[str]
+    unsplit: dict[str, Unsplit]
 
     @cached_property
     def labels(self) -> pd.Categorical:
@@ -58,7 +64,7 @@ class SplitResult:
 
 def split(
     parents: pd.Categorical | np.ndarray | tuple[np.ndarray, list[str]],
-    representation: np.ndarray | Represent,
+    representation: np.ndarray | sp.csr_matrix | Represent,
     *,
     resolution: float | Mapping[str, float] = 1.0,
     algorithm: str = "leiden",
@@ -71,7 +77,7 @@ def split(
 ) -> SplitResult:
     """Split clusters, all of them in one process, the largest first.
 
-    Each parent's neighbours are computed anew among its own cells.
+    Each parent's neighbours are computed anew among its own cells, or its part of a graph is taken.
 
     Parameters
     ----------
@@ -84,6 +90,8 @@ def split(
         function that takes the positions of the cells of several parents and returns for each its
         own representation, or a text that says why it has none (such as
         `clustering.refine.own_components`); it is called for `REFINED_BATCH` cells at a time.
+        Or the symmetric connectivities of all cells (`clustering.communities.build`): then no
+        neighbours are searched, and a cell with none in its own parent is as one with NaN.
     resolution
         One for all parents, or ``{parent: resolution}``: then the others are not split.
     algorithm, seed, **clustering_args
@@ -99,7 +107,7 @@ def split(
     Returns
     -------
     SplitResult
-        Labels, which parents were not split and why, and ids that no parent has.
+        Labels, and which parents were not split and why.
 
     Raises
     ------
@@ -111,15 +119,16 @@ def split(
     Peak memory: `threads` times a copy of the largest parent's rows and its graph (about 100
     bytes per cell and neighbour), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
     """
+    from scipy.sparse import issparse
     from threadpoolctl import threadpool_limits
 
     from utils.cli import progress
 
     codes, names = parents if isinstance(parents, tuple) else _coded(parents)
     refined = callable(representation)
-    if not refined and len(codes) != len(representation):
+    if not refined and len(codes) != representation.shape[0]:
         raise ValueError(
-            f"parents have {len(codes)} cells, the representation {len(representation)}"
+            f"parents have {len(codes)} cells, the representation {representation.shape[0]}"
         )
     from clustering.communities import check_options, check_resolution
     from clustering.search import check_search
@@ -130,7 +139,7 @@ def split(
     for value in resolutions.values():
         check_resolution(value)
     child = np.where(codes >= 0, 0, -1).astype(np.int32)
-    unsplit: dict[str, str] = {}
+    unsplit: dict[str, Unsplit] = {}
     jobs = []
     # One stable sort instead of a search for each parent.
     order = np.argsort(codes, kind="stable")
@@ -140,20 +149,27 @@ def split(
         if not len(rows):
             continue
         if name not in resolutions:
-            unsplit[name] = "not among the clusters to split"
+            unsplit[name] = Unsplit("not_chosen", "not among the clusters to split")
         elif len(rows) < max(min_cells, 3):
-            unsplit[name] = f"{len(rows)} cells, fewer than {max(min_cells, 3)}"
+            few = f"{len(rows)} cells, fewer than {max(min_cells, 3)}"
+            unsplit[name] = Unsplit("too_few_cells", few)
         else:
             jobs.append((name, rows))
     jobs.sort(key=lambda job: -len(job[1]))
     batches = _batches(jobs, REFINED_BATCH if refined else BATCH)
     work = [sum(len(rows) ** 1.5 for _, rows in batch) for batch in batches]
 
-    def one_batch(number: int) -> list[tuple[np.ndarray, str | None]]:
+    part_of = partial(graph_within, representation) if issparse(representation) else None
+
+    def one_batch(number: int) -> list[tuple[np.ndarray, Unsplit | None]]:
         batch = batches[number]
         parts = [rows for _, rows in batch]
+        if part_of is not None:
+            own = [part_of(rows) for rows in parts]
+        else:
+            own = representation(parts) if refined else [representation[rows] for rows in parts]
         return _split_batch(
-            representation(parts) if refined else [representation[rows] for rows in parts],
+            own,
             [len(rows) for rows in parts],
             [resolutions[name] for name, _ in batch],
             n_neighbors=n_neighbors,
@@ -175,13 +191,7 @@ def split(
                 if reason is not None:
                     unsplit[name] = reason
     children, texts = _children(codes, child, order, ends, names)
-    ids = resolution if not isinstance(resolution, int | float) else ()
-    return SplitResult(
-        children,
-        texts,
-        {name: unsplit[name] for name in natural_order(unsplit)},
-        [str(name) for name in ids if str(name) not in set(names)],
-    )
+    return SplitResult(children, texts, {name: unsplit[name] for name in natural_order(unsplit)})
 
 
 def _coded(parents: pd.Categorical | np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -207,7 +217,9 @@ def _children(
         # What stands between two parents in `order` is nothing: the ends are the next starts.
         counts[full] = np.maximum.reduceat(child[order[: ends[-1]]], ends[full]) + 1
     texts = [
-        f"{name}_{i}" for name, n in zip(names, counts.tolist(), strict=True) for i in range(n)
+        child_name(name, i)
+        for name, n in zip(names, counts.tolist(), strict=True)
+        for i in range(n)
     ]
     before = np.concatenate([[0], np.cumsum(counts)])
     inside = (codes >= 0) & (child >= 0)
@@ -233,8 +245,22 @@ def _batches(jobs: list[tuple[str, np.ndarray]], most: int) -> list[list[tuple[s
     return batches
 
 
+def graph_within(graph: sp.csr_matrix, rows: np.ndarray) -> sp.csr_matrix:
+    """Return the part of a graph among some cells, given in increasing order.
+
+    Not ``graph[rows][:, rows]``, which takes an array of all cells for each part.
+    """
+    import scipy.sparse as sp
+
+    part = graph[rows]
+    place = np.searchsorted(rows, part.indices)
+    inside = rows[np.minimum(place, len(rows) - 1)] == part.indices
+    ends = np.concatenate([[0], np.cumsum(inside)])[part.indptr]
+    return sp.csr_matrix((part.data[inside], place[inside], ends), shape=(len(rows), len(rows)))
+
+
 def _split_batch(
-    parts: list[np.ndarray | str],
+    parts: list[np.ndarray | sp.csr_matrix | str],
     sizes: list[int],
     resolutions: list[float],
     *,
@@ -244,32 +270,40 @@ def _split_batch(
     seed: int,
     min_cells: int,
     **options: Any,
-) -> list[tuple[np.ndarray, str | None]]:
+) -> list[tuple[np.ndarray, Unsplit | None]]:
     """Cluster each parent's cells; return labels, and a reason where a parent stays whole."""
     from clustering.communities import CommunityGraph, find_communities
     from clustering.search import finite_rows, search
 
-    results: list[tuple[np.ndarray, str | None]] = []
-    keeps, found, which = [], [], []
-    for i, X in enumerate(parts):
-        results.append((np.zeros(sizes[i], dtype=np.int32), X if isinstance(X, str) else None))
-        if isinstance(X, str):
+    results: list[tuple[np.ndarray, Unsplit | None]] = []
+    keeps, graphs, found, which = [], [], [], []
+    for i, part in enumerate(parts):
+        whole = np.zeros(sizes[i], dtype=np.int32)
+        if isinstance(part, str):
+            results.append((whole, Unsplit("no_representation", part)))
             continue
-        keep = finite_rows(X)
+        is_graph = hasattr(part, "indptr")
+        keep = np.diff(part.indptr) > 0 if is_graph else finite_rows(part)
         if keep.sum() < min_cells:
-            reason = f"{keep.sum()} cells with coordinates, fewer than {min_cells}"
-            results[i] = results[i][0], reason
+            what = "neighbors within it" if is_graph else "coordinates"
+            few = f"{keep.sum()} cells with {what}, fewer than {min_cells}"
+            results.append((whole, Unsplit("too_few_cells", few)))
             continue
-        X = X if keep.all() else X[keep]
-        found.append(search(X, n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True))
+        results.append((whole, None))
         keeps.append(keep)
         which.append(i)
-    for i, keep, graph in zip(which, keeps, _graphs(found), strict=True):
+        if is_graph:
+            graphs.append(part if keep.all() else graph_within(part, np.flatnonzero(keep)))
+            continue
+        X = part if keep.all() else part[keep]
+        found.append(search(X, n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True))
+    for i, keep, graph in zip(which, keeps, graphs or _graphs(found), strict=True):
         inside = find_communities(
             CommunityGraph(graph), seed=seed, resolution=resolutions[i], **options
         )
         if inside.max() == 0:
-            results[i] = results[i][0], f"one community at resolution {resolutions[i]}"
+            one = Unsplit("one_community", f"one community at resolution {resolutions[i]}")
+            results[i] = results[i][0], one
             continue
         labels = np.full(len(keep), -1, dtype=np.int32)
         labels[keep] = inside
@@ -306,16 +340,3 @@ def in_natural_order(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, l
     ordered = natural_order(names)
     place = {name: i for i, name in enumerate(ordered)}
     return np.array([*(place[name] for name in names), -1])[codes], ordered
-
-
-def natural_order(labels: Iterable[str]) -> list[str]:
-    """Sort labels by their parts as numbers: ``9_11`` before ``10_2``.
-
-    Parts that are no numbers come after those that are, in alphabetical order.
-    """
-    return sorted(labels, key=_natural_key)
-
-
-def _natural_key(label: str) -> list[tuple[int, int, str]]:
-    parts = str(label).split("_")
-    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]

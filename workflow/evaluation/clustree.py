@@ -40,7 +40,8 @@ def tree_tables(layers: list[Labels]) -> tuple[pd.DataFrame, pd.DataFrame]:
     -------
     nodes : pandas.DataFrame
         `column`, `cluster`, `n_cells`, `stability` (see `stability`), `parent`: the cluster of
-        the layer before that most of its cells come from.
+        the layer before that most of its cells come from; empty in the first layer and where
+        none of its cells is in a cluster of the layer before.
     edges : pandas.DataFrame
         `from_column`, `from_cluster`, `to_column`, `to_cluster`, `n_cells`, `share_from` and
         `share_to`: of the cells of either cluster.
@@ -55,7 +56,10 @@ def tree_tables(layers: list[Labels]) -> tuple[pd.DataFrame, pd.DataFrame]:
             table = contingency(
                 before.codes, layer.codes, shape=(len(before.groups), len(layer.groups))
             )
-            parents = [before.groups[row] for row in table.argmax(axis=0)]
+            parents = [
+                before.groups[row] if shared else ""
+                for row, shared in zip(table.argmax(axis=0), table.any(axis=0), strict=True)
+            ]
             own = np.bincount(before.codes[before.codes >= 0], minlength=len(before.groups))
             rows, columns = np.nonzero(table)
             shared = table[rows, columns]
@@ -130,7 +134,7 @@ def place_nodes(nodes: pd.DataFrame) -> np.ndarray:
         rows[node] = (below[0] + below[-1]) / 2 if below else next(free)
         return rows[node]
 
-    for node in np.flatnonzero(nodes["column"] == columns[0]):
+    for node in np.flatnonzero(nodes["parent"] == ""):
         place(node)
     return rows
 

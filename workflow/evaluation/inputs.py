@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clustering.columns import graph_key, neighbors_params
 from clustering.hierarchy import in_natural_order
+from clustering.tree import parent_names
 from evaluation.metrics import Labels
 from evaluation.neighborhoods import Neighborhoods, neighborhoods
 from utils.cli import say
+from utils.cluster_names import column_above, parse_column
 from utils.elements import read_categorical
 from utils.io import keys, read_element
 from utils.messages import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
@@ -50,9 +51,43 @@ def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> 
     return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
 
 
-def siblings(labels: Sequence[str]) -> np.ndarray:
-    """Give siblings the same number: ``3_0`` and ``3_1`` are, ``0`` and ``1`` too."""
-    return np.unique([label.rpartition("_")[0] for label in labels], return_inverse=True)[1]
+def read_parents(root: Any, columns: Mapping[str, Labels]) -> dict[str, list[str]]:
+    """Name the parent of each cluster of some columns, from the cells of the level above.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`; the level above is read from it where it is not in `columns`.
+    columns
+        As `read_codes` returns them, by name.
+
+    Returns
+    -------
+    dict
+        By column, a name for each cluster; empty ones at level 1, and, which is said, where obs
+        has no level above or its clusters do not hold those of the column.
+    """
+    parents = {}
+    for name, column in columns.items():
+        parents[name] = [""] * len(column.groups)
+        parsed = parse_column(name)
+        if parsed is None or parsed.level == 1:
+            continue
+        above = column_above(name, {*columns, *keys(root, "obs")})
+        if above is None:
+            say(f"{name}: obs has no column of a level above: all its clusters are siblings")
+            continue
+        holding = columns.get(above) or read_codes(root, above)
+        names = parent_names(
+            name, (column.codes, column.groups), above, (holding.codes, holding.groups)
+        )
+        parents[name] = names or parents[name]
+    return parents
+
+
+def siblings(parents: Sequence[str]) -> np.ndarray:
+    """Give the clusters of one parent the same number; int64, from 0."""
+    return np.unique(list(parents), return_inverse=True)[1]
 
 
 def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable | None]:
@@ -87,36 +122,6 @@ def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable | None]
     target = PCA().target_sum
     say(f"{name}: counts, scaled to {target:g} per cell, log1p")
     return matrix, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
-
-
-def families(columns: Sequence[str], *, fixed: str) -> dict[str, list[str]]:
-    """Group cluster columns that differ in one thing.
-
-    Parameters
-    ----------
-    columns
-        Named ``{algorithm}_{resolution}_{level}``; others are left out.
-    fixed
-        ``level``: those of level 1 at several resolutions, as ``leiden resolutions``;
-        ``resolution``: those of several levels, as ``leiden_0.5 levels``.
-
-    Returns
-    -------
-    dict
-        The columns of each family in the order of what differs.
-    """
-    found: dict[str, list[tuple[float, str]]] = {}
-    for column in columns:
-        parts = re.fullmatch(r"(.+)_(\d+(?:\.\d+)?)_(\d+)", column)
-        if parts is None:
-            continue
-        algorithm, resolution, level = parts.groups()
-        if fixed == "level" and level == "1":
-            found.setdefault(f"{algorithm} resolutions", []).append((float(resolution), column))
-        elif fixed == "resolution":
-            name = f"{algorithm}_{resolution} levels"
-            found.setdefault(name, []).append((float(level), column))
-    return {name: [column for _, column in sorted(members)] for name, members in found.items()}
 
 
 def read_table(path: str) -> pd.DataFrame:

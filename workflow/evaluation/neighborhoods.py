@@ -115,12 +115,13 @@ def lisi(near: Neighborhoods, codes: np.ndarray, *, perplexity: float | None = N
         found = np.where(near.indices[part] >= 0, codes[near.indices[part]], -1)
         weights = _weights(near.distances[part].astype(np.float64), float(np.log(perplexity)))
         weights[found < 0] = 0
-        total = weights.sum(axis=1)
         rows = np.arange(len(found))[:, None] * n_labels
         flat = np.bincount(
             (rows + np.maximum(found, 0)).ravel(), weights.ravel(), len(found) * n_labels
         )
-        simpson = (flat.reshape(len(found), n_labels) ** 2).sum(axis=1)
+        by_label = flat.reshape(len(found), n_labels)
+        # From the same sums, so that one label is exactly 1.
+        total, simpson = by_label.sum(axis=1), (by_label**2).sum(axis=1)
         good = (codes[part] >= 0) & (simpson > 0)
         result[part][good] = total[good] ** 2 / simpson[good]
     return result

@@ -151,7 +151,7 @@ def restricted(graph: sp.csr_matrix, **options: Any) -> Recluster:
 
 def restricted_within(
     parents: np.ndarray,
-    representation: np.ndarray,
+    representation: np.ndarray | sp.csr_matrix,
     *,
     split: np.ndarray,
     resolutions: np.ndarray,
@@ -168,7 +168,8 @@ def restricted_within(
     parents
         Parent of each cell, -1: none.
     representation
-        Cells x dimensions.
+        Cells x dimensions; or the symmetric connectivities of all cells, of which each parent has
+        its part.
     split, resolutions
         Of each parent: whether it was split, and at what resolution.
     n_neighbors, metric, threads, seed
@@ -176,10 +177,12 @@ def restricted_within(
     **options
         For `clustering.communities.find_communities`.
     """
+    from scipy.sparse import issparse
     from threadpoolctl import threadpool_limits
 
     from clustering.communities import find_communities
     from clustering.graph import fuzzy_connectivities
+    from clustering.hierarchy import graph_within
     from clustering.search import finite_rows, search
 
     parents = np.asarray(parents)
@@ -188,6 +191,12 @@ def restricted_within(
     with threadpool_limits(1, user_api="blas"):
         for parent in np.flatnonzero(split):
             cells = np.flatnonzero(parents == parent)
+            if issparse(representation):
+                part = graph_within(representation, cells)
+                linked = np.flatnonzero(np.diff(part.indptr))
+                graphs[parent] = graph_within(part, linked)
+                place[cells[linked]] = np.arange(len(linked))
+                continue
             cells = cells[finite_rows(representation[cells])]
             found = search(representation[cells], n_neighbors, metric=metric, threads=threads,
                            seed=seed, quiet=True)  # fmt: skip

@@ -16,6 +16,8 @@ from evaluation.metrics import sample_cells, silhouette
 from evaluation.robustness import DISSOLVED, STABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from evaluation.metrics import Labels
 
 # Cells of one parent that the silhouette is computed of.
@@ -84,6 +86,7 @@ def split_table(
     columns: list[Labels],
     embedding: np.ndarray,
     *,
+    parents: Mapping[str, Sequence[str]],
     batch: Labels | None = None,
     markers: pd.DataFrame | None = None,
     robustness: pd.DataFrame | None = None,
@@ -98,6 +101,8 @@ def split_table(
     embedding
         Cells x dimensions, for the silhouette of children among their siblings: of at most 5,000
         cells of each parent.
+    parents
+        By name of the column, the name of each cluster's parent; empty ones: all cells.
     batch
         What mixes the cells.
     markers, robustness
@@ -119,15 +124,15 @@ def split_table(
     genes = {} if markers is None else dict(list(markers.groupby(["column", "cluster"])))
     rows = []
     for column in columns:
-        parents = np.array([name.rpartition("_")[0] for name in column.groups], dtype=object)
+        parent_of = np.array(parents[column.name], dtype=object)
         sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.groups))
         entropy = np.full(len(sizes), np.nan)
         counts = None
         if batch is not None:
             shape = (len(column.groups), len(batch.groups))
             counts = contingency(column.codes, batch.codes, shape=shape)
-        for parent in dict.fromkeys(parents):
-            children = np.flatnonzero(parents == parent)
+        for parent in dict.fromkeys(parent_of):
+            children = np.flatnonzero(parent_of == parent)
             only = len(children) < 2
             whole = np.nan
             if counts is not None:

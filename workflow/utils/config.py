@@ -131,7 +131,7 @@ class SubLevel(Model):
     )
     use_rep: str | None = Field(None, description="The obsm key to search in.")
     metric: Literal["euclidean", "cosine"] | None = Field(None, description="Distance.")
-    refine: Literal["neighbors", "pca", "integration"] | None = Field(
+    refine: Literal["neighbors", "graph", "pca", "integration"] | None = Field(
         None, description="As `refine`, for this level."
     )
     clustering_args: dict[str, Plain] = Field(
@@ -168,12 +168,15 @@ class Clustering(Device):
         1,
         description="Sub-clustering: a depth (`3`: all clusters, down to level 3, at the level-1 "
         "resolution), or `{cluster_id: resolution}` (only these are split; quote deeper ids: "
-        '`"3_0"`), or a list with one resolution (or mapping of parameters) per level below '
-        "the first.",
+        '`"3_0"`; the clusters of a column that came with the input go by their names, and one '
+        "whose name ends in `_` and a number may be of a deeper level, which is then made), or a "
+        "list with one resolution (or mapping of parameters) per level below the first.",
     )
-    refine: Literal["neighbors", "pca", "integration"] = Field(
+    refine: Literal["neighbors", "graph", "pca", "integration"] = Field(
         "neighbors",
-        description="What a sub-level does anew within each parent: neighbours; or also PCA on the "
+        description="What a sub-level does anew within each parent: neighbours; or nothing "
+        "(`graph`: the parent's part of the level-1 graph is split, the choice for a graph that is "
+        "itself the integration, such as BBKNN's); or also PCA on the "
         "parent's own variable genes (from the counts, by the keys of `preprocessing`); or also "
         "Harmony on those (methods that are Harmony; others stay at PCA).",
     )
@@ -205,6 +208,21 @@ class Clustering(Device):
     umap_colors: Columns = Field(
         [], description="obs columns to colour the layout by; every cluster column is added."
     )
+
+    @model_validator(mode="after")
+    def _heard(self) -> Clustering:
+        """Refuse parameters of a level that `refine` leaves without effect."""
+        idle = {"graph": {"n_neighbors", "use_rep", "metric"}, "neighbors": set()}
+        levels = self.hierarchy if isinstance(self.hierarchy, list) else []
+        problems = [
+            f"hierarchy[{i}].{key}: has no effect with refine: {refine}; remove it"
+            for i, level in enumerate(levels)
+            for refine in [level.refine or self.refine]
+            for key in sorted(idle.get(refine, {"use_rep"}) & level.model_fields_set)
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
     @property
     def refines(self) -> bool:

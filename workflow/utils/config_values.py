@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from utils.cluster_names import deepest_level
 from utils.messages import bad_name
 
-CLUSTER_ID = re.compile(r"\d+(_\d+)*")
+MOST_LEVELS = 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -96,11 +97,15 @@ def cluster_ids(value: dict) -> dict[str, float]:
     found: dict[str, float] = {}
     for key, resolution in value.items():
         name = str(key)
-        if isinstance(key, bool) or not CLUSTER_ID.fullmatch(name):
+        number = isinstance(key, int) and not isinstance(key, bool) and key >= 0
+        if not (number or (isinstance(key, str) and key)):
             raise ValueError(
-                f"{key!r} is not a cluster id; write the number of a level-1 cluster (3) or a "
-                f'quoted deeper label ("3_0"), and its resolution'
+                f"{key!r} is not a cluster id; write the number of a level-1 cluster (3), a quoted "
+                'deeper label ("3_0") or a quoted name of the input\'s own column, and its '
+                "resolution"
             )
+        if deepest_level(name) >= MOST_LEVELS:
+            raise ValueError(f"cluster {name}: there are at most {MOST_LEVELS} levels")
         if isinstance(resolution, bool) or not isinstance(resolution, int | float):
             raise ValueError(
                 f"cluster {name}: the resolution must be a number, found {resolution!r}"
@@ -135,8 +140,8 @@ def hierarchy_levels(value: Any) -> Any:
             f"must be a depth (3), {{cluster_id: resolution}} or a list with one entry per level "
             f"below the first, found {value!r}"
         )
-    if not 1 <= value <= 20:
-        raise ValueError(f"the depth must be between 1 and 20, found {value}")
+    if not 1 <= value <= MOST_LEVELS:
+        raise ValueError(f"the depth must be between 1 and {MOST_LEVELS}, found {value}")
     return value
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from utils.cluster_names import ClusterColumn, deepest_level, resolution_text
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
@@ -64,7 +65,7 @@ class ClusterRun:
     @property
     def column(self) -> str:
         """Its name in obs."""
-        return f"{self.algorithm}_{self.resolution}_{self.level}"
+        return str(ClusterColumn(self.algorithm, float(self.resolution), self.level))
 
 
 @dataclass(frozen=True)
@@ -303,14 +304,14 @@ def make_plan(config: Config) -> Plan:
 
 def resolution_names(clustering: Clustering) -> list[str]:
     """Write the resolutions as they stand in the names of columns: ``1`` is ``1.0``."""
-    return [str(float(resolution)) for resolution in clustering.resolutions]
+    return [resolution_text(resolution) for resolution in clustering.resolutions]
 
 
 def depth(clustering: Clustering) -> int:
     """Return the number of levels."""
     hierarchy = clustering.hierarchy
     if isinstance(hierarchy, dict):
-        return max(len(key.split("_")) for key in hierarchy) + 1
+        return max(map(deepest_level, hierarchy)) + 1
     return hierarchy if isinstance(hierarchy, int) else len(hierarchy) + 1
 
 
@@ -390,6 +391,7 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
         sub = hierarchy[level - 2]
     words += ["--resolution", str(sub.resolution or wildcards.resolution)]
     if level > 1:
+        words += ["--given_file", shlex.quote(plan.path("neighbors", wildcards))]
         if isinstance(hierarchy, dict):
             words += ["--hierarchy", as_json(hierarchy)]
         neighbors = clustering.neighbors
@@ -398,8 +400,11 @@ def _clustering(plan: Plan, wildcards: Any) -> list[str]:
             "use_rep": sub.use_rep or plan.representation(wildcards),
             "metric": sub.metric or neighbors.metric,
         }
-        words += ["--neighbors_args", as_json({k: v for k, v in args.items() if v is not None})]
-        words += _refine(plan, wildcards, sub.refine or clustering.refine)
+        refine = sub.refine or clustering.refine
+        if refine != "graph":
+            args = {name: value for name, value in args.items() if value is not None}
+            words += ["--neighbors_args", as_json(args)]
+        words += _refine(plan, wildcards, refine)
     values = {
         "clustering_args": {**clustering.clustering_args, **sub.clustering_args},
         "neighbors_key": clustering.neighbors_key,
@@ -418,8 +423,8 @@ def _refine(plan: Plan, wildcards: Any, refine: str) -> list[str]:
     method = dataset.methods[wildcards.method]
     if refine == "integration" and method.method != "harmony":
         refine = "pca"
-    if refine == "neighbors":
-        return []
+    if refine in ("neighbors", "graph"):
+        return changed({"refine": refine}, {"refine": "neighbors"})
     section = dataset.preprocessing
     args = {name: getattr(section, name) for name in PCA.model_fields if name != "batch_key"}
     words = ["--refine", refine, *changed({"layer": section.layer}, {"layer": None})]

@@ -82,10 +82,11 @@ def make_parser():
     )
     more.add_argument(
         "--refine",
-        choices=["neighbors", "pca", "integration"],
+        choices=["neighbors", "graph", "pca", "integration"],
         default="neighbors",
-        help="What is done anew within each parent: neighbours, or also PCA on its own variable "
-        "genes, or also Harmony on that; --level 2 or more (default: %(default)s)",
+        help="What is done anew within each parent: neighbors, or nothing (graph: its part of the "
+        "level-1 graph is split), or also PCA on its own variable genes, or also Harmony on that; "
+        "--level 2 or more (default: %(default)s)",
     )
     more.add_argument("--layer", help="The layer with the counts of --refine (default: X)")
     for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
@@ -104,6 +105,12 @@ def make_parser():
         metavar="FILE",
         help="The store whose obs has --batch (default: the input; outputs of this script have "
         "one column)",
+    )
+    more.add_argument(
+        "--given_file",
+        metavar="FILE",
+        help="The store whose obs may have the column already, which is then kept (default: the "
+        "input; outputs of this script have one column)",
     )
     more.add_argument(
         "--use_gpu",
@@ -127,23 +134,31 @@ def main(args):
     if args.hierarchy is not None and args.level == 1:
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
 
-    from clustering.columns import column_name, parent_column, write_clustering
-    from clustering.hierarchy import in_natural_order
-    from utils.elements import read_categorical
-    from utils.io import kept, keys, open_store
+    from clustering.columns import parent_column, read_clusters, read_colors, write_clustering
+    from utils.cluster_names import ClusterColumn, parse_column
+    from utils.io import kept, keys, length, open_store
 
     root = open_store(args.input_file)
     if args.level == 1:
-        column = column_name(args.algorithm, args.resolution, 1)
+        column = str(ClusterColumn(args.algorithm, args.resolution, 1))
     else:
         parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
-        column = f"{parent.rpartition('_')[0]}_{args.level}"
+        column = str(parse_column(parent)._replace(level=args.level))
     if kept(args.output_file, overwrite=args.overwrite, column=column):
         return
-    if column in keys(root, "obs") and not args.overwrite:
-        cli.say(f"{args.input_file}: obs has {column}, which is kept; --overwrite makes it again")
-        codes, names = in_natural_order(*read_categorical(root, column))
-        done = {"kept_from": str(args.input_file)}
+    colors = None
+    given_file = args.given_file or args.input_file
+    given = open_store(given_file)
+    if length(given, "obs") != length(root, "obs"):
+        raise ValueError(
+            f"--given_file {given_file}: has {length(given, 'obs'):,} cells, {args.input_file} has "
+            f"{length(root, 'obs'):,}; give a store of the same cells"
+        )
+    if column in keys(given, "obs") and not args.overwrite:
+        cli.say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
+        codes, names = read_clusters(given, column)
+        colors = read_colors(given, column, names)
+        done = {"kept_from": str(given_file)}
     elif args.level == 1:
         codes, names, done = cluster(args, root)
     else:
@@ -155,7 +170,7 @@ def main(args):
         "seed": args.seed,
         **done,
     }
-    write_clustering(args, column, codes, names, record)
+    write_clustering(args, column, codes, names, record, colors=colors)
 
 
 def cluster(args, root):
@@ -226,22 +241,20 @@ def cluster(args, root):
 
 def subcluster(args, root, parent):
     """Split every cluster of the level above within its own neighbours."""
-    from clustering.columns import check_cluster_ids, read_representation
+    from clustering.columns import check_cluster_ids, read_clusters
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
-    from utils.elements import read_categorical
     from utils.messages import unknown
 
     neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
     if wrong := [name for name in args.neighbors_args if name not in neighbors]:
         raise ValueError(f"--neighbors_args: {unknown('key', wrong[0], neighbors)}")
+    if args.neighbors_args and args.refine == "graph":
+        raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
     neighbors |= args.neighbors_args
     use_rep = neighbors.pop("use_rep")
-    parents = read_categorical(root, parent)
-    if args.refine == "neighbors":
-        key, representation = read_representation(root, use_rep, args.neighbors_key)
-    else:
-        key, representation = f"own {args.refine}", refined(args, root)
+    parents = read_clusters(root, parent)
+    key, representation = read_basis(args, root, use_rep)
     resolution = args.resolution
     if args.hierarchy is not None:
         from utils.config_values import cluster_ids
@@ -258,22 +271,59 @@ def subcluster(args, root, parent):
         **neighbors,
         **args.clustering_args,
     )
+    lost = int(((result.codes < 0) & (parents[0] >= 0)).sum())
+    if lost:
+        what = "neighbors within it" if args.refine == "graph" else "coordinates"
+        cli.say(f"{lost:,} cells of a cluster that is split have no {what} and get no label")
     return (
         result.codes,
         result.names,
         {
             "parent": parent,
             "use_rep": key,
-            "neighbors_args": neighbors,
+            "neighbors_args": {} if args.refine == "graph" else neighbors,
             "refine": args.refine,
             "hierarchy": args.hierarchy,
             "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR),
             "clustering_args": args.clustering_args,
             "device": "cpu",
             "reason": "sub-clustering runs on the CPU",
-            "unsplit": result.unsplit,
+            "unsplit": {name: why._asdict() for name, why in result.unsplit.items()},
         },
     )
+
+
+def read_basis(args, root, use_rep):
+    """Read what parents are split by, and its name for the record."""
+    from clustering.columns import (
+        foreign_graph,
+        graph_key,
+        neighbors_params,
+        read_graph,
+        read_representation,
+    )
+    from clustering.communities import build
+    from utils.io import keys
+
+    if args.refine in ("pca", "integration"):
+        return f"own {args.refine}", refined(args, root)
+    if args.refine == "graph":
+        name = graph_key(root, args.neighbors_key, "connectivities")
+        if name not in keys(root, "obsp"):
+            raise KeyError(
+                f"{args.input_file}: has no obsp/{name} for --refine graph; an output of level 1 "
+                "has it where its input was a .zarr: convert an .h5ad with prepare.py first"
+            )
+        return f"obsp/{name}", build(read_graph(root, args.neighbors_key)).adjacency
+    key, representation = read_representation(root, use_rep, args.neighbors_key)
+    if foreign := foreign_graph(neighbors_params(root, args.neighbors_key)):
+        cli.say(
+            f"uns/{args.neighbors_key} is not a plain nearest-neighbor graph ({foreign}): "
+            f"neighbors within each cluster are searched anew in {key}, and what that graph "
+            "integrates is not in them; to split the graph itself write clustering: "
+            "{refine: graph}, by hand --refine graph"
+        )
+    return key, representation
 
 
 def refined(args, root):

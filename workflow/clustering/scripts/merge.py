@@ -35,10 +35,12 @@ def make_parser():
 
 def main(args):
     """Link, count."""
-    from clustering.columns import count_clusters
+    import csv
+    import io
+
+    from clustering.columns import count_clusters, read_clusters
     from clustering.tree import COLUMNS, cluster_tree, newick
     from utils.atomic import atomic_file
-    from utils.elements import read_categorical
     from utils.io import kept, keys, length, new_store, open_store
 
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
@@ -56,18 +58,28 @@ def main(args):
             if f"obs/{column}" in links:
                 raise ValueError(f"{file}: {column} is in another of the stores too")
             links[f"obs/{column}"] = file / "obs" / column
-            if column in keys(root, "uns"):
-                links[f"uns/{column}"] = file / "uns" / column
-            labels[column] = read_categorical(root, column)
+            for name in (column, f"{column}_colors"):
+                if name in keys(root, "uns"):
+                    links[f"uns/{name}"] = file / "uns" / name
+            labels[column] = read_clusters(root, column)
             lines.append("\t".join(map(str, (column, *count_clusters(labels[column][0])))))
     tree = cluster_tree(labels)
+    table = io.StringIO()
+    # A name with a quote in it is quoted, as in the other tables.
+    csv.writer(table, delimiter="\t", lineterminator="\n").writerows([COLUMNS, *tree])
     texts = {
         args.table: "\n".join(lines) + "\n",
-        args.tree: "".join("\t".join(map(str, row)) + "\n" for row in [COLUMNS, *tree]),
+        args.tree: table.getvalue(),
         args.newick: newick(tree),
     }
+    # Colors of other clusters under the name of a column are not linked.
+    own = [f"uns/{column}_colors" for column in labels]
     with new_store(
-        args.output_file, source=args.input_file, links=links, materialize=args.materialize
+        args.output_file,
+        source=args.input_file,
+        new=own,
+        links=links,
+        materialize=args.materialize,
     ):
         for file, text in texts.items():
             if file:

@@ -38,7 +38,6 @@ const NONE = 65535;
 
 /** Find the children of each node, and its place among the clusters of its level. */
 function readTree(tree, deepest) {
-  tree.name = tree.columns[0].replace(/_\d+$/, '');
   tree.title = tree.name.replace('_', ' ');
   tree.children = tree.labels.map(() => []);
   tree.roots = [];
@@ -50,14 +49,22 @@ function readTree(tree, deepest) {
     const parent = tree.parents[node];
     (parent < 0 ? tree.roots : tree.children[parent]).push(node);
   });
-  tree.levelNames = tree.columns.map((column) => column.match(/\d+$/)[0]);
-  // The node of each cell, level by level: those above the last one follow from it.
-  let above = tree.labels.map((_, node) => node);
-  for (let level = tree.columns.length - 1; level >= 0; level--) {
-    const here = above;
+  // The node of each cell, level by level: those above its deepest one follow from it.
+  tree.deepest = deepest;
+  tree.columns.forEach((_, level) => {
+    const here = tree.labels.map((_, node) => {
+      let up = node;
+      while (tree.levels[up] > level) up = tree.parents[up];
+      return tree.levels[up] === level ? up : NONE;
+    });
     tree.codes[level] = deepest.map((node) => (node === NONE ? NONE : here[node]));
-    above = here.map((node) => tree.parents[node]);
-  }
+  });
+}
+
+/** Whether one node of a tree lies in another, or is it. */
+function liesIn(tree, node, other) {
+  for (let up = node; up >= 0; up = tree.parents[up]) if (up === other) return true;
+  return false;
 }
 
 /** The nodes of one level, in their order. */
@@ -68,8 +75,7 @@ function nodesOf(tree, level) {
 /** Count the cells per node of a tree and category of a column: an array for each node. */
 function mixOf(tree, column) {
   const counts = tree.labels.map(() => new Uint32Array(column.names.length));
-  const last = tree.columns.length - 1;
-  tree.codes[last].forEach((node, cell) => {
+  tree.deepest.forEach((node, cell) => {
     const category = column.values[cell];
     if (node !== NONE && category !== NONE) counts[node][category]++;
   });

@@ -177,14 +177,14 @@ async function start() {
     const { hover, selection } = state;
     const chosen = hover ?? selection;
     // Of a selected cluster, the clusters within it keep their names in full ink.
-    const within = (label) => {
+    const within = (node) => {
       if (chosen?.kind !== 'node') return !chosen;
-      const wanted = atlas.methods[chosen.method].trees[chosen.tree].labels[chosen.node];
-      return `${label}_`.startsWith(`${wanted}_`) || `${wanted}_`.startsWith(`${label}_`);
+      if (atlas.methods[chosen.method].trees[chosen.tree] !== nodes) return false;
+      return liesIn(nodes, node, chosen.node) || liesIn(nodes, chosen.node, node);
     };
     return labelPlaces(item, column).map(({ category, x, y }) => {
-      const text = nodes.labels[column.nodes[category]];
-      return { text, x, y, strong: within(text) };
+      const node = column.nodes[category];
+      return { text: nodes.labels[node], x, y, strong: within(node) };
     });
   }
 
@@ -213,7 +213,7 @@ async function start() {
     $('method').value = String(state.method);
     $('tree').replaceChildren(...options(method().trees.map((item) => item.title)));
     $('tree').value = String(state.tree);
-    const levels = hasTree() ? tree().levelNames : [];
+    const levels = hasTree() ? tree().level_names : [];
     const buttons = levels.map((name, level) => make('button', {
       type: 'button', role: 'radio', 'aria-checked': String(level === state.level),
       tabindex: level === state.level ? 0 : -1,

@@ -28,7 +28,7 @@ def main(args):
     """Read labels, stream the expression, test, write the best genes."""
     import pandas as pd
 
-    from evaluation.inputs import read_codes, read_expression, siblings
+    from evaluation.inputs import read_codes, read_expression, read_parents, siblings
     from evaluation.markers import Grouping, gene_blocks, rank_sums, top_markers
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
@@ -38,7 +38,8 @@ def main(args):
         raise ValueError("--n_markers is 0: there is nothing to find")
     root = open_store(args.input_file)
     columns = {name: read_codes(root, name) for name in args.clusters}
-    groupings = [Grouping(c.codes, siblings(c.groups)) for c in columns.values()]
+    parents = read_parents(root, columns)
+    groupings = [Grouping(c.codes, siblings(parents[name])) for name, c in columns.items()]
     matrix, normalize = read_expression(root, options.markers_layer)
     blocks = gene_blocks(matrix, normalize=normalize) if matrix is not None else iter(())
     found = rank_sums(cli.progress(blocks, desc="markers"), groupings)

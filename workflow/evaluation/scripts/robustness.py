@@ -42,9 +42,10 @@ def main(args):
     import numpy as np
     import pandas as pd
 
-    from evaluation.inputs import families, read_codes, siblings
+    from evaluation.inputs import read_codes, read_parents, siblings
     from evaluation.robustness import as_table, resolution_table, robustness, unknown
     from utils.atomic import atomic_file
+    from utils.cluster_names import families
     from utils.io import open_store
 
     options = cli.from_options("Robustness", args)
@@ -52,6 +53,7 @@ def main(args):
         raise ValueError("--rounds is 0: there is nothing to do")
     root = open_store(args.input_file)
     columns = {name: read_codes(root, name) for name in args.clusters}
+    parents = read_parents(root, columns)
     tables = []
     for name, column in cli.progress(columns.items(), desc="robustness", total=len(columns)):
         recluster = way_to_cluster(root, name, columns, args)
@@ -60,7 +62,7 @@ def main(args):
             found = robustness(
                 column.codes,
                 recluster,
-                segments=siblings(column.groups),
+                segments=siblings(parents[name]),
                 threads=args.threads,
                 seed=args.seed,
                 rounds=options.rounds,
@@ -94,14 +96,25 @@ def way_to_cluster(root, name, columns, args):
     import numpy as np
 
     from clustering.columns import read_graph, read_record, read_representation
+    from clustering.communities import build
     from evaluation.inputs import read_codes
     from evaluation.robustness import restricted, restricted_within
 
     record = read_record(root, name)
     if not record:
-        cli.say(f"{name} came with the input: its robustness is not known")
+        cli.say(
+            f"{name} came with the input: its clusters cannot be made again, so their robustness "
+            "is not known"
+        )
         return None
-    if record.get("refine", "neighbors") != "neighbors":
+    if any(isinstance(why, str) for why in record.get("unsplit", {}).values()):
+        cli.say(
+            f"{name} was made by an earlier version, which did not record what this needs: its "
+            "robustness is not known; make the column again (clustering: {overwrite: true})"
+        )
+        return None
+    refine = record.get("refine", "neighbors")
+    if refine not in ("neighbors", "graph"):
         cli.say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
         return None
     options = {"algorithm": record["algorithm"], **record["clustering_args"]}
@@ -112,13 +125,18 @@ def way_to_cluster(root, name, columns, args):
     wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
     resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
     # A parent that stayed one community may fall apart in a part of the cells; it is tried again.
+    reasons = {group: why["reason"] for group, why in record["unsplit"].items()}
     tried = [
-        group in wanted and "one community" in record["unsplit"].get(group, "one community")
+        group in wanted and reasons.get(group, "one_community") == "one_community"
         for group in parent.groups
     ]
+    if refine == "graph":
+        basis = build(read_graph(root, args.neighbors_key)).adjacency
+    else:
+        basis = read_representation(root, record["use_rep"], args.neighbors_key)[1]
     return restricted_within(
         parent.codes,
-        read_representation(root, record["use_rep"], args.neighbors_key)[1],
+        basis,
         split=np.array(tried),
         resolutions=resolutions,
         threads=args.threads,

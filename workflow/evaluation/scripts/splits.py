@@ -34,15 +34,17 @@ def make_parser():
 def main(args):
     """Read the tables and labels, write the splits."""
     from clustering.columns import read_representation
-    from evaluation.inputs import read_codes, read_table
+    from evaluation.inputs import read_codes, read_parents, read_table
     from evaluation.splits import split_table
     from utils.atomic import atomic_file
     from utils.io import open_store
 
     root = open_store(args.input_file)
+    columns = {name: read_codes(root, name) for name in args.clusters}
     table = split_table(
-        [read_codes(root, name) for name in args.clusters],
+        list(columns.values()),
         read_representation(root, args.use_rep, args.neighbors_key)[1],
+        parents=read_parents(root, columns),
         batch=read_codes(root, args.batch) if args.batch else None,
         markers=read_table(args.markers) if args.markers else None,
         robustness=read_table(args.robustness) if args.robustness else None,

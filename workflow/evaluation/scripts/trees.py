@@ -34,9 +34,10 @@ def main(args):
     from evaluation.charts import composition_chart
     from evaluation.clustree import draw_tree, tree_tables
     from evaluation.composition import composition, composition_table
-    from evaluation.inputs import families, read_codes
+    from evaluation.inputs import read_codes
     from evaluation.plots import file_stem, save_figure
     from utils.atomic import atomic_folder
+    from utils.cluster_names import families
     from utils.io import open_store
 
     root = open_store(args.input_file)
