@@ -7,7 +7,9 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-BASE = Path(workflow.basedir)
+# Of this file, also where it is a module of another workflow; resolved, so that results stay valid
+# however the way here is spelled.
+BASE = Path(str(workflow.current_basedir)).resolve()
 sys.path.insert(0, str(BASE / "workflow"))
 
 from utils import resources
@@ -25,8 +27,21 @@ if "DATASETS" not in config:
 
 # With --sdm conda every rule brings its packages.
 own_packages = "conda" not in map(str, workflow.deployment_settings.deployment_method)
-plan = make_plan(read_config(config, workflow.configfiles, own_packages=own_packages))
-SCRIPTS = str(BASE / "workflow")
+plan = make_plan(
+    read_config(
+        config,
+        workflow.configfiles,
+        own_packages=own_packages,
+        check_inputs=workflow.is_main_process,
+    )
+)
+
+
+def SCRIPTS(wildcards, input):
+    """Return where the scripts lie. With `input`, it is no param whose change reruns a job."""
+    return str(BASE / "workflow")
+
+
 if workflow.is_main_process:
     banner(plan, workflow.configfiles)
 

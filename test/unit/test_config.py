@@ -87,8 +87,8 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
 @pytest.mark.parametrize(
     ("mapping", "words"),
     [
-        (clustering(resolutions=["1e-1"]), "YAML reads it as text, write 0.1"),
-        (clustering(resolutions=[1, 1.0]), "1.0 stands twice"),
+        (clustering(resolutions=["1e-1"]), "a text; write 0.1 without quotes"),
+        (clustering(resolutions=[1, 1.0]), "1.0 is listed twice"),
         (clustering(resolutions=[0]), "must be numbers above 0, found 0"),
         (clustering(resolutions=[float("nan")]), "must be numbers above 0, found nan"),
         (clustering(resolutions=[]), "at least one resolution"),
@@ -103,7 +103,7 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         (clustering(hierarchy={1: 0.1, "1": 0.2}), "cluster 1 is named twice"),
         (clustering(hierarchy=[{"resolutin": 1}]), 'did you mean "resolution"?'),
         (clustering(hierarchy=[]), "the list is empty"),
-        (clustering(umap_colors=["a", "a"]), "a stands twice"),
+        (clustering(umap_colors=["a", "a"]), "a is listed twice"),
         (clustering(algorithm=[]), "algorithm"),
         ({"DATASETS": {"../a": {"input": {"clustering": "x.h5ad"}}}}, "cannot name a folder"),
         ({"DATASETS": {}}, "DATASETS"),
@@ -115,7 +115,7 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         ),
         (
             {"DATASETS": {"a": {"input": {"clustering": ["x.h5ad", "./x.h5ad"]}}}},
-            "names a file twice",
+            "is listed twice",
         ),
         (dataset(preprocessing={"n_comps": 3}), "preprocessing.n_comps: has no effect"),
         (

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from utils.config import VERSION
 from utils.extras import missing_package
 from utils.plan import depth
-from utils.validate import load_config
+from utils.preflight import input_problems
+from utils.validate import check_config, readable_data_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from utils.config import Config
+    from utils.config import Config, DataSet
     from utils.plan import Plan
+
+DEMO = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
 
 
 def use_own_python() -> None:
@@ -27,7 +30,11 @@ def use_own_python() -> None:
 
 
 def read_config(
-    mapping: dict[str, Any], files: Iterable[str | Path], *, own_packages: bool = True
+    mapping: dict[str, Any],
+    files: Iterable[str | Path],
+    *,
+    own_packages: bool = True,
+    check_inputs: bool = True,
 ) -> Config:
     """Check the config; where it is wrong, say all that is wrong and leave with exit code 2.
 
@@ -40,44 +47,41 @@ def read_config(
     own_packages
         Whether the jobs run with the packages of this Python; else what a method needs is not
         looked for here.
+    check_inputs
+        Open the input files and look for what the config names. Jobs need not do it again.
     """
     paths = [Path(file) for file in files]
-    texts = {str(path): path.read_text() for path in paths if path.suffix in (".yaml", ".yml")}
-    try:
-        config = load_config(mapping, yaml_texts=texts)
-        _check_files(config)
-        if own_packages:
-            _check_packages(config)
-    except ValueError as error:
-        lines = str(error).split("\n")
+    texts = {
+        str(path): path.read_text(encoding="utf-8", errors="replace")
+        for path in paths
+        if path.suffix in (".yaml", ".yml")
+    }
+    config, problems = check_config(mapping, yaml_texts=texts)
+    datasets = config.DATASETS if config else readable_data_sets(mapping)
+    if check_inputs:
+        problems += input_problems({name: (item, bool(config)) for name, item in datasets.items()})
+    if own_packages:
+        problems += _missing_packages(datasets)
+    if problems or config is None:
         where = ", ".join(texts) or "the config"
-        print(f"cellstrata: {where}: {len(lines)} problem(s)", file=sys.stderr)
-        for line in lines:
+        print(f"cellstrata: {where}: {len(problems)} problem(s)", file=sys.stderr)
+        if [path.resolve() for path in paths] == [DEMO]:
+            print(
+                "  no config was given (--configfile my.yaml), so this is the demo", file=sys.stderr
+            )
+        for line in problems:
             print(f"  {line}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(2)
     return config
 
 
-def _check_files(config: Config) -> None:
-    problems = [
-        f"DATASETS.{name}.input.{dataset.stage}: no such file: {file}"
-        for name, dataset in config.DATASETS.items()
-        for file in dataset.input[dataset.stage]
-        if not Path(file).exists()
-    ]
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-def _check_packages(config: Config) -> None:
-    problems = [
+def _missing_packages(datasets: Mapping[str, DataSet]) -> list[str]:
+    return [
         f"DATASETS.{name}.integration.methods.{method}: {problem}"
-        for name, dataset in config.DATASETS.items()
+        for name, dataset in datasets.items()
         for method, params in dataset.methods.items()
         if (problem := missing_package(params.method))
     ]
-    if problems:
-        raise ValueError("\n".join(problems))
 
 
 def banner(plan: Plan, files: Iterable[str | Path]) -> None:
