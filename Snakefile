@@ -13,6 +13,7 @@ BASE = Path(str(workflow.current_basedir)).resolve()
 sys.path.insert(0, str(BASE / "workflow"))
 
 from utils import resources
+from utils.failures import tell_failures
 from utils.launch import banner, leave_at_once, read_config, summary, use_own_python
 from utils.plan import make_plan
 
@@ -69,3 +70,7 @@ rule all:
 onsuccess:
     summary(plan.pattern("summary"))
     leave_at_once()
+
+
+onerror:
+    tell_failures(log, logs=plan.log(""))

@@ -111,7 +111,7 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         ({**dataset(), "output_dir": "a b"}, "use a plain path"),
         (
             {"DATASETS": {"a": {"input": {"clustering": "x.txt"}}}},
-            "ends neither in .h5ad nor in .zarr",
+            ".txt is not read; convert it with",
         ),
         (
             {"DATASETS": {"a": {"input": {"clustering": ["x.h5ad", "./x.h5ad"]}}}},
