@@ -14,7 +14,7 @@ sys.path.insert(0, str(BASE / "workflow"))
 
 from utils import resources
 from utils.failures import tell_failures
-from utils.launch import banner, leave_at_once, read_config, summary, use_own_python
+from utils.launch import banner, check_report, leave_at_once, read_config, summary, use_own_python
 from utils.plan import make_plan
 
 use_own_python()
@@ -45,6 +45,7 @@ def SCRIPTS(wildcards, input):
 
 if workflow.is_main_process:
     banner(plan, workflow.configfiles)
+    check_report(plan)
 
 
 report: "workflow/evaluation/report/workflow.rst"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Words of Snakemake's own log. Of a group of jobs each rule has a block in the group's.
+# Words of Snakemake's own log. The jobs of a group are indented, those that went well among them.
 _BLOCK = re.compile(
-    r"^(?P<indent> *)(?:Error in )?rule (?P<rule>\w+):\n(?P<body>(?:(?P=indent) +.*\n)+)", re.M
+    r"^(?P<indent> *)Error in rule (?P<rule>\w+):\n(?P<body>(?:(?P=indent) +.*\n?)+)", re.M
 )
 _JOB = re.compile(r"^ +jobid: (\d+)$", re.M)
 _LOG = re.compile(r"^ +log: (.+?)(?: \(check log file\(s\).*)?$", re.M)
@@ -33,6 +33,7 @@ class Failure:
     rule: str
     log: str
     status: int | None  # exit status of its command, where Snakemake names it
+    grouped: bool  # whether it ran with others as one job, each of which may be the one that failed
 
 
 def failures(text: str) -> list[Failure]:
@@ -44,19 +45,17 @@ def failures(text: str) -> list[Failure]:
         The whole log of a run.
     """
     jobs: dict[str, Failure] = {}
-    for start in re.finditer(r"^Error in (?:rule|group) ", text, re.M):
-        end = re.compile(r"^\S", re.M).search(text, start.end())
-        part = text[start.start() : end.start() if end else None] + "\n"
-        for block in _BLOCK.finditer(part):
-            job, log = _JOB.search(block["body"]), _LOG.search(block["body"])
-            finished = job and re.search(rf"^Finished jobid: {job[1]}\b", text[start.end() :], re.M)
-            if log is None or finished:
-                continue
-            own = log[1].split(", ")[0]  # a cluster's log stands behind
-            status = re.search(
-                rf"{re.escape(own)}[^\n]* non-zero exit status (\d+)", text[: start.end()]
-            )
-            jobs[own] = Failure(block["rule"], own, int(status[1]) if status else None)
+    for block in _BLOCK.finditer(text):
+        job, log = _JOB.search(block["body"]), _LOG.search(block["body"])
+        finished = job and re.search(rf"^Finished jobid: {job[1]}\b", text[block.end() :], re.M)
+        if log is None or finished:
+            continue
+        path = log[1].split(", ")[0]  # a cluster's log stands behind
+        before = text[: block.start()]
+        status = re.search(rf"{re.escape(path)}[^\n]* non-zero exit status (\d+)", before)
+        jobs[path] = Failure(
+            block["rule"], path, int(status[1]) if status else None, grouped=bool(block["indent"])
+        )
     return list(jobs.values())
 
 
@@ -78,11 +77,13 @@ def failure_lines(text: str, *, logs: str) -> list[str]:
     """
     interrupted = _INTERRUPTED in text
     lines = []
-    failed = []
-    for failure in failures(text):
-        reasons = _reasons(failure)
-        if not (interrupted and (failure.status == 130 or not reasons[1])):
-            failed.append((failure, reasons[0]))
+    found = [(failure, *_reasons(failure)) for failure in failures(text)]
+    some_said = any(failure.grouped and said for failure, _, said in found)
+    failed = [
+        (failure, reasons)
+        for failure, reasons, said in found
+        if said or not (interrupted or (failure.grouped and some_said))
+    ]
     if failed:
         lines.append(f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed:")
     for failure, reasons in failed:

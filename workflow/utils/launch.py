@@ -112,6 +112,21 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
     print("\n".join(lines), file=sys.stderr)
 
 
+def check_report(plan: Plan) -> None:
+    """Where a report is asked for before the results are there, say so and leave."""
+    if not any(word == "--report" or word.startswith("--report=") for word in sys.argv):
+        return
+    wanted = [*plan.targets("plots"), *plan.evaluations(), *plan.comparisons(), *plan.explorers()]
+    absent = [path for path in wanted if not Path(path).exists()]
+    if absent:
+        print(
+            f"cellstrata: there is nothing to report on yet: {len(absent)} of {len(wanted)} results "
+            f"are missing, such as {absent[0]}; run the workflow first, with the same config",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
+
+
 def summary(table: str | Path) -> None:
     """Print the final table: data set x method x column, number of clusters, sizes."""
     if not Path(table).exists():  # only some of the outputs were asked for
