@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from utils.config import VERSION
@@ -97,19 +98,32 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
         levels = depth(clustering)
         files = dataset.input[dataset.stage]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        gpu = [getattr(s, "use_gpu", None) for s in (clustering, dataset, config)]
-        use_gpu = next(value for value in gpu if value is not None)
         lines += [
             f"  {name}: {files[0]}{more}, enters at {dataset.stage}",
             f"    methods {', '.join(dataset.methods)}; "
             f"{' and '.join(clustering.algorithm)} at {', '.join(map(str, clustering.resolutions))}"
             f"; {levels} level{'s' if levels > 1 else ''}; "
-            f"{'GPU where it pays' if use_gpu else 'CPU'}",
+            f"{_where(plan, name)}",
         ]
         if isinstance(clustering.hierarchy, dict):
             split = ", ".join(f"{key} at {value}" for key, value in clustering.hierarchy.items())
             lines.append(f"    splits only clusters {split}")
     print("\n".join(lines), file=sys.stderr)
+
+
+def _where(plan: Plan, name: str) -> str:
+    """Say where the stages of a data set run that can run on a GPU."""
+    methods = plan.config.DATASETS[name].methods.values()
+    stages = ["integration"] if any(params.has_gpu for params in methods) else []
+    uses = {
+        stage: plan.setting(SimpleNamespace(dataset=name), stage, "use_gpu")
+        for stage in [*stages, "clustering"]
+    }
+    if len(set(uses.values())) == 1:
+        return "GPU where it pays" if uses["clustering"] else "CPU"
+    return ", ".join(
+        f"{stage} on {'a GPU where it pays' if gpu else 'the CPU'}" for stage, gpu in uses.items()
+    )
 
 
 def check_report(plan: Plan) -> None:
@@ -120,8 +134,8 @@ def check_report(plan: Plan) -> None:
     absent = [path for path in wanted if not Path(path).exists()]
     if absent:
         print(
-            f"cellstrata: there is nothing to report on yet: {len(absent)} of {len(wanted)} results "
-            f"are missing, such as {absent[0]}; run the workflow first, with the same config",
+            f"cellstrata: no report yet, {len(absent)} of {len(wanted)} results are missing, such "
+            f"as {absent[0]}; run the workflow first, with the same config",
             file=sys.stderr,
         )
         raise SystemExit(2)
