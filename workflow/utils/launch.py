@@ -66,10 +66,9 @@ def read_config(
     if problems or config is None:
         where = ", ".join(texts) or "the config"
         print(f"cellstrata: {where}: {len(problems)} problem(s)", file=sys.stderr)
-        if [path.resolve() for path in paths] == [DEMO]:
-            print(
-                "  no config was given (--configfile my.yaml), so this is the demo", file=sys.stderr
-            )
+        if DEMO in [path.resolve() for path in paths]:
+            how = "no DATASETS were given (--configfile my.yaml), so these are the demo's"
+            print(f"  {how}", file=sys.stderr)
         for line in problems:
             print(f"  {line}", file=sys.stderr)
         raise SystemExit(2)
