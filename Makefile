@@ -19,7 +19,7 @@ run: $(VENV)/installed
 # REPORT=results/report.html makes one page, which holds less; both work offline.
 REPORT ?= results/report.zip
 report: $(VENV)/installed
-	$(BIN)/snakemake --report $(REPORT) --quiet all
+	$(BIN)/snakemake --report $(REPORT) --quiet progress rules host reason
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile

@@ -7,11 +7,14 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-BASE = Path(workflow.basedir)
+# Of this file, also where it is a module of another workflow; resolved, so that results stay valid
+# however the way here is spelled.
+BASE = Path(str(workflow.current_basedir)).resolve()
 sys.path.insert(0, str(BASE / "workflow"))
 
 from utils import resources
-from utils.launch import banner, leave_at_once, read_config, summary, use_own_python
+from utils.failures import tell_failures
+from utils.launch import banner, check_report, leave_at_once, read_config, summary, use_own_python
 from utils.plan import make_plan
 
 use_own_python()
@@ -25,10 +28,24 @@ if "DATASETS" not in config:
 
 # With --sdm conda every rule brings its packages.
 own_packages = "conda" not in map(str, workflow.deployment_settings.deployment_method)
-plan = make_plan(read_config(config, workflow.configfiles, own_packages=own_packages))
-SCRIPTS = str(BASE / "workflow")
+plan = make_plan(
+    read_config(
+        config,
+        workflow.configfiles,
+        own_packages=own_packages,
+        check_inputs=workflow.is_main_process,
+    )
+)
+
+
+def SCRIPTS(wildcards, input):
+    """Return where the scripts lie. With `input`, it is no param whose change reruns a job."""
+    return str(BASE / "workflow")
+
+
 if workflow.is_main_process:
     banner(plan, workflow.configfiles)
+    check_report(plan)
 
 
 report: "workflow/evaluation/report/workflow.rst"
@@ -54,3 +71,7 @@ rule all:
 onsuccess:
     summary(plan.pattern("summary"))
     leave_at_once()
+
+
+onerror:
+    tell_failures(log, logs=plan.log(""))

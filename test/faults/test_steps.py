@@ -106,8 +106,8 @@ def test_what_is_there_is_kept_or_refused(script, store):
     out, _ = store
     name = "clustering/scripts/clustering.py"
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert "is kept" in script(name, SOURCE, out, "--resolution", 0.5).stderr
+    assert "keeping it" in script(name, SOURCE, out, "--resolution", 0.5).stderr
     done = script(name, SOURCE, out, "--resolution", 0.9, check=False)
     assert done.returncode == 2
-    assert "is there with leiden_0.5_1, without leiden_0.9_1" in done.stderr
+    assert "exists with leiden_0.5_1, without leiden_0.9_1" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before

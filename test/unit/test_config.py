@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from utils import cli, config_docs
 from utils.config import Clustering
 from utils.config_methods import METHODS, Harmony
-from utils.validate import load_config
+from utils.plan import STORES, make_plan
+from utils.validate import load_config, text_problems
 
 REPO = Path(__file__).resolve().parents[2]
 SHIPPED = [
@@ -29,6 +30,17 @@ def dataset(**sections):
 
 def clustering(**keys):
     return dataset(clustering=keys)
+
+
+def harmony(**parameters):
+    return {
+        "DATASETS": {
+            "a": {
+                "input": {"integration": "x.h5ad"},
+                "integration": {"batch": "b", "methods": {"harmony": parameters}},
+            }
+        }
+    }
 
 
 def problems(mapping, **options):
@@ -87,8 +99,8 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
 @pytest.mark.parametrize(
     ("mapping", "words"),
     [
-        (clustering(resolutions=["1e-1"]), "YAML reads it as text, write 0.1"),
-        (clustering(resolutions=[1, 1.0]), "1.0 stands twice"),
+        (clustering(resolutions=["1e-1"]), "a text; write 0.1 without quotes"),
+        (clustering(resolutions=[1, 1.0]), "1.0 is listed twice"),
         (clustering(resolutions=[0]), "must be numbers above 0, found 0"),
         (clustering(resolutions=[float("nan")]), "must be numbers above 0, found nan"),
         (clustering(resolutions=[]), "at least one resolution"),
@@ -115,7 +127,7 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
             clustering(hierarchy=[0.5, {"use_rep": "X_b", "refine": "pca"}]),
             "hierarchy[1].use_rep: has no effect with refine: pca; remove it",
         ),
-        (clustering(umap_colors=["a", "a"]), "a stands twice"),
+        (clustering(umap_colors=["a", "a"]), "a is listed twice"),
         (clustering(algorithm=[]), "algorithm"),
         ({"DATASETS": {"../a": {"input": {"clustering": "x.h5ad"}}}}, "cannot name a folder"),
         ({"DATASETS": {}}, "DATASETS"),
@@ -123,12 +135,37 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         ({**dataset(), "output_dir": "a b"}, "use a plain path"),
         (
             {"DATASETS": {"a": {"input": {"clustering": "x.txt"}}}},
-            "ends neither in .h5ad nor in .zarr",
+            ".txt is not read; convert it with",
         ),
         (
             {"DATASETS": {"a": {"input": {"clustering": ["x.h5ad", "./x.h5ad"]}}}},
-            "names a file twice",
+            "is listed twice",
         ),
+        (
+            dataset(input="x.h5ad"),
+            "input: names no stage; write where the data set enters, such as "
+            "{preprocessing: x.h5ad}",
+        ),
+        (
+            dataset(input={"clustering": {"t": "x.h5ad"}}),
+            "DATASETS: {t: {input: {clustering: x.h5ad",
+        ),
+        (dataset(input={"clustering": "in {x}/a.h5ad"}), "has a brace"),
+        (dataset(input={"clustering": "x.h5"}), "a 10x matrix has counts only"),
+        (dataset(input={"preprocessing": "x.h5mu"}), "name one: x.h5mu::rna"),
+        (
+            {"DATASETS": {"a": {"input": {"clustering": "x.h5ad"}, "clustering": {1.0: None}}}},
+            "clustering: has the key 1.0, which is no name; a list is written in brackets",
+        ),
+        ({"datasets": {}}, 'unknown key "datasets"; did you mean "DATASETS"?'),
+        ({**dataset(), "env_mode": "local"}, "env_mode: is a key of scAtlasTb that is not needed"),
+        (harmony(ridge_lambda=5.0), "ridge_lambda has no effect with flavor: harmony2; remove it"),
+        (harmony(batch_prune_threshold=1.5), "must be less than 1, found 1.5"),
+        (
+            harmony(flavor="harmony1", batch_prune_threshold=0.1),
+            "batch_prune_threshold has no effect with flavor: harmony1; remove it",
+        ),
+        (harmony(flavor="harmony1", alpha=0.5), "alpha has no effect with flavor: harmony1"),
         (dataset(preprocessing={"n_comps": 3}), "preprocessing.n_comps: has no effect"),
         (
             dataset(integration={"batch": "b", "methods": ["harmony"]}),
@@ -278,3 +315,84 @@ def test_chains_that_lead_nowhere(methods, message):
     text = f"{{input: {{preprocessing: x.h5ad}}, integration: {{batch: c, methods: {methods}}}}}"
     with pytest.raises(ValueError, match=message):
         load_config({"DATASETS": {"d": yaml.safe_load(text)}})
+
+
+def test_options_that_a_flavor_looks_at_are_accepted():
+    for parameters in (
+        {"alpha": 0.5, "batch_prune_threshold": 0.5, "ridge_lambda": -1},
+        {"ridge_lambda": None, "batch_prune_threshold": None},
+        {"flavor": "harmony1", "ridge_lambda": 5.0, "batch_prune_threshold": None},
+        {"flavor": "harmony1", "ridge_lambda": -1, "alpha": 0.5},
+    ):
+        load_config(harmony(**parameters))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, "harmony") for name in ("clusters.tsv", "logs", "benchmarks", "report.zip")]
+    + [("a", name) for name in ("comparison", "explorer.html", "prepared.zarr", "pca.zarr")]
+    + [("summary.log", "pca.log")],
+)
+def test_names_of_the_workflows_own_files_are_refused(name, method):
+    section = harmony()["DATASETS"]["a"]
+    section["integration"]["methods"] = {method: {"method": "harmony"}}
+    lines = problems({"DATASETS": {name: section}})
+    assert lines
+    for line in lines:
+        where, words = line.split(": ", 1)
+        assert where in (f"DATASETS.{name}", f"DATASETS.{name}.integration.methods.{method}")
+        assert words == "the workflow has a file or folder of this name; use another name"
+
+
+def test_no_file_of_one_data_set_lies_in_another():
+    """Names that are accepted make no two outputs of which one lies in the other."""
+    names = ["umap", "atlas.zarr", "plots", "trees", "markers.tsv", "clustering"]
+    methods = {name: {"method": "harmony"} for name in names}
+    section = {"input": {"integration": "x"}, "integration": {"batch": "b", "methods": methods}}
+    section["input"] = {"integration": "x.h5ad"}
+    plan = make_plan(load_config({"DATASETS": dict.fromkeys(names, section)}))
+    paths = {
+        Path(
+            plan.path(
+                store,
+                {
+                    "dataset": d,
+                    "method": m,
+                    "algorithm": "leiden",
+                    "resolution": "1.0",
+                    "level": "1",
+                },
+            )
+        )
+        for store in STORES
+        for d in names
+        for m in names
+    }
+    assert not any(parent in paths for path in paths for parent in path.parents)
+
+
+KEYS = st.lists(st.sampled_from("abc"), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(outer=KEYS, inner=KEYS)
+def test_a_key_written_twice_is_found_wherever_it_is(outer, inner):
+    text = "".join(
+        f"{key}:\n" + "".join(f"  {name}: {i}\n" for name in inner) for i, key in enumerate(outer)
+    )
+    lines = text_problems("my.yaml", text)
+    twice = len(outer) - len(set(outer)) + len(outer) * (len(inner) - len(set(inner)))
+    assert len(lines) == twice
+
+
+def test_a_key_written_twice_is_said_with_both_lines():
+    text = (
+        "DATASETS:\n  lung: {input: {clustering: a.h5ad}}\n  lung: {input: {clustering: b.h5ad}}\n"
+    )
+    lines = problems(yaml.safe_load(text), yaml_texts={"my.yaml": text})
+    assert lines == [
+        'my.yaml, line 3: the key "lung" is already in line 2, and only the last one would count; '
+        "rename or remove one"
+    ]
+    merged = "a: &a {x: 1}\nb:\n  <<: *a\n  x: 2\nc:\n  <<: *a\n"
+    assert text_problems("my.yaml", merged) == [], "merged keys are there to be replaced"

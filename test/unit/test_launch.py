@@ -5,7 +5,11 @@ import sys
 import threading
 from pathlib import Path
 
-from utils.launch import leave_at_once
+import pytest
+
+from utils.launch import banner, leave_at_once
+from utils.plan import make_plan
+from utils.validate import load_config
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 SNAKEFILE = f"""
@@ -39,3 +43,22 @@ def test_other_timers_stay():
         assert not timer.finished.is_set()
     finally:
         timer.cancel()
+
+
+@pytest.mark.parametrize(
+    ("integration", "clustering", "words"),
+    [
+        ({}, {}, "1 level; CPU"),
+        ({"use_gpu": True}, {"use_gpu": True}, "1 level; GPU where it pays"),
+        ({"use_gpu": True}, {}, "integration on a GPU where it pays, clustering on the CPU"),
+        ({"use_gpu": True, "methods": ["mnn"]}, {}, "1 level; CPU"),
+    ],
+)
+def test_the_banner_says_where_each_stage_runs(integration, clustering, words, capsys):
+    section = {
+        "input": {"integration": "a.h5ad"},
+        "integration": {"batch": "donor", **integration},
+        "clustering": clustering,
+    }
+    banner(make_plan(load_config({"DATASETS": {"a": section}})), [])
+    assert words in capsys.readouterr().err

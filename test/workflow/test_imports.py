@@ -56,7 +56,12 @@ def test_modules_of_each_step(script, pancreas, tmp_path):
     assert found == LOADED[script], f"{script} loads {sorted(found)}"
 
 
-@pytest.mark.parametrize("script", [*LOADED, "evaluation/scripts/summary.py"])
+SCRIPTS = sorted(
+    str(path.relative_to(REPO / "workflow")) for path in REPO.glob("workflow/*/scripts/*.py")
+)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_help_loads_nothing_heavy(script, tmp_path):
     found = loaded_by([str(REPO / "workflow" / script), "--help"], tmp_path) & HEAVY
     assert not found, f"{script} --help loads {sorted(found)}"

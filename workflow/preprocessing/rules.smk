@@ -5,7 +5,7 @@
 
 rule prepare:
     input:
-        plan.files,
+        plan.paths,
     output:
         directory(plan.pattern("prepared")),
     log:
@@ -20,11 +20,12 @@ rule prepare:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         scripts=SCRIPTS,
+        files=lambda wildcards: plan.files(wildcards),
         options=lambda wildcards: plan.options("prepare", wildcards),
     message:
         "{wildcards.dataset}: prepare {input}"
     shell:
-        "python {params.scripts:q}/preprocessing/scripts/prepare.py {input:q} {output:q}"
+        "python {params.scripts:q}/preprocessing/scripts/prepare.py {params.files:q} {output:q}"
         " {params.options} 2>&1 | tee {log:q} >&2"
 
 

@@ -186,7 +186,7 @@ def run(
     """Parse the options, limit the threads, run a script and turn its errors into one line.
 
     Leaves with exit code 0, with 2 where the input is wrong (a ValueError, KeyError, TypeError or
-    missing file, a full disk) and with 1 where we are.
+    missing file, a full disk), with 130 on Ctrl-C and with 1 where we are wrong.
     """
     # One line, as for any other error; --help shows the usage.
     parser.error = lambda message: _fail(ValueError(message), parser.prog, 2, debug=False)
@@ -206,7 +206,8 @@ def run(
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         _fail(error, parser.prog, 2, debug=getattr(args, "debug", False))
     except KeyboardInterrupt:
-        sys.exit(130)
+        print(f"{parser.prog}: interrupted (Ctrl-C)", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:  # the last resort: one line, exit code 1
         place = isinstance(error, OSError) and error.errno in NO_PLACE
         _fail(error, parser.prog, 2 if place else 1, debug=getattr(args, "debug", False))

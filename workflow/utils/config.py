@@ -17,6 +17,7 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -32,9 +33,11 @@ from utils.config_values import (
     Plain,
     as_list,
     hierarchy_levels,
+    input_stage,
     resolution_list,
 )
 from utils.device import N_CELL_CPU
+from utils.paths import name_problem
 
 STAGES = ("preprocessing", "integration", "clustering")
 VERSION = "0.1.0"
@@ -235,16 +238,19 @@ class Clustering(Device):
     def _once(cls, value: list[str]) -> list[str]:
         twice = sorted({v for v in value if value.count(v) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} stands twice")
+            raise ValueError(f"{', '.join(twice)} is listed twice")
         return value
 
 
 class DataSet(Device):
     """One data set: where it enters and what is done with it."""
 
-    input: dict[
-        Literal["preprocessing", "integration", "clustering"],
-        Annotated[list[str], BeforeValidator(as_list)],
+    input: Annotated[
+        dict[
+            Literal["preprocessing", "integration", "clustering"],
+            Annotated[list[str], BeforeValidator(as_list)],
+        ],
+        BeforeValidator(input_stage),
     ] = Field(
         description="`{stage: file}` or `{stage: [file, ...]}` (.h5ad or .zarr); the stage "
         "(`preprocessing`, `integration`, `clustering`) is where the data set enters. "
@@ -272,15 +278,23 @@ class DataSet(Device):
         if not files:
             raise ValueError("names no file")
         for file in files:
-            if PurePath(file).suffix not in (".h5ad", ".zarr"):
-                raise ValueError(f"{file!r} ends neither in .h5ad nor in .zarr")
-        if len({str(PurePath(file)) for file in files}) < len(files):
-            raise ValueError("names a file twice")
+            if problem := name_problem(file, stage=next(iter(value))):
+                raise ValueError(problem)
+            if re.search(r"[{}]", file):
+                raise ValueError(
+                    f"{file!r} has a brace, which Snakemake takes for a placeholder; rename it, or "
+                    "make a link to it: ln -s FILE NAME"
+                )
+        paths = [str(PurePath(file)) for file in files]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"{', '.join(twice)} is listed twice")
         return value
 
     @model_validator(mode="after")
-    def _possible(self) -> DataSet:
+    def _possible(self, info: ValidationInfo) -> DataSet:
         """Refuse keys that could have no effect where the data set enters."""
+        if info.context and info.context.get("alone"):  # only its keys are looked at
+            return self
         problems = []
         if self.stage != "preprocessing" and not self.clustering.refines:
             idle = sorted(self.preprocessing.model_fields_set & set(PCA.model_fields))
@@ -367,10 +381,6 @@ class Config(Model):
                         f'method name "{name}" stands for {used[name]} in one data set and for '
                         f"{params.method} in another; give them different names"
                     )
-        if "logs" in value or "benchmarks" in value:
-            raise ValueError(
-                "'logs' and 'benchmarks' are folders of the workflow; use another name"
-            )
         return value
 
     @field_validator("output_dir")

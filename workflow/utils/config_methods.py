@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
 from pydantic import Field, model_validator
 
 from utils.config_values import NAME, Columns, Model, Normalization, Numbers
 from utils.messages import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class AnyMethod(Model):
@@ -37,6 +40,13 @@ class Latent(AnyMethod):
 
 class Counts(AnyMethod):
     """A method that starts from the raw counts: `X`, or the layer that `preprocessing` names."""
+
+
+def _refuse_idle(section: AnyMethod, names: Iterable[str], choice: str) -> None:
+    """Refuse options that were given and that another option keeps from having an effect."""
+    for name in names:
+        if getattr(section, name) != type(section).model_fields[name].default:
+            raise ValueError(f"{name} has no effect with {choice}; remove it")
 
 
 class Harmony(Latent):
@@ -77,8 +87,9 @@ class Harmony(Latent):
     batch_prune_threshold: float | None = Field(
         1e-5,
         ge=0,
+        lt=1,
         description="Harmony 2: a batch with a smaller share of its cells in a cluster is not "
-        "corrected there. `null`: off.",
+        "corrected there. `null`: off. One that leaves nothing to correct is refused.",
     )
     block_proportion: float = Field(
         0.05, gt=0, le=1, description="Share of the cells updated together."
@@ -119,6 +130,17 @@ class Harmony(Latent):
                 "early_stopping needs max_iter_clustering of 4 or more, "
                 f"found {self.max_iter_clustering}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_flavor(self) -> Harmony:
+        dynamic = self.ridge_lambda in (None, -1, [-1])
+        if self.flavor == "harmony2":
+            idle = [] if dynamic else ["ridge_lambda"]
+        else:
+            idle = ["batch_prune_threshold"] if self.batch_prune_threshold is not None else []
+            idle += [] if dynamic else ["alpha"]
+        _refuse_idle(self, idle, f"flavor: {self.flavor}")
         return self
 
 
@@ -308,9 +330,7 @@ class Topics(Counts):
             names = ("n_restarts", "tol", "dtype")
         else:
             names = ("weight_prior", "topic_prior")
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} has no effect with model: {self.model}; remove it")
+        _refuse_idle(self, names, f"model: {self.model}")
         return self
 
 

@@ -15,6 +15,8 @@ from utils.cluster_names import deepest_level
 from utils.messages import bad_name
 
 MOST_LEVELS = 20
+# Said of numbers that came as text.
+AS_TEXT = "without quotes, in a file: inside the {...} of --config numbers are read as text"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -120,6 +122,25 @@ def cluster_ids(value: dict) -> dict[str, float]:
     return found
 
 
+def input_stage(value: Any) -> Any:
+    """Let a user who left out the stage, or wrote names of scAtlasTb, know what to write."""
+    if isinstance(value, str | list):
+        shown = value if isinstance(value, str) else ", ".join(map(str, value)).join("[]")
+        raise ValueError(
+            "names no stage; write where the data set enters, such as "
+            f"{{preprocessing: {shown}}}, {{integration: ...}} or {{clustering: ...}}"
+        )
+    for stage, files in value.items() if isinstance(value, dict) else ():
+        if isinstance(files, dict):
+            name, file = next(iter(files.items()), ("name", "file"))
+            raise ValueError(
+                f"{stage}: maps names to files; here each file becomes a data set of its own, "
+                f"such as DATASETS: {{{name}: {{input: {{{stage}: {file}}}}}}}; files to be joined "
+                "are a list"
+            )
+    return value
+
+
 def hierarchy_levels(value: Any) -> Any:
     if isinstance(value, dict):
         return cluster_ids(value)
@@ -150,7 +171,7 @@ def resolution_list(value: Any) -> Any:
         if isinstance(item, bool) or not isinstance(item, int | float):
             hint = ""
             if isinstance(item, str) and (number := number_in(item)) is not None:
-                hint = f"; YAML reads it as text, write {number}"
+                hint = f", a text; write {number} {AS_TEXT}"
             raise ValueError(f"must be numbers above 0, found {item!r}{hint}")
         if not 0 < item < float("inf"):
             raise ValueError(f"must be numbers above 0, found {item}")
@@ -159,5 +180,5 @@ def resolution_list(value: Any) -> Any:
         raise ValueError("is empty; give at least one resolution, such as [1.0]")
     twice = sorted({str(v) for v in values if values.count(v) > 1})
     if twice:
-        raise ValueError(f"{', '.join(twice)} stands twice")
+        raise ValueError(f"{', '.join(twice)} is listed twice")
     return values

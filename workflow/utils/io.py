@@ -462,9 +462,9 @@ def kept(
     found = keys(open_store(out), "obs")
     if column and column not in found:
         raise ValueError(
-            f"{out}: is there with {', '.join(found)}, without {column}; --overwrite replaces it"
+            f"{out}: exists with {', '.join(found)}, without {column}; --overwrite replaces it"
         )
-    print(f"{out}: is there and is kept; --overwrite makes it again", file=sys.stderr)
+    print(f"{out}: exists; keeping it (--overwrite recomputes it)", file=sys.stderr)
     return True
 
 
@@ -473,7 +473,7 @@ def _check_place(out: Path, source: str | Path | None) -> None:
     if out.suffix != ".zarr":
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
-        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+        raise ValueError(f"{out}: exists and is no zarr store; it is not replaced")
     if source is not None and Path(source).suffix != ".zarr":
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "

@@ -6,18 +6,22 @@ import os
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from utils.config import VERSION
 from utils.extras import missing_package
 from utils.plan import depth
-from utils.validate import load_config
+from utils.preflight import input_problems
+from utils.validate import check_config, readable_data_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from utils.config import Config
+    from utils.config import Config, DataSet
     from utils.plan import Plan
+
+DEMO = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
 
 
 def use_own_python() -> None:
@@ -27,7 +31,11 @@ def use_own_python() -> None:
 
 
 def read_config(
-    mapping: dict[str, Any], files: Iterable[str | Path], *, own_packages: bool = True
+    mapping: dict[str, Any],
+    files: Iterable[str | Path],
+    *,
+    own_packages: bool = True,
+    check_inputs: bool = True,
 ) -> Config:
     """Check the config; where it is wrong, say all that is wrong and leave with exit code 2.
 
@@ -40,44 +48,40 @@ def read_config(
     own_packages
         Whether the jobs run with the packages of this Python; else what a method needs is not
         looked for here.
+    check_inputs
+        Open the input files and look for what the config names. Jobs need not do it again.
     """
     paths = [Path(file) for file in files]
-    texts = {str(path): path.read_text() for path in paths if path.suffix in (".yaml", ".yml")}
-    try:
-        config = load_config(mapping, yaml_texts=texts)
-        _check_files(config)
-        if own_packages:
-            _check_packages(config)
-    except ValueError as error:
-        lines = str(error).split("\n")
+    texts = {
+        str(path): path.read_text(encoding="utf-8", errors="replace")
+        for path in paths
+        if path.suffix in (".yaml", ".yml")
+    }
+    config, problems = check_config(mapping, yaml_texts=texts)
+    datasets = config.DATASETS if config else readable_data_sets(mapping)
+    if check_inputs:
+        problems += input_problems({name: (item, bool(config)) for name, item in datasets.items()})
+    if own_packages:
+        problems += _missing_packages(datasets)
+    if problems or config is None:
         where = ", ".join(texts) or "the config"
-        print(f"cellstrata: {where}: {len(lines)} problem(s)", file=sys.stderr)
-        for line in lines:
+        print(f"cellstrata: {where}: {len(problems)} problem(s)", file=sys.stderr)
+        if DEMO in [path.resolve() for path in paths]:
+            how = "no DATASETS were given (--configfile my.yaml), so these are the demo's"
+            print(f"  {how}", file=sys.stderr)
+        for line in problems:
             print(f"  {line}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(2)
     return config
 
 
-def _check_files(config: Config) -> None:
-    problems = [
-        f"DATASETS.{name}.input.{dataset.stage}: no such file: {file}"
-        for name, dataset in config.DATASETS.items()
-        for file in dataset.input[dataset.stage]
-        if not Path(file).exists()
-    ]
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-def _check_packages(config: Config) -> None:
-    problems = [
+def _missing_packages(datasets: Mapping[str, DataSet]) -> list[str]:
+    return [
         f"DATASETS.{name}.integration.methods.{method}: {problem}"
-        for name, dataset in config.DATASETS.items()
+        for name, dataset in datasets.items()
         for method, params in dataset.methods.items()
         if (problem := missing_package(params.method))
     ]
-    if problems:
-        raise ValueError("\n".join(problems))
 
 
 def banner(plan: Plan, files: Iterable[str | Path]) -> None:
@@ -93,19 +97,47 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
         levels = depth(clustering)
         files = dataset.input[dataset.stage]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        gpu = [getattr(s, "use_gpu", None) for s in (clustering, dataset, config)]
-        use_gpu = next(value for value in gpu if value is not None)
         lines += [
             f"  {name}: {files[0]}{more}, enters at {dataset.stage}",
             f"    methods {', '.join(dataset.methods)}; "
             f"{' and '.join(clustering.algorithm)} at {', '.join(map(str, clustering.resolutions))}"
             f"; {levels} level{'s' if levels > 1 else ''}; "
-            f"{'GPU where it pays' if use_gpu else 'CPU'}",
+            f"{_where(plan, name)}",
         ]
         if isinstance(clustering.hierarchy, dict):
             split = ", ".join(f"{key} at {value}" for key, value in clustering.hierarchy.items())
             lines.append(f"    splits only clusters {split}")
     print("\n".join(lines), file=sys.stderr)
+
+
+def _where(plan: Plan, name: str) -> str:
+    """Say where the stages of a data set run that can run on a GPU."""
+    methods = plan.config.DATASETS[name].methods.values()
+    stages = ["integration"] if any(params.has_gpu for params in methods) else []
+    uses = {
+        stage: plan.setting(SimpleNamespace(dataset=name), stage, "use_gpu")
+        for stage in [*stages, "clustering"]
+    }
+    if len(set(uses.values())) == 1:
+        return "GPU where it pays" if uses["clustering"] else "CPU"
+    return ", ".join(
+        f"{stage} on {'a GPU where it pays' if gpu else 'the CPU'}" for stage, gpu in uses.items()
+    )
+
+
+def check_report(plan: Plan) -> None:
+    """Where a report is asked for before the results are there, say so and leave."""
+    if not any(word == "--report" or word.startswith("--report=") for word in sys.argv):
+        return
+    wanted = [*plan.targets("plots"), *plan.evaluations(), *plan.comparisons(), *plan.explorers()]
+    absent = [path for path in wanted if not Path(path).exists()]
+    if absent:
+        print(
+            f"cellstrata: no report yet, {len(absent)} of {len(wanted)} results are missing, such "
+            f"as {absent[0]}; run the workflow first, with the same config",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)
 
 
 def summary(table: str | Path) -> None:

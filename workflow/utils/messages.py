@@ -36,6 +36,10 @@ def bad_name(name: str) -> str:
 
 def _hint(name: object, names: list[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if not close:  # datasets for DATASETS
+        folded = {item.casefold(): item for item in reversed(names)}
+        alike = difflib.get_close_matches(str(name).casefold(), folded, n=1, cutoff=0.6)
+        close = [folded[item] for item in alike]
     return f'; did you mean "{close[0]}"?' if close else "."
 
 

@@ -15,12 +15,13 @@ from utils.cluster_names import ClusterColumn, deepest_level, resolution_text
 from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
+from utils.paths import split_file
 from utils.plan_evaluation import OPTIONS as EVALUATION_OPTIONS
 from utils.plan_evaluation import judged, scored
 from utils.words import as_json, changed, fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import BaseModel
 
@@ -50,6 +51,32 @@ STORES = {
     "explorer": "{dataset}/explorer.html",
     "summary": "clusters.tsv",
 }
+
+# What else lies in the output folder: logs and benchmarks by data set and method, the report.
+LOGS, BENCHMARKS, REPORTS = "logs", "benchmarks", ("report.html", "report.zip")
+_STEPS = ("prepare", "pca", "comparison", "explorer")  # whose logs lie beside those of methods
+
+
+def name_problems(datasets: Mapping[str, Iterable[str]]) -> list[str]:
+    """Say which names of data sets and methods are those of files of the workflow.
+
+    Parameters
+    ----------
+    datasets
+        Data set to the names of its methods.
+    """
+    paths = [path.split("/") for path in STORES.values()]
+    for_sets = {first for first, *_ in paths if first != "{dataset}"}
+    for_sets |= {LOGS, BENCHMARKS, *REPORTS, "summary.log", "summary.tsv"}
+    for_methods = {rest[0] for _, *rest in paths if rest and rest[0] != "{method}"}
+    for_methods |= {f"{step}.{ending}" for step in _STEPS for ending in ("log", "tsv")}
+    line = "{}: the workflow has a file or folder of this name; use another name"
+    return [line.format(f"DATASETS.{name}") for name in datasets if name in for_sets] + [
+        line.format(f"DATASETS.{name}.integration.methods.{method}")
+        for name, methods in datasets.items()
+        for method in methods
+        if method in for_methods
+    ]
 
 
 @dataclass(frozen=True)
@@ -89,16 +116,20 @@ class Plan:
         return self.config.DATASETS[wildcards.dataset]
 
     def files(self, wildcards: Any) -> list[str]:
-        """Return the files that a data set is made of."""
+        """Return the files that a data set is made of, as the user writes them."""
         return next(iter(self.dataset(wildcards).input.values()))
+
+    def paths(self, wildcards: Any) -> list[str]:
+        """Return where these lie: of ``file.h5mu::rna`` the path alone, each once."""
+        return list(dict.fromkeys(str(split_file(file)[0]) for file in self.files(wildcards)))
 
     def log(self, name: str) -> str:
         """Return the path of a log."""
-        return f"{self.config.output_dir}/logs/{name}"
+        return f"{self.config.output_dir}/{LOGS}/{name}"
 
     def benchmark(self, name: str) -> str:
         """Return the path of a table with the time and memory of a job."""
-        return f"{self.config.output_dir}/benchmarks/{name}"
+        return f"{self.config.output_dir}/{BENCHMARKS}/{name}"
 
     def names(self, method: str) -> str:
         """Return a pattern of the names under which an integration method runs."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from utils.config import Config
+from utils.config import Config, DataSet
 from utils.config_methods import METHODS
-from utils.config_values import number_in
+from utils.config_values import AS_TEXT, number_in
 from utils.messages import one_line, unknown
+from utils.plan import name_problems
 
 
 def load_config(mapping: dict[str, Any], *, yaml_texts: dict[str, str] | None = None) -> Config:
@@ -35,8 +37,18 @@ def load_config(mapping: dict[str, Any], *, yaml_texts: dict[str, str] | None = 
     ValueError
         With one line per problem: its path in the config, what was found, what to write.
     """
+    config, problems = check_config(mapping, yaml_texts=yaml_texts)
+    if problems or config is None:
+        raise ValueError("\n".join(problems))
+    return config
+
+
+def check_config(
+    mapping: dict[str, Any], *, yaml_texts: dict[str, str] | None = None
+) -> tuple[Config | None, list[str]]:
+    """As `load_config`, but return the config, where there is one, beside its problems."""
     problems = [
-        line for name, text in (yaml_texts or {}).items() for line in misread_ids(name, text)
+        line for name, text in (yaml_texts or {}).items() for line in text_problems(name, text)
     ]
     config = None
     try:
@@ -44,13 +56,48 @@ def load_config(mapping: dict[str, Any], *, yaml_texts: dict[str, str] | None = 
     except ValidationError as error:
         for item in error.errors():
             problems += explain(item)
-    if problems or config is None:
-        raise ValueError("\n".join(dict.fromkeys(problems)))
-    return config
+    datasets = config.DATASETS if config else readable_data_sets(mapping)
+    problems += name_problems({name: tuple(dataset.methods) for name, dataset in datasets.items()})
+    return config, list(dict.fromkeys(problems))
 
 
-def misread_ids(name: str, text: str) -> list[str]:
-    """Find cluster ids such as ``3_0`` that YAML reads as the number 30.
+def readable_data_sets(mapping: dict[str, Any]) -> dict[str, DataSet]:
+    """Return the data sets of a config with errors, each without the keys that have one.
+
+    What else is wrong with them can so be said at once. One whose `input` has an error is left
+    out.
+    """
+    sections = mapping.get("DATASETS") if isinstance(mapping, dict) else None
+    found = {}
+    for name, section in sections.items() if isinstance(sections, dict) else ():
+        section = copy.deepcopy(_plain(section))
+        for _ in range(100):
+            try:
+                found[str(name)] = DataSet.model_validate(section, context={"alone": True})
+                break
+            except ValidationError as error:
+                if not all([_leave_out(section, item["loc"]) for item in error.errors()]):
+                    break
+    return found
+
+
+def _leave_out(section: Any, location: tuple[Any, ...]) -> bool:
+    """Remove the key of a section that an error is about; False where there is none."""
+    last = None
+    for part in location:
+        if not isinstance(section, dict):
+            break
+        if part in section:  # else it names the branch of a union
+            last = (section, part)
+            section = section[part]
+    if last is None or location[0] == "input":
+        return False
+    last[0].pop(last[1], None)
+    return True
+
+
+def text_problems(name: str, text: str) -> list[str]:
+    """Find what a YAML reader takes otherwise than it looks, without a word.
 
     Parameters
     ----------
@@ -62,19 +109,30 @@ def misread_ids(name: str, text: str) -> list[str]:
     Returns
     -------
     list of str
-        One line per unquoted id under a ``hierarchy`` key.
+        One line per key that is written twice, of which only the last would count, and per
+        unquoted cluster id under a ``hierarchy`` key: ``3_0`` is read as the number 30.
     """
-    found: list[str] = []
+    lines: list[str] = []
 
     def walk(node: yaml.Node | None, inside: bool) -> None:
         if isinstance(node, yaml.MappingNode):
+            first: dict[tuple[str, str], yaml.Node] = {}
             for key, value in node.value:
-                if inside and re.fullmatch(r"\d+(_\d+)+", key.value) and key.style is None:
+                line = key.start_mark.line + 1
+                if inside and re.fullmatch(r"\d+(_\d+)+", str(key.value)) and key.style is None:
                     read = int(key.value.replace("_", ""))
-                    found.append(
-                        f"{name}, line {key.start_mark.line + 1}: {key.value} without quotes is "
+                    lines.append(
+                        f"{name}, line {line}: {key.value} without quotes is "
                         f'read as the number {read}; write "{key.value}"'
                     )
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    above = first.setdefault((key.tag, key.value), key)
+                    if above is not key:
+                        lines.append(
+                            f'{name}, line {line}: the key "{one_line(key.value)}" is already in '
+                            f"line {above.start_mark.line + 1}, and only the last one would count; "
+                            "rename or remove one"
+                        )
                 walk(value, key.value == "hierarchy")
         elif isinstance(node, yaml.SequenceNode):
             for item in node.value:
@@ -83,8 +141,8 @@ def misread_ids(name: str, text: str) -> list[str]:
     try:
         walk(yaml.compose(text, Loader=yaml.SafeLoader), False)
     except yaml.YAMLError as error:
-        found.append(f"{name}: not valid YAML: {' '.join(str(error).split())}")
-    return found
+        lines.append(f"{name}: not valid YAML: {' '.join(str(error).split())}")
+    return lines
 
 
 def _plain(value: Any) -> Any:
@@ -92,6 +150,17 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+# Keys of scAtlasTb for which there is nothing to set here.
+_SCATLASTB = ("images", "env_mode", "resources")
+
+
+def _no_key(found: Any) -> str:
+    return (
+        f"has the key {one_line(found)}, which is no name; a list is written in brackets, such as "
+        "[0.5, 1.0]"
+    )
 
 
 # What pydantic adds to a path for the branch of a union or the key of a mapping.
@@ -147,7 +216,13 @@ def explain(item: Any, model: type[BaseModel] = Config) -> list[str]:
     path = _path(location)
     if kind == "extra_forbidden":
         known = _section(location[:-1], model).model_fields
+        if location[-1] in _SCATLASTB and len(location) < 4:
+            return [f"{path}: is a key of scAtlasTb that is not needed here; remove it"]
         return [f"{path}: {unknown('key', location[-1], known)}"]
+    if kind in ("invalid_key", "string_type") and location[-1:] == ("[key]",):
+        return [f"{_path(location[:-2])}: {_no_key(found)}"]
+    if kind == "invalid_key":
+        return [f"{_path(location[:-1])}: {_no_key(location[-1])}"]
     if kind == "missing":
         return [f"{path}: is missing"]
     if kind == "value_error":
@@ -165,6 +240,7 @@ def explain(item: Any, model: type[BaseModel] = Config) -> list[str]:
         right = f"{str(found).lower()} without quotes, after --config {str(found).capitalize()}"
         return [f'{path}: must be {message}, found the text "{found}"; write {right}']
     if isinstance(found, str) and number_in(found) is not None and "str" not in kind:
-        return [f'{path}: must be {message}, found the text "{found}"; write {number_in(found):g}']
+        right = f"{number_in(found):g} {AS_TEXT}"
+        return [f'{path}: must be {message}, found the text "{found}"; write {right}']
     shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
     return [f"{path}: must be {message}, found {shown}"]

@@ -17,7 +17,7 @@ from .correction import kept_levels, ridge_penalty, ridge_regression
 from .inputs import array_namespace, check_blocks, check_cells, check_values, encode_keys
 from .kmeans import Initialization, kmeans
 from .paper import PaperClustering
-from .parameters import Flavor, Parameters, check_parameters
+from .parameters import DEFAULT_ALPHA, DEFAULT_PRUNE, Flavor, Parameters, check_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,9 +88,9 @@ def harmonize(
     sigma: Any = 0.1,
     theta: Any = 2.0,
     tau: float = 0.0,
-    alpha: float = 0.2,
+    alpha: float = DEFAULT_ALPHA,
     ridge_lambda: Any = 1.0,
-    batch_prune_threshold: float | None = 1e-5,
+    batch_prune_threshold: float | None = DEFAULT_PRUNE,
     block_proportion: float = 0.05,
     blocks: Any = None,
     init_centroids: Any = None,
@@ -151,7 +151,8 @@ def harmonize(
         harmony1's ridge penalty: a number, one per key or per level; None or -1: as harmony2's.
     batch_prune_threshold
         harmony2 leaves a batch out of a cluster's regression when less than this share of its
-        cells is in the cluster; None: never.
+        cells is in the cluster; below 1; None: never. One that leaves no cluster with two batches,
+        so that nothing is corrected, is an error, with the default a warning.
     block_proportion
         Share of the cells that is updated at a time (below 40 cells at least 0.2).
     blocks
@@ -305,12 +306,14 @@ def _iterate(
         return clustering.cells.copy(), centroids, objective, rounds, True
     sums = clustering.direction_sums() if parameters.flavor == "harmony1" else None
     most = parameters.max_iter_harmony
+    corrects = False
     iterations = itertools.count(1) if most is None else range(1, most + 1)
     for iteration in progress(iterations, desc="Harmony", disable=not verbose):
         centroids, sums, n_rounds, value = _cluster(clustering, centroids, sums, parameters)
         objective.append(value)
         rounds.append(n_rounds)
-        coefficients, intercepts = _correction(clustering, sums, batches, parameters)
+        coefficients, intercepts, some = _correction(clustering, sums, batches, parameters)
+        corrects |= some
         fall = (objective[-2] - value) / abs(objective[-2])
         converged = parameters.tol_harmony is not None and fall < parameters.tol_harmony
         last = converged or iteration == most
@@ -323,6 +326,8 @@ def _iterate(
             sums = None
         else:
             sums = clustering.carry(coefficients)
+    if not corrects:
+        _nothing_corrected(parameters.batch_prune_threshold)
     return clustering.finish(coefficients), centroids, objective, rounds, converged
 
 
@@ -368,15 +373,26 @@ def _correction(
     sums: np.ndarray,
     batches: Batches,
     parameters: Parameters,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Regress the cells on their batches; return the coefficients and the intercepts."""
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Regress the cells on their batches.
+
+    Returns the coefficients, the intercepts, and whether any cluster keeps two batches.
+    """
     penalty = ridge_penalty(
         clustering.expected, alpha=parameters.alpha, ridge_lambda=parameters.ridge_lambda
     )
     kept = kept_levels(clustering.observed, batches, parameters.batch_prune_threshold)
     if parameters.flavor == "harmony1":
         kept[...] = True
-    return ridge_regression(clustering.totals, sums, penalty, kept, batches)
+    coefficients, intercepts = ridge_regression(clustering.totals, sums, penalty, kept, batches)
+    return coefficients, intercepts, bool(kept.any())
+
+
+def _nothing_corrected(threshold: float | None) -> None:
+    text = f"with batch_prune_threshold {threshold:g} no cluster has two batches left: nothing is"
+    if threshold != DEFAULT_PRUNE:
+        raise ValueError(f"{text} corrected; lower it (default: {DEFAULT_PRUNE:g})")
+    warnings.warn(f"{text} corrected, the batches lie too far apart", stacklevel=5)
 
 
 def _unit_length(vectors: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -131,7 +131,8 @@ def run_harmony(
     **options
         Every option of :func:`harmonize`, or harmonypy's names: ``nclust``,
         ``max_iter_kmeans``, ``epsilon_cluster``, ``epsilon_harmony`` (negative: never stop
-        early), ``lamb``, ``block_size``, ``batch_prop_cutoff``, ``random_state``, ``ncores``.
+        early), ``lamb``, ``block_size``, ``batch_prop_cutoff``, ``random_state`` (None is
+        seed 0: two runs are equal), ``ncores``.
         ``lamb=None`` means 1 as in harmonypy 0.2, -1 the dynamic penalty; harmony2 always uses
         the dynamic one. ``max_iter_kmeans`` of 4 or more and ``epsilon_cluster`` switch
         ``early_stopping`` on, as harmonypy has it.

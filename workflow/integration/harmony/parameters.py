@@ -40,6 +40,7 @@ verbose               verbose                      verbose                  verb
 from __future__ import annotations
 
 import numbers
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 Flavor = Literal["harmony2", "harmony1"]
 FEWEST_CELLS = 6
+DEFAULT_ALPHA, DEFAULT_PRUNE = 0.2, 1e-5
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,14 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def real(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
+def real(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+) -> float:
     """Check a finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number; found {value!r}")
@@ -107,6 +116,8 @@ def real(name: str, value: Any, *, above: float | None = None, least: float | No
         raise ValueError(f"{name} must be greater than {above:g}; found {value:g}")
     if least is not None and value < least:
         raise ValueError(f"{name} must be at least {least:g}; found {value:g}")
+    if below is not None and value >= below:
+        raise ValueError(f"{name} must be less than {below:g}; found {value:g}")
     return value
 
 
@@ -126,7 +137,7 @@ def per_level(name: str, value: Any, batches: Batches) -> np.ndarray:
     """Spread a number, one per key or one per level, over the levels."""
     array = _numbers(name, value)
     n_keys = len(batches.levels_per_key)
-    if array.size == 1:
+    if array.ndim == 0 or (array.size == 1 and n_keys == 1):
         return np.full(batches.n_levels, float(array.reshape(-1)[0]))
     if array.size == n_keys:
         return array[batches.key_of_level]
@@ -219,13 +230,14 @@ def check_parameters(
     tau = real("tau", tau, least=0)
     if tau > 0:  # R squares the ratio; brisc and rapids square the exponential
         theta = theta * -np.expm1(-((batches.sizes / (n_clusters * tau)) ** 2))
-    alpha = real("alpha", alpha, above=0)
-    if alpha >= 1:
-        raise ValueError(f"alpha must be less than 1; found {alpha:g}")
+    alpha = real("alpha", alpha, above=0, below=1)
     block_proportion = real("block_proportion", block_proportion, above=0)
     if block_proportion > 1:
         raise ValueError(f"block_proportion must be at most 1; found {block_proportion:g}")
-    threshold = _optional(real, "batch_prune_threshold", batch_prune_threshold, least=0)
+    threshold = _optional(real, "batch_prune_threshold", batch_prune_threshold, least=0, below=1)
+    fixed_penalty = _check_ridge_lambda(ridge_lambda, batches, flavor)
+    for name in idle_options(flavor, alpha, ridge_lambda, threshold):
+        warnings.warn(f'{name} has no effect with flavor "{flavor}"; remove it', stacklevel=4)
     if kmeans_cells is None:
         kmeans_cells = max(256 * n_clusters, 10_000)
     return Parameters(
@@ -239,7 +251,7 @@ def check_parameters(
         sigma=np.full(n_clusters, float(sigma.reshape(-1)[0])) if sigma.size == 1 else sigma,
         theta=theta,
         alpha=alpha,
-        ridge_lambda=_check_ridge_lambda(ridge_lambda, batches, flavor),
+        ridge_lambda=fixed_penalty,
         batch_prune_threshold=threshold if flavor == "harmony2" else None,
         block_proportion=block_proportion,
         kmeans_init=kmeans_init,
@@ -252,6 +264,19 @@ def check_parameters(
         chunk_size_kmeans=whole("chunk_size_kmeans", chunk_size_kmeans, 1),
         seed=whole("seed", seed, 0),
     )
+
+
+def idle_options(
+    flavor: Flavor, alpha: float, ridge_lambda: Any, batch_prune_threshold: float | None
+) -> list[str]:
+    """Name the options that differ from their defaults and that a flavor does not look at."""
+    dynamic = ridge_lambda is None or (np.size(ridge_lambda) == 1 and np.all(ridge_lambda == -1))
+    if flavor == "harmony2":
+        return [] if dynamic or np.all(ridge_lambda == 1) else ["ridge_lambda"]
+    idle = ["alpha"] if alpha != DEFAULT_ALPHA and not dynamic else []
+    if batch_prune_threshold not in (None, DEFAULT_PRUNE):
+        idle.append("batch_prune_threshold")
+    return idle
 
 
 def _check_ridge_lambda(ridge_lambda: Any, batches: Batches, flavor: Flavor) -> np.ndarray | None:

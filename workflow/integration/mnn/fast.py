@@ -10,13 +10,11 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from ..harmony.parallel import resolve_threads, workers
-from .inputs import check_number, encode_batches, subset_genes
+from .inputs import Batches, check_number, encode_batches, subset_genes
 from .reduced import MNNResult, reduced_mnn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from .inputs import Batches
 
     Block = np.ndarray | sp.csr_matrix
     Blocks = Callable[[], Iterable[Block]]
@@ -173,7 +171,7 @@ def cosine_lengths(X: Any) -> np.ndarray:
 
 def multi_batch_pca(
     blocks: Blocks,
-    batches: Batches,
+    batches: Any,
     *,
     n_comps: int = 50,
     weights: Mapping[Any, float] | Sequence[float] | None = None,
@@ -186,7 +184,7 @@ def multi_batch_pca(
     blocks
         Returns blocks of consecutive cells x genes, dense or CSR; called once.
     batches
-        The batch of every cell.
+        The batch of every cell: labels, or as `encode_batches` returns them.
     n_comps
         Number of components; at most the number of genes or cells.
     weights
@@ -207,6 +205,8 @@ def multi_batch_pca(
     dense cells.
     """
     check_number("n_comps", n_comps, least=1, whole=True)
+    if not isinstance(batches, Batches):
+        batches = encode_batches(batches, len(batches))
     weight = batch_weights(weights, batches)
     sizes = np.bincount(batches.codes)
     share = weight / sizes

@@ -9,9 +9,9 @@ import argparse
 import json
 
 from utils import cli
-from utils.config_methods import METHODS
 
-CHOICES = ("mnn", "fast_mnn", "mnn_correct")
+MODELS = {"mnn": "MNN", "fast_mnn": "FastMNN", "mnn_correct": "MNNCorrect"}
+CHOICES = tuple(MODELS)
 MOST_GENES = 10_000  # their products, and the components, take 16 bytes a pair
 
 
@@ -30,7 +30,7 @@ def make_parser(argv=None):
     add = parser.add_argument
     add("--method", choices=CHOICES, default=CHOICES[0], help="(default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
-    if "basis" in METHODS[method].model_fields:
+    if method == "mnn":
         add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
     else:
         add("--layer", help="The layer that holds raw counts (default: X)")
@@ -41,7 +41,7 @@ def make_parser(argv=None):
         help="obsm key of the result (default: %(default)s)",
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
-    cli.add_model(parser, METHODS[method].__name__)
+    cli.add_model(parser, MODELS[method])
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -51,7 +51,7 @@ def main(args):
     from utils.atomic import atomic_file
     from utils.io import kept, keys, new_store, obs_column, open_store, write_element
 
-    options = vars(cli.from_options(METHODS[args.method].__name__, args))
+    options = vars(cli.from_options(MODELS[args.method], args))
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)

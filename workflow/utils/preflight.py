@@ -1,0 +1,285 @@
+"""What the config names and the input files lack, found before anything runs.
+
+Each file is opened once and only the names in it are read. The values of a column are not looked
+at: a script says later which of them are missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from utils.config_methods import Counts, Latent, start
+from utils.messages import missing
+from utils.paths import is_store, split_file
+from utils.plan import depth, resolution_names
+from utils.plan_evaluation import scored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from utils.config import DataSet
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names that a file holds, by the slot of AnnData."""
+
+    file: str
+    slots: dict[str, list[str]]
+    has_x: bool
+    has_raw: bool
+
+    def __getitem__(self, slot: str) -> list[str]:
+        return self.slots[slot]
+
+
+def input_problems(datasets: Mapping[str, tuple[DataSet, bool]]) -> list[str]:
+    """Say what is wrong with the input files, and what of the config they lack.
+
+    Parameters
+    ----------
+    datasets
+        Name to data set, and whether all of it is as the user wrote it. Where keys with errors of
+        their own were left out, defaults that stand in for them are not held against the files.
+
+    Returns
+    -------
+    list of str
+        One line per problem: the path of the key, the file, what it lacks, what was probably
+        meant.
+    """
+    problems: list[str] = []
+    opened: dict[str, Names | str] = {}
+    for name, (dataset, as_written) in datasets.items():
+        where, complete = f"DATASETS.{name}", True
+        names = []
+        for file in dataset.input[dataset.stage]:
+            if file not in opened:
+                opened[file] = _read(file)
+            if isinstance(opened[file], str):
+                problems.append(f"{where}.input.{dataset.stage}: {opened[file]}")
+                complete = False
+            elif is_store(file):
+                names.append(opened[file])
+            else:  # a matrix of counts, whose names are not known before it is read
+                complete = False
+        check = _Check(where, dataset, names, complete, as_written)
+        problems += check.problems()
+    return problems
+
+
+def _read(file: str) -> Names | str:
+    """Read the names in a file; text where that cannot be done, and why."""
+    path, _ = split_file(file)
+    if not path.exists():
+        expanded = path.expanduser() if file.startswith("~") else path
+        return f"no such file: {file}" + (
+            f'; "~" is not expanded, write {expanded}' if expanded != path else ""
+        )
+    if not is_store(file):
+        return Names(file, {}, has_x=True, has_raw=False)
+    from utils.io import keys, open_store
+
+    try:
+        root = open_store(file)
+        slots = {slot: keys(root, slot) for slot in ("layers", "obsm", "uns", "raw")}
+        slots |= {frame: _columns(root, frame) for frame in ("obs", "var")}
+        top = keys(root)
+        has_x = "X" in top and root["X"].attrs.get("encoding-type") != "null"
+    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        return text if file in text or str(path) in text else f"{file}: {text}"
+    if hasattr(root, "close"):
+        root.close()
+    return Names(file, slots, has_x=has_x, has_raw="X" in slots["raw"])
+
+
+def _columns(root: Any, frame: str) -> list[str]:
+    """List the columns of obs or var; before anndata 0.7 these are one array."""
+    from utils.io import keys
+
+    group = root.get(frame)
+    kind = getattr(group, "dtype", None)
+    if kind is not None and kind.names:
+        return list(kind.names)
+    # Of anndata 0.7; no column.
+    return [name for name in keys(root, frame) if name != "__categories"]
+
+
+@dataclass
+class _Check:
+    """One data set: what its keys name, against what its files hold."""
+
+    where: str
+    dataset: DataSet
+    files: list[Names]
+    complete: bool  # whether all files are there, readable and say their names
+    as_written: bool  # whether no key with an error was left out
+    lines: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        if self.files:
+            self._cells_and_genes()
+            self._matrices()
+            self._embeddings()
+            self._columns()
+        return list(dict.fromkeys(self.lines))
+
+    def _need(
+        self, key: str, names: Names, slot: str, wanted: str, *, also: Iterable[str] = ()
+    ) -> None:
+        available = [*dict.fromkeys([*names[slot], *also])]
+        if wanted not in available:
+            what = " column" if slot in ("obs", "var") else ""
+            text = missing(f"adata.{slot} has no{what}", wanted, available)
+            self.lines.append(f"{self.where}.{key}: {names.file}: {text}")
+
+    def _cells_and_genes(self) -> None:
+        """Check what is chosen in every file by itself."""
+        section = self.dataset.preprocessing
+        chosen = {
+            "preprocessing.subset": ("obs", section.subset),
+            "preprocessing.keep_cells": ("obs", getattr(section, "keep_cells", None)),
+            "preprocessing.keep_genes": ("var", getattr(section, "keep_genes", None)),
+            "preprocessing.var_names": ("var", getattr(section, "var_names", None)),
+        }
+        for names in self.files:
+            for key, (slot, value) in chosen.items():
+                for wanted in _texts(value):
+                    if not _is_file(wanted):
+                        self._need(key, names, slot, wanted)
+            for wanted in _texts(getattr(getattr(section, "hvg", None), "use", None)):
+                if wanted not in names["var"] and not _is_file(wanted):
+                    text = missing("is no file, and adata.var has no column", wanted, names["var"])
+                    self.lines.append(f"{self.where}.preprocessing.hvg.use: {names.file}: {text}")
+
+    def _matrices(self) -> None:
+        dataset = self.dataset
+        layer = dataset.preprocessing.layer
+        counts = dataset.clustering.refines or any(
+            isinstance(params, Counts) for params in dataset.methods.values()
+        )
+        needed = dataset.stage == "preprocessing" or counts
+        for names in self.files:
+            self._layer("preprocessing.layer", names, layer)
+            if needed and self.as_written and not layer and not names.has_x:
+                self.lines.append(
+                    f"{self.where}.preprocessing.layer: {names.file}: has no X; name the layer "
+                    f"with the counts, of {', '.join(names['layers']) or 'which there is none'}"
+                )
+            if dataset.evaluation.n_markers:
+                self._layer("evaluation.markers_layer", names, dataset.evaluation.markers_layer)
+
+    def _layer(self, key: str, names: Names, layer: str | None) -> None:
+        if layer and not (layer == "raw" and names.has_raw):
+            self._need(key, names, "layers", layer, also=["raw"] if names.has_raw else [])
+
+    def _embeddings(self) -> None:
+        """Check the obsm keys that the files must bring."""
+        dataset = self.dataset
+        made = [f"X_{name}" for name in dataset.methods if name != "unintegrated"]
+        made += ["X_pca"] if dataset.stage == "preprocessing" else []
+        wanted: dict[str, str] = {}
+        if dataset.stage == "integration":
+            basis = dataset.integration.basis
+            given = self.as_written or "basis" in dataset.integration.model_fields_set
+            if given and "unintegrated" in {*dataset.methods, *scored(dataset)}:
+                wanted["integration.basis"] = basis
+            for name, params in dataset.methods.items():
+                key, before = start(name, dataset.methods, basis)
+                if isinstance(params, Latent) and before is None:
+                    if params.basis is not None:
+                        wanted[f"integration.methods.{name}.basis"] = key
+                    elif given:
+                        wanted["integration.basis"] = key
+        clustering = dataset.clustering
+        if dataset.stage == "clustering":
+            recomputed = self.as_written and (
+                clustering.recompute_neighbors
+                or any(clustering.neighbors_key not in names["uns"] for names in self.files)
+            )
+            representation = clustering.neighbors.use_rep or ("X_pca" if recomputed else None)
+            if representation:
+                wanted["clustering.neighbors.use_rep"] = representation
+        levels = clustering.hierarchy if isinstance(clustering.hierarchy, list) else []
+        for level, sub in enumerate(levels):
+            if sub.use_rep is not None and sub.use_rep not in made:
+                wanted[f"clustering.hierarchy[{level}].use_rep"] = sub.use_rep
+        for path, key in wanted.items():
+            for names in self.files:
+                self._need(path, names, "obsm", key)
+
+    def _columns(self) -> None:
+        """Check the obs columns that are used after the files were joined."""
+        dataset = self.dataset
+        made = [*self._file_column(), *_quality_columns(dataset)]
+        for key in _texts(dataset.integration.batch):
+            with_it = [names for names in self.files if key in names["obs"]]
+            without = [names for names in self.files if key not in names["obs"]]
+            if not with_it and self.complete:
+                self._need("integration.batch", without[0], "obs", key, also=made)
+            elif with_it and without and key not in made:
+                self.lines.append(
+                    f"{self.where}.integration.batch: {without[0].file}: adata.obs has no column "
+                    f'"{key}", other files of the data set do'
+                )
+        if dataset.stage == "preprocessing":
+            self._joined("preprocessing.batch_key", dataset.preprocessing.batch_key, made)
+        for name, params in dataset.methods.items():
+            for option in ("groups", "covariates", "restrict", "clusters"):
+                value = getattr(params, option, None)
+                self._joined(f"integration.methods.{name}.{option}", value, made)
+            if params.method == "gmvae":
+                made.append(f"{name}_label")
+            if params.method == "topics":
+                made.append("topic_scale")
+        self._joined("evaluation.label", dataset.evaluation.label, made)
+        made += _cluster_columns(dataset)
+        self._joined("clustering.umap_colors", dataset.clustering.umap_colors, made)
+
+    def _joined(self, key: str, value: Any, made: list[str]) -> None:
+        """Check columns of which one file at least must have each, or a step must make it."""
+        held = [column for names in self.files for column in names["obs"]]
+        for wanted in _texts(value) if self.complete else []:
+            self._need(key, self.files[0], "obs", wanted, also=[*held, *made])
+
+    def _file_column(self) -> Iterator[str]:
+        """Name the column in which several files are told apart, as `prepare` writes it."""
+        if len(self.dataset.input[self.dataset.stage]) > 1:
+            held = {column for names in self.files for column in names["obs"]}
+            new = [key for key in _texts(self.dataset.integration.batch) if key not in held]
+            yield new[0] if new else "file"
+
+
+def _quality_columns(dataset: DataSet) -> list[str]:
+    """Name the obs columns of quality control that `prepare` adds."""
+    groups = getattr(dataset.preprocessing, "qc", None)
+    if not groups:
+        return []
+    columns = ["n_genes_by_counts", "total_counts"]
+    for group in groups if isinstance(groups, dict | list) else []:
+        columns += [f"total_counts_{group}", f"pct_counts_{group}"]
+    return columns
+
+
+def _cluster_columns(dataset: DataSet) -> list[str]:
+    """Name the cluster columns that the run makes."""
+    clustering = dataset.clustering
+    return [
+        f"{algorithm}_{resolution}_{level}"
+        for algorithm in clustering.algorithm
+        for resolution in resolution_names(clustering)
+        for level in range(1, depth(clustering) + 1)
+    ]
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the text, the texts of a list or the keys of a mapping; nothing for the rest."""
+    items = [value] if isinstance(value, str) else value if isinstance(value, list | dict) else []
+    return [item for item in items if isinstance(item, str)]
+
+
+def _is_file(text: str) -> bool:
+    return Path(text).is_file()
