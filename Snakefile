@@ -15,6 +15,7 @@ sys.path.insert(0, str(BASE / "workflow"))
 from utils import resources
 from utils.failures import tell_failures
 from utils.launch import banner, check_report, leave_at_once, read_config, summary, use_own_python
+from utils.paths import changed_at
 from utils.plan import make_plan
 
 use_own_python()
@@ -61,6 +62,9 @@ rule all:
     default_target: True
     input:
         plan.targets("atlas"),
+        # Named here, so that one that is gone is made again: an atlas is nothing without them.
+        plan.linked_stores(),
+        plan.exports(),
         plan.targets("plots"),
         plan.evaluations(),
         plan.comparisons(),

@@ -17,9 +17,10 @@ from evaluation import plots
 from evaluation.dots import FINE, Picture, colour, paint
 from evaluation.labels import spread
 from evaluation.legend import outline
-from evaluation.palette import MISSING, palette, rgb
+from evaluation.palette import MISSING
 from evaluation.plots import compare_embeddings, file_stem, plot_embedding, save_figure
 from utils.io import obs_column, open_store
+from utils.palette import palette, rgb
 
 pytestmark = pytest.mark.filterwarnings("error")
 

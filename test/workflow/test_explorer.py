@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from running import read
 
 from evaluation.explorer.page import Method, explorer_page
-from evaluation.palette import palette
+from utils.palette import palette
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,6 +4,7 @@
 #         {dataset}/{method}/umap.zarr       + obsm/X_umap
 #         {dataset}/{method}/atlas.zarr      everything; clusters.tsv counts the clusters,
 #                                            tree.tsv and tree.nwk name each with its parent
+#         {dataset}/{method}/atlas.h5ad      the same as one file, where it is asked for
 
 
 rule neighbors:
@@ -182,3 +183,34 @@ rule merge:
         "python {params.scripts:q}/clustering/scripts/merge.py {input.umap:q} {output.atlas:q}"
         " --clustering {input.clustering:q} --table {output.table:q}"
         " --tree {output.tree:q} --newick {output.newick:q} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule h5ad:
+    input:
+        umap=plan.pattern("umap"),
+        clustering=plan.clusterings,
+        atlas=plan.pattern("atlas"),
+    output:
+        plan.pattern("h5ad"),
+    log:
+        plan.log("{dataset}/{method}/h5ad.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/h5ad.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            input.atlas, attempt, base=1000, per_million=3000
+        ),
+        runtime=lambda wildcards, input, attempt: resources.minutes(
+            input.atlas, attempt, per_million=60
+        ),
+    params:
+        scripts=SCRIPTS,
+    message:
+        "{wildcards.dataset}, {wildcards.method}: atlas as one file"
+    # The atlas is there and stays: only the file is written.
+    shell:
+        "python {params.scripts:q}/clustering/scripts/merge.py {input.umap:q} {input.atlas:q}"
+        " --clustering {input.clustering:q} --h5ad {output:q} 2>&1 | tee {log:q} >&2"

@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 
 from evaluation.legend import column_width, draw_legend, extent, legend_table, short, write
 from evaluation.metrics import BATCH_METRICS, LABEL_METRICS
-from evaluation.palette import COLORMAP, PALE, palette
+from evaluation.palette import COLORMAP, PALE
+from utils.palette import palette
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,7 +14,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 
-from evaluation.palette import INK, MISSING, PALE, rgb
+from evaluation.palette import INK, MISSING, PALE
+from utils.palette import rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

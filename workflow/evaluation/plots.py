@@ -23,8 +23,9 @@ from matplotlib.figure import Figure
 from evaluation.dots import Picture, colour, paint
 from evaluation.labels import draw_labels, labels_fit, largest, place_labels
 from evaluation.legend import clean, column_width, draw_bar, draw_legend, legend_table, short, write
-from evaluation.palette import MISSING, PALE, colour_scale, palette, rgb
+from evaluation.palette import MISSING, PALE, colour_scale
 from evaluation.values import rank, read_values
+from utils.palette import palette, rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

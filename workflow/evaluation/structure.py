@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from evaluation.legend import Entry, column_width, draw_legend, extent, short, write
-from evaluation.palette import PALE, palette
+from evaluation.palette import PALE
+from utils.palette import palette
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -22,6 +22,8 @@ rule prepare:
         scripts=SCRIPTS,
         files=lambda wildcards: plan.files(wildcards),
         options=lambda wildcards: plan.options("prepare", wildcards),
+        # Makes the data set anew where a .zarr input was changed in place.
+        changed=lambda wildcards: changed_at(plan.files(wildcards)),
     message:
         "{wildcards.dataset}: prepare {input}"
     shell:

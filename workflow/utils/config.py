@@ -363,6 +363,11 @@ class Config(Model):
         description="Copy everything into every atlas, so that it can be moved on its own. "
         "`false`: an atlas links to the other stores.",
     )
+    h5ad: bool = Field(
+        False,
+        description="Also write every atlas as one `atlas.h5ad` that stands alone, for CELLxGENE "
+        "and R.",
+    )
 
     @field_validator("DATASETS")
     @classmethod

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Said of formats that are not read, by what they end in.
 _CONVERT = {
@@ -72,3 +77,21 @@ def name_problem(file: str, *, stage: str = "preprocessing") -> str:
             "enters at preprocessing"
         )
     return ""
+
+
+def changed_at(files: Iterable[str | Path]) -> int:
+    """Return when something was last written into ``.zarr`` inputs, in nanoseconds; 0: no such.
+
+    A store is a folder, whose own time does not change with what lies deeper. The folders in it
+    tell: a chunk that is written anew is renamed into one. Chunks are not looked at, so that this
+    takes some milliseconds for ten thousand of them.
+    """
+    newest = 0
+    folders = [split_file(file)[0] for file in files]
+    folders = [folder for folder in folders if folder.suffix == ".zarr" and folder.is_dir()]
+    while folders:
+        folder = folders.pop()
+        newest = max(newest, folder.stat().st_mtime_ns)
+        with os.scandir(folder) as entries:
+            folders += [Path(entry.path) for entry in entries if entry.is_dir()]
+    return newest

@@ -37,6 +37,7 @@ STORES = {
     "umap": "{dataset}/{method}/umap.zarr",
     "clustering": "{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr",
     "atlas": "{dataset}/{method}/atlas.zarr",
+    "h5ad": "{dataset}/{method}/atlas.h5ad",
     "clusters": "{dataset}/{method}/clusters.tsv",
     "tree": "{dataset}/{method}/tree.tsv",
     "newick": "{dataset}/{method}/tree.nwk",
@@ -229,6 +230,24 @@ class Plan:
     def targets(self, store: str) -> list[str]:
         """Return the paths of a store for every data set and method."""
         return [self.path(store, {"dataset": d, "method": m}) for d, m in self._columns]
+
+    def linked_stores(self) -> list[str]:
+        """Return the stores that the atlases link to: without them they lack elements."""
+        if self.config.materialize:
+            return []
+        stores = []
+        for name, method in self._columns:
+            place = {"dataset": name, "method": method}
+            used = ["prepared", "neighbors", "umap"]
+            used += ["pca"] if self.config.DATASETS[name].stage == "preprocessing" else []
+            used += [] if method == "unintegrated" else ["embedding"]
+            stores += [self.path(store, place) for store in used]
+            stores += [self.path("clustering", vars(run)) for run in self.columns(name, method)]
+        return list(dict.fromkeys(stores))
+
+    def exports(self) -> list[str]:
+        """Return the atlases as files that stand alone, where these are asked for."""
+        return self.targets("h5ad") if self.config.h5ad else []
 
     def each_method(self, store: str, wildcards: Any) -> list[str]:
         """Return the paths of a store of a data set, one per method."""

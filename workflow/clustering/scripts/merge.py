@@ -28,23 +28,36 @@ def make_parser():
         action="store_true",
         help=cli.model_options("Config")["materialize"]["help"].replace("`", ""),
     )
+    parser.add_argument(
+        "--h5ad", metavar="FILE", help="Also write all of it into one .h5ad file that stands alone"
+    )
     parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
 def main(args):
-    """Link, count."""
+    """Link and count, then write the file that stands alone."""
+    from utils.io import kept
+
+    if args.h5ad and Path(args.h5ad).suffix != ".h5ad":
+        raise ValueError(f"{args.h5ad}: the file of --h5ad must end in .h5ad")
+    if not kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+        merge(args)
+    if args.h5ad:
+        export(args)
+
+
+def merge(args):
+    """Link the columns into one store; write the tables."""
     import csv
     import io
 
     from clustering.columns import count_clusters, read_clusters
     from clustering.tree import COLUMNS, cluster_tree, newick
     from utils.atomic import atomic_file
-    from utils.io import kept, keys, length, new_store, open_store
+    from utils.io import keys, length, new_store, open_store
 
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
-        return
     n_cells = length(open_store(args.input_file), "obs")
     links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
     for file in map(Path, args.clustering):
@@ -86,6 +99,29 @@ def main(args):
                 with atomic_file(file) as temporary:
                     temporary.write_text(text)
     cli.say(f"{args.output_file}: {n_cells:,} cells, {len(lines) - 1} cluster columns")
+
+
+def export(args):
+    """Write the atlas as one file, its clusters in the colors of the pictures."""
+    import numpy as np
+
+    from utils.atomic import atomic_file
+    from utils.cluster_names import parse_column
+    from utils.elements import read_categorical
+    from utils.h5ad import write_h5ad
+    from utils.io import keys, open_store
+    from utils.palette import hexadecimal
+
+    root = open_store(args.output_file)
+    columns = [name for name in keys(root, "obs") if parse_column(name)]
+    colors = {
+        f"{name}_colors": np.array(hexadecimal(len(read_categorical(root, name)[1])), dtype=object)
+        for name in columns
+    }
+    with atomic_file(args.h5ad) as path:
+        write_h5ad(root, path, uns=colors)
+    size = Path(args.h5ad).stat().st_size / 1e6
+    cli.say(f"{args.h5ad}: all of {args.output_file} in one file, {size:,.1f} MB")
 
 
 if __name__ == "__main__":

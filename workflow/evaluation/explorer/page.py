@@ -23,7 +23,8 @@ from evaluation.explorer.pack import (
     quantised,
 )
 from evaluation.explorer.trees import Tree, cluster_trees
-from evaluation.palette import COLORMAP, COLOURS, MISSING
+from evaluation.palette import COLORMAP, MISSING
+from utils.palette import COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
