@@ -128,3 +128,13 @@ def test_splits_bring_everything_together():
     assert list(table["batch_entropy"].round(2)[:2]) == [1, 0]
     alone = split_table([column], X, parents=parents)
     assert list(alone["suggestion"]) == ["look", "look", ""]
+
+
+def test_a_cluster_of_cells_that_had_no_cluster_has_no_parent(tmp_path):
+    before = Labels("a", np.array([0, 0, 1, -1, -1]), ["0", "1"])
+    after = Labels("b", np.array([0, 0, 1, 2, 2]), ["x", "y", "z"])
+    nodes, edges = tree_tables([before, after])
+    assert list(nodes["parent"]) == ["", "", "0", "1", ""]
+    assert np.isfinite(place_nodes(nodes)).all()
+    assert set(edges["to_cluster"]) == {"x", "y"}
+    save_figure(draw_tree(nodes, edges, title="t"), tmp_path / "t.png")

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 
+# scanpy's and rapids-singlecell's names for weights of nearest neighbours.
+KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
+
+
 def parent_column(columns: Sequence[str], algorithm: str, resolution: float, level: int) -> str:
     """Find the column of the level above.
 
@@ -152,10 +156,6 @@ def read_record(root: Any, column: str) -> dict[str, Any]:
     return record if isinstance(record, dict) and "clustering_args" in record else {}
 
 
-# scanpy's and rapids-singlecell's names for weights of nearest neighbours.
-KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
-
-
 def check_cluster_ids(
     hierarchy: Mapping[str, float],
     parents: Sequence[str],
@@ -232,25 +232,25 @@ def read_clusters(root: Any, column: str) -> tuple[np.ndarray, list[str]]:
     return codes, names
 
 
-def read_colors(root: Any, column: str, names: Sequence[str]) -> list[str] | None:
-    """Read ``uns/{column}_colors``, the colors of the clusters of a column, in their order.
+def read_colors(root: Any, column: str, names: Sequence[str]) -> np.ndarray | None:
+    """Read ``uns/{column}_colors``, the colors of clusters, in the order of their `names`.
 
     None where there are none, or, which is said, fewer than the column has categories.
     """
     key = f"{column}_colors"
     if key not in keys(root, "uns"):
         return None
+    import numpy as np
     import pandas as pd
 
-    colors = list(read_element(root, f"uns/{key}"))
+    colors = np.atleast_1d(read_element(root, f"uns/{key}"))
     values = read_element(root, f"obs/{column}")
     values = values if isinstance(values, pd.Categorical) else pd.Categorical(values)
-    categories = values.categories
-    if len(colors) < len(categories):
-        say(f"uns has {len(colors)} {key} for {len(categories)} clusters: they are left out")
+    if len(colors) < len(values.categories):
+        say(f"uns has {len(colors)} {key} for {len(values.categories)} clusters: left out")
         return None
-    color = {str(name): value for name, value in zip(categories, colors, strict=False)}
-    return [str(color[name]) for name in names]
+    place = {str(name): i for i, name in enumerate(values.categories)}
+    return colors[[place[name] for name in names]]
 
 
 def write_clustering(
@@ -260,7 +260,7 @@ def write_clustering(
     names: Sequence[str],
     record: dict[str, Any],
     *,
-    colors: Sequence[str] | None = None,
+    colors: np.ndarray | None = None,
 ) -> None:
     """Write the store of one cluster column: the column, how it was made, links to the rest.
 
@@ -280,7 +280,7 @@ def write_clustering(
     text = json.dumps(record, sort_keys=True)
     uns: dict[str, Any] = {column: text}
     if colors is not None:
-        uns[f"{column}_colors"] = np.array(colors, dtype=object)
+        uns[f"{column}_colors"] = colors
     if source.suffix == ".zarr":
         # Colors of other clusters under the name of this column are not linked.
         new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
