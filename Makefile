@@ -62,7 +62,7 @@ docs: $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
 
 clean:
-	rm -rf $(VENV) $(VENV)-peers* results .snakemake
+	rm -rf $(VENV) $(VENV)-peers* $(VENV)-anndata010 results .snakemake
 
 $(VENV)/installed: envs/snakemake.txt envs/scanpy.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v >= (3, 11) else \
@@ -90,6 +90,6 @@ $(VENV)/installed-gpu: envs/rapids_singlecell.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
-$(VENV)/installed-test: envs/test.txt $(VENV)/installed $(VENV)/installed-vae
+$(VENV)/installed-test: envs/test.txt $(VENV)/installed $(VENV)/installed-vae $(VENV)-anndata010/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@

@@ -61,7 +61,7 @@ def test_conda_mirrors_pip(name, files):
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_every_python_has_the_same_packages(python):
-    for name in ("scanpy", "snakemake", "slurm", "test", "vae"):
+    for name in ("anndata010", "scanpy", "snakemake", "slurm", "test", "vae"):
         assert set(pip_pins(name, python)) == set(pip_pins(name, "3.11"))
 
 

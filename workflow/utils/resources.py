@@ -21,14 +21,16 @@ def n_cells(file: str) -> int:
 
 
 def _n_rows(file: str, frame: str) -> int:
-    if not Path(file).exists():
-        # Snakemake takes this for "not known yet" where it names an input as it stands.
-        raise FileNotFoundError(errno.ENOENT, "no such store", file)
-    folder = Path(file) / frame
-    attributes = _metadata(folder)
-    index = folder / attributes.get("attributes", attributes)["_index"]
-    # With pandas 3 the names are a group: values, and a mask of missing ones.
-    found = _metadata(index / "values" if (index / "values").is_dir() else index)
+    try:
+        folder = Path(file) / frame
+        attributes = _metadata(folder)
+        index = folder / attributes.get("attributes", attributes)["_index"]
+        # With pandas 3 the names are a group: values, and a mask of missing ones.
+        found = _metadata(index / "values" if (index / "values").is_dir() else index)
+    except FileNotFoundError:
+        # Of the store itself, or of one that it links to, which is made again before it. Snakemake
+        # takes this for "not known yet" where it names an input as it stands.
+        raise FileNotFoundError(errno.ENOENT, "no such store", file) from None
     return int(found["shape"][0])
 
 
@@ -44,7 +46,7 @@ def n_values(file: str) -> int:
 def _metadata(folder: Path) -> dict[str, Any]:
     """Read what a zarr store of either format says of an array, or the attributes of a group."""
     names = ("zarr.json", ".zarray", ".zattrs")
-    path = next(folder / name for name in names if (folder / name).is_file())
+    path = next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
     return json.loads(path.read_text())
 
 
