@@ -8,6 +8,7 @@ its smallest (a logarithm of scaled counts), or cells that have the same total.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,8 +45,8 @@ class MatrixValues(NamedTuple):
         """Say it in words: ``log-normalized values (largest 8.2, 0 % whole numbers)``."""
         if self.kind == EMPTY:
             return "nothing but zeros"
-        share = f"{self.whole:.0%} whole numbers" if 0 < self.whole < 1 else "whole numbers"
-        share = "no whole numbers" if self.whole == 0 else share
+        share = f"{max(self.whole, 0.01):.0%} whole numbers"
+        share = {0: "no whole numbers", 1: "whole numbers"}.get(self.whole, share)
         seen = f"largest {self.largest:.3g}, {share}"
         words = {
             COUNTS: "counts",
@@ -231,7 +232,7 @@ def _spread(indptr: np.ndarray) -> list[tuple[int, int]]:
     n_values = int(indptr[-1])
     if n_values <= WINDOWS * VALUES:
         edges = np.unique(np.linspace(0, len(indptr) - 1, WINDOWS + 1).astype(int))
-        return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
     starts = np.linspace(0, n_values - VALUES, WINDOWS).astype(np.int64)
     first = np.searchsorted(indptr, starts, side="right") - 1
     last = np.maximum(np.searchsorted(indptr, starts + VALUES, side="right") - 1, first + 1)
@@ -255,7 +256,7 @@ def _csc_windows(matrix: Any) -> list[sp.csr_matrix]:
 
     Of a cell there are some genes only, so totals show nothing here.
     """
-    n_cells, n_genes = matrix_shape(matrix)
+    n_cells = matrix_shape(matrix)[0]
     indptr = matrix["indptr"][:].astype(np.int64)
     lengths = np.diff(indptr)
     by_length = np.argsort(-lengths, kind="stable")
@@ -273,4 +274,3 @@ def _csc_windows(matrix: Any) -> list[sp.csr_matrix]:
         band = sp.hstack(parts, format="csr")
         windows.append(band[np.flatnonzero(np.diff(band.indptr))])
     return windows
-
