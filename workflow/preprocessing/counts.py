@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from preprocessing.matrix_kind import COUNTS, FRACTIONS, LINEAR, describe_matrix
+from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, describe_matrix
 from preprocessing.normalize import WrongValue, check_counts
 from utils.blocks import matrix_shape, row_blocks
 from utils.cli import say
