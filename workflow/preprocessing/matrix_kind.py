@@ -124,11 +124,11 @@ def _describe(windows: list[sp.csr_matrix]) -> MatrixValues:
 def _kind_of_fractions(windows: list[sp.csr_matrix]) -> str:
     """Tell logarithms from linear values; all are 0 or more, and some are not whole."""
     cells = sp.vstack(windows, format="csr")
-    linear = _multiples(cells, lambda v: v), _alike(cells, lambda v: v)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        linear = _multiples(cells, lambda v: v), _alike(cells, lambda v: v)
         undone = [(_multiples(cells, f), _alike(cells, f)) for f in INVERSES.values()]
     best = max(score for score, _ in undone)
-    if best >= 0.6 and best > linear[0]:
+    if best >= 0.6 and best > linear[0] + 0.1:  # squares of multiples are multiples as well
         return LOG
     if linear[0] >= 0.6 or linear[1]:  # counts times a factor, counts per million
         return FRACTIONS

@@ -163,6 +163,11 @@ def _checked(indices: np.ndarray, end: int) -> np.ndarray:
 
 def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
     n, genes = matrix_shape(matrix)
+    if not n:
+        return
+    if not genes:
+        yield from (sp.csr_matrix((min(rows, n - start), 0)) for start in range(0, n, rows))
+        return
     indptr = matrix["indptr"][:]
     n_values = int(indptr[-1])
     per_part = n if n_values <= CSC_BUDGET else max(rows, n * CSC_BUDGET // n_values)
