@@ -136,7 +136,9 @@ def _kind_of_fractions(windows: list[sp.csr_matrix]) -> str:
         return LOG
     values = cells.data
     # No logarithm is a whole number but by chance, and none of a usual total is above 20.
-    if (values == np.rint(values)).mean() >= 0.05 or values.max() > 20:
+    is_whole = values == np.rint(values)
+    several = is_whole.mean() >= 0.05 and len(np.unique(values[is_whole])) >= 3
+    if several or values.max() > 20:
         return FRACTIONS
     # Deeper cells have larger counts per detected gene, and smaller values once they are scaled.
     detected = np.diff(cells.indptr)
