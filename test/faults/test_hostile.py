@@ -176,7 +176,7 @@ NO_BATCH = "60 of 60 cells"
                 "topics": "found -3",
             },
         ),
-        (fractions, COUNTS, {"gmvae": "whole number", "topics": "whole numbers"}),
+        (fractions, COUNTS, {}),
         (categories_that_are_numbers, BATCHES, {}),
         (empty_categories, BATCHES, {}),
         (one_batch, BATCHES, {}),

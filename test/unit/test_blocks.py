@@ -31,6 +31,71 @@ def test_blocks_are_the_matrix(tmp_path, kind, dtype, rows):
     assert np.array_equal(joined(parts), dense)
 
 
+def twice(kind, entries, shape, dtype):
+    """Return a matrix whose entries are stored as they come, also several of one place."""
+    rows, columns, values = (np.array(part, dtype=int) for part in zip(*entries, strict=True))
+    major, minor = (rows, columns) if kind is sp.csr_matrix else (columns, rows)
+    order = np.argsort(major, kind="stable")
+    n_major = shape[0] if kind is sp.csr_matrix else shape[1]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(major, minlength=n_major))])
+    return kind((values[order].astype(dtype), minor[order], indptr), shape=shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    entries=st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 20)), min_size=1, max_size=40
+    ),
+    kind=st.sampled_from([sp.csr_matrix, sp.csc_matrix]),
+    dtype=st.sampled_from(["float32", "int64", "uint16"]),
+    rows=st.integers(1, 7),
+)
+def test_entries_that_occur_twice_are_summed(tmp_path_factory, entries, kind, dtype, rows):
+    matrix = twice(kind, entries, (6, 4), dtype)
+    group = zarr.open_group(tmp_path_factory.mktemp("x") / "x.zarr", mode="w")
+    write_elem(group, "X", matrix)
+    judge = read_elem(group["X"])
+    judge.sum_duplicates()
+    parts = list(blocks.row_blocks(group["X"], rows=rows))
+    assert np.array_equal(joined(parts), judge.toarray())
+    assert all(part.dtype == dtype for part in parts)
+    for part in parts:
+        places = part.indices + 4 * np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        assert len(np.unique(places)) == part.nnz
+
+
+def test_the_order_of_other_entries_stays(tmp_path):
+    matrix = twice(sp.csr_matrix, [(0, 3, 1), (0, 1, 2), (1, 2, 3), (1, 0, 4)], (2, 4), "float32")
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", matrix)
+    (block,) = blocks.row_blocks(group["X"])
+    assert block.indices.tolist() == [3, 1, 2, 0] and block.data.tolist() == [1, 2, 3, 4]
+
+
+def test_a_sum_that_does_not_fit_is_an_error(tmp_path):
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", twice(sp.csr_matrix, [(0, 1, 200), (0, 1, 100)], (1, 2), "uint8"))
+    with pytest.raises(ValueError, match="occur twice sum to 300, which does not fit into uint8"):
+        list(blocks.row_blocks(group["X"]))
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">i4", "float16"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_other_machines_numbers_and_halves_are_read(tmp_path, dtype, sparse):
+    dense = np.random.default_rng(0).poisson(0.5, (30, 9)).astype(dtype)
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    if sparse:
+        write_elem(group, "X", sp.csr_matrix(dense.astype("float32")))
+        values = group["X/data"][:].astype(dtype)
+        del group["X"]["data"]
+        group["X"].create_array("data", data=values)
+    else:
+        group.create_array("X", data=dense)
+    parts = list(blocks.row_blocks(group["X"], rows=7))
+    assert np.array_equal(joined(parts), dense)
+    assert {part.dtype for part in parts} == {np.dtype("int32" if "i" in dtype else "float32")}
+
+
 def test_columns_of_a_large_csc_are_read_in_parts(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "CSC_BUDGET", 20)
     dense = np.random.default_rng(0).poisson(0.5, (50, 300)).astype(np.float32)

@@ -1,7 +1,10 @@
 """Variable genes: scanpy's selection, gene for gene, from blocks of any size."""
 
+import contextlib
 import warnings
+from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -62,9 +65,39 @@ def scanpy_table(matrix, flavor, n_top_genes, codes=None, names=None, normalized
         if flavor == "seurat" and not normalized:
             sc.pp.normalize_total(data, target_sum=1e4)
             sc.pp.log1p(data)
-        return sc.pp.highly_variable_genes(
-            data, flavor=flavor, n_top_genes=n_top_genes, batch_key=key, inplace=False
-        )
+        with running_moments() if flavor == "seurat_v3" and key else contextlib.nullcontext():
+            return sc.pp.highly_variable_genes(
+                data, flavor=flavor, n_top_genes=n_top_genes, batch_key=key, inplace=False
+            )
+
+
+def running_moments():
+    """Let any scanpy take the means and variances that its version 1.12 takes for batches."""
+    if tuple(map(int, version("scanpy").split(".")[:2])) >= (1, 12):
+        return contextlib.nullcontext()
+
+    from scanpy.preprocessing import _highly_variable_genes as scanpy_genes
+
+    sums = [scanpy_genes._get_mean_var]  # of all cells, the first call
+
+    def mean_var(matrix, **_):
+        if sums:
+            return sums.pop()(matrix)
+        n, genes = matrix.shape
+        seen, mean, spread = np.zeros((3, genes))
+        for row in range(n):
+            where = matrix[row].indices if sp.issparse(matrix) else np.arange(genes)
+            values = matrix[row].data if sp.issparse(matrix) else matrix[row]
+            values = values.astype(np.float64)
+            seen[where] += 1
+            off = values - mean[where]
+            mean[where] += off / seen[where]
+            spread[where] += off * (values - mean[where])
+        zeros = np.where(seen > 0, mean * mean * seen * (n - seen) / n, 0)
+        mean = np.where(seen < n, mean * seen / n, mean)
+        return mean, (spread + zeros) / n * (n / (n - 1))
+
+    return mock.patch.object(scanpy_genes, "_get_mean_var", mean_var)
 
 
 def assert_same(ours, theirs):
@@ -95,6 +128,20 @@ def test_real_data_as_scanpy(pancreas, flavor, key, n_top_genes):
     theirs = scanpy_table(pancreas.X, flavor, n_top_genes, codes, pancreas.var_names)
     assert_same(ours, theirs)
     assert list(ours.index) == list(theirs.index)
+
+
+@pytest.mark.parametrize("n_top_genes", [20, 200, 700])
+def test_seurat_v3_with_batches_as_the_stored_table_of_scanpy_1_12(pancreas, n_top_genes):
+    codes = pancreas.obs["batch"].astype("category").cat.codes.to_numpy()
+    X, codes = pancreas.X[codes != 3], codes[codes != 3]
+    options = {"flavor": "seurat_v3", "n_top_genes": n_top_genes, "batch": codes}
+    ours = highly_variable_genes(in_blocks(X), pancreas.n_vars, **options)
+    with np.load(INPUT / "seurat_v3_batches.npz") as stored:
+        np.testing.assert_array_equal(ours["highly_variable"], stored[f"chosen_{n_top_genes}"])
+        np.testing.assert_array_equal(
+            ours["highly_variable_rank"].astype("f4"), stored[f"rank_{n_top_genes}"]
+        )
+        np.testing.assert_allclose(ours["variances_norm"], stored["variances_norm"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("file", ["kang_ifnb_6k_4kg", "cellline_mixology_4kg"])
@@ -222,27 +269,51 @@ def test_cells_without_a_batch_and_batches_of_one_cell_take_no_part(flavor, caps
     marked = codes.copy()
     marked[:40], marked[77] = -1, 9
     ours = highly_variable_genes(in_blocks(matrix), 300, batch=marked, **options)
-    assert "batch 9 has one cell" in capsys.readouterr().err
+    assert "9: a batch of one cell" in capsys.readouterr().err
     kept = np.flatnonzero((marked == 0) | (marked == 1))
     without = highly_variable_genes(in_blocks(matrix[kept]), 300, batch=codes[kept], **options)
     np.testing.assert_array_equal(ours["highly_variable"], without["highly_variable"])
 
 
-def test_running_moments_and_sums_agree():
-    matrix = sp.csr_matrix(counts())
-    tables = [
-        highly_variable_genes(
-            in_blocks(matrix), 300, flavor="seurat_v3", batch=np.arange(400) % 3, welford=welford
-        )
-        for welford in (False, True)
+def test_batches_are_called_by_their_names_on_one_line(capsys):
+    codes = np.arange(400) % 2
+    codes[[7, 77, 177]], codes[40:50] = (2, 3, 4), -1
+    names = ["left", "right", "biopsy 7", "biopsy 8", "biopsy 9"]
+    highly(counts(), batch=codes, batch_names=names, normalize=TARGET)
+    assert capsys.readouterr().err.splitlines() == [
+        "10 cells have no batch and take no part in the selection of genes",
+        "biopsy 7, biopsy 8, biopsy 9: batches of one cell, without part in the selection of genes",
     ]
-    for column in ("means", "variances", "variances_norm"):
-        np.testing.assert_allclose(tables[0][column], tables[1][column], rtol=0.02)
 
 
-def test_fractions_are_warned_about():
-    with pytest.warns(UserWarning, match="no integers"):
-        highly_variable_genes(in_blocks(counts() / 2), 300, n_top_genes=50, flavor="seurat_v3")
+@pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
+@pytest.mark.parametrize("batches", [False, True])
+def test_excluded_genes_are_as_if_they_were_absent(flavor, batches):
+    matrix = counts(genes=400)
+    excluded = np.random.default_rng(1).random(400) < 0.3
+    options = {"flavor": flavor, "n_top_genes": 50}
+    options["batch"] = np.arange(400) % 2 if batches else None
+    if flavor == "seurat":  # totals are those of all genes
+        matrix = np.asarray(normalize_block(matrix, target_sum=1e4))
+    ours = highly(matrix, excluded=excluded, **options)
+    without = highly(matrix[:, ~excluded], **options)
+    assert not ours.loc[excluded, "highly_variable"].any()
+    pd.testing.assert_frame_equal(
+        ours[~excluded].reset_index(drop=True), without, check_exact=True, check_dtype=True
+    )
+
+
+def test_excluding_nothing_changes_no_bit_and_everything_is_refused():
+    none = np.zeros(300, dtype=bool)
+    pd.testing.assert_frame_equal(
+        highly(counts(), normalize=TARGET, excluded=none),
+        highly(counts(), normalize=TARGET),
+        check_exact=True,
+    )
+    with pytest.raises(ValueError, match="all 300 genes are excluded"):
+        highly(counts(), normalize=TARGET, excluded=~none)
+    with pytest.raises(ValueError, match="each of 300 genes; found bool, shape"):
+        highly(counts(), normalize=TARGET, excluded=none[:5])
 
 
 def highly(matrix, **options):

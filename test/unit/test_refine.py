@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from clustering.refine import own_components
+from preprocessing.gene_choice import GeneChoice
 from integration.harmony import harmonize
 from utils.config import PCA
 
@@ -40,6 +41,21 @@ def test_each_set_is_treated_as_a_data_set_of_its_own(counts):
         theirs = alone.obsm["X_pca"]
         assert Z.shape == (len(rows), 8)
         np.testing.assert_allclose(np.abs(Z), np.abs(theirs), atol=2e-3)
+
+
+def test_the_choice_of_genes_holds_in_every_set(counts):
+    parts = [np.arange(120), np.arange(150, 250)]
+    options = PCA(n_top_genes=20, n_comps=5, normalize=True)
+    mask = np.arange(120) < 40
+    for choice, genes in ((GeneChoice(used=mask), mask), (GeneChoice(excluded=mask), ~mask)):
+        found = own_components(blocks_of(counts), parts, options=options, choice=choice)
+        # The genes that take no part may hold anything of the same total.
+        other = counts.toarray()
+        other[:, ~genes] = np.random.default_rng(0).permuted(other[:, ~genes], axis=1)
+        again = own_components(blocks_of(sp.csr_matrix(other)), parts, options=options,
+                               choice=choice)  # fmt: skip
+        for a, b in zip(found, again, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_dense_counts_and_few_cells(counts):

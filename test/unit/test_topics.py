@@ -175,7 +175,6 @@ def test_one_topic_is_the_mean_profile(counts):
     ("change", "words"),
     [
         (lambda x: x - 1, "0 or more; found -1"),
-        (lambda x: x / 2, "whole numbers, 0 or more; found"),
         (lambda x: np.where(x > 3, np.nan, x), "found missing"),
         (lambda x: np.where(x > 3, np.inf, x), "found inf"),
         (lambda x: x[:K], "less than the cells and genes that have counts, 4 x"),

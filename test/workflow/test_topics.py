@@ -99,4 +99,4 @@ def test_normalised_values_are_refused(script, tmp_path):
     source = INPUT / "pbmc68k.h5ad"
     done = script(SCRIPT, source, tmp_path / "out.zarr", check=False)
     assert done.returncode == 2
-    assert "whole numbers, 0 or more; found" in done.stderr and done.stderr.count("\n") == 1
+    assert "scaled values (smallest" in done.stderr and done.stderr.count("\n") == 1

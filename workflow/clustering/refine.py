@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
+    from preprocessing.gene_choice import GeneChoice
     from utils.config import PCA
 
 
@@ -20,6 +21,7 @@ def own_components(
     parts: Sequence[np.ndarray],
     *,
     options: PCA,
+    choice: GeneChoice | None = None,
     batches: Sequence[pd.Series] = (),
     seed: int = 0,
     **harmony: Any,
@@ -38,6 +40,8 @@ def own_components(
         Positions of the cells of each set; no cell in two of them.
     options
         As for a whole data set. A set of few cells has fewer components.
+    choice
+        Genes that can be variable genes of a set, or are; default: all can be.
     batches
         Columns of the batch, of all cells; a set that is within one batch is not integrated.
     seed, **harmony
@@ -57,7 +61,7 @@ def own_components(
     results: list[np.ndarray | str] = []
     for rows, counts in zip(parts, _gather(blocks, parts), strict=True):
         try:
-            Z = _components(counts, options)
+            Z = _components(counts, options, choice)
             varying = [column.iloc[rows] for column in batches]
             varying = [column for column in varying if (column != column.iloc[0]).any()]
             if varying:
@@ -92,25 +96,26 @@ def _gather(
     ]
 
 
-def _components(counts: sp.csr_matrix, options: PCA) -> np.ndarray:
-    from preprocessing.hvg import highly_variable_genes
+def _components(
+    counts: sp.csr_matrix, options: PCA, choice: GeneChoice | None = None
+) -> np.ndarray:
+    from preprocessing.gene_choice import GeneChoice, variable_genes
     from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
 
     target_sum = options.target_sum
     if options.normalize and target_sum is None:
         target_sum = median_target_sum(lambda: [counts])
-    values = counts
-    if options.n_top_genes is not None:
-        normalize = {"target_sum": target_sum} if options.normalize else None
-        table = highly_variable_genes(
-            lambda: [counts],
-            counts.shape[1],
-            n_top_genes=options.n_top_genes,
-            flavor=options.flavor,
-            normalize=normalize if options.flavor == "seurat" else None,
-        )
-        values = counts[:, np.flatnonzero(table["highly_variable"])]
+    normalize = {"target_sum": target_sum} if options.normalize else None
+    genes, _ = variable_genes(
+        lambda: [counts],
+        counts.shape[1],
+        GeneChoice() if choice is None else choice,
+        n_top_genes=options.n_top_genes,
+        flavor=options.flavor,
+        normalize=normalize if options.flavor == "seurat" else None,
+    )
+    values = counts if genes is None else counts[:, genes]
     if options.normalize:
         values = normalize_block(values, target_sum=target_sum, totals=row_totals(counts))
     n_comps = max(1, min(options.n_comps, min(values.shape) - 1))

@@ -15,12 +15,13 @@ from utils.cli import say
 from utils.cluster_names import column_above, parse_column
 from utils.elements import read_categorical
 from utils.io import keys, read_element
-from utils.messages import missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
+
+    from preprocessing.counts import StoredMatrix
 
 
 def read_codes(root: Any, column: str) -> Labels:
@@ -90,38 +91,56 @@ def siblings(parents: Sequence[str]) -> np.ndarray:
     return np.unique(list(parents), return_inverse=True)[1]
 
 
-def read_expression(root: Any, layer: str | None) -> tuple[Any, Callable | None]:
+def read_expression(
+    root: Any, layer: str | None, values: str | None = None
+) -> tuple[StoredMatrix | None, Callable | None]:
     """Find the expression, and how a block of its rows is log-normalised.
 
-    Whole numbers are counts: scaled to the default of `preprocessing.target_sum` per cell, log1p.
-    Anything else is taken as it is.
+    Counts, with fractions or without, are scaled to the default of `preprocessing.target_sum` per
+    cell, log1p; log-normalised values are taken as they are.
+
+    Parameters
+    ----------
+    root
+        As returned by `utils.io.open_store`.
+    layer
+        Name of a layer, ``raw`` (with genes of its own), or None for X.
+    values
+        ``counts`` or ``log-normalized`` where the user knows; None: looked at.
 
     Returns
     -------
     tuple
         The stored matrix, and a function of a block and the number of its first cell; None where
         there is no X.
+
+    Raises
+    ------
+    ValueError
+        If the values are scaled, of which no fold change can be computed.
     """
+    from preprocessing.counts import has_x, stored_matrix, where_counts_are
+    from preprocessing.matrix_kind import LINEAR, SCALED, describe_matrix
     from preprocessing.normalize import normalize_block
-    from utils.blocks import row_blocks
     from utils.config import PCA
 
-    if not layer and ("X" not in root or root["X"].attrs.get("encoding-type") == "null"):
+    if layer is None and not has_x(root):
         say("there is no X: no markers")
         return None, None
-    name = f"layers/{layer}" if layer else "X"
-    parent = "layers" if layer else ""
-    if (layer or "X") not in keys(root, parent):
-        raise KeyError(missing(f"{parent or 'the store'} has no", layer or "X", keys(root, parent)))
-    matrix = root[name]
-    first = next(row_blocks(matrix))
-    values = first.data if hasattr(first, "indptr") else np.asarray(first)
-    if not len(values) or (values < 0).any() or (values != np.rint(values)).any():
-        say(f"{name}: taken as it is, these are no counts")
-        return matrix, lambda block, _: block
+    found = stored_matrix(root, layer, own_genes=True)
+    seen = describe_matrix(found.values)
+    if seen.kind == SCALED:
+        where = where_counts_are(root, found.name, stage="evaluation")
+        where = where or "no other matrix of the file holds counts"
+        raise ValueError(
+            f"{found.label} holds {seen}, and markers need counts or log-normalized values; {where}"
+        )
+    if (values or seen.kind) not in LINEAR:
+        say(f"{found.name}: {values or seen}, taken as they are")
+        return found, lambda block, _: block
     target = PCA().target_sum
-    say(f"{name}: counts, scaled to {target:g} per cell, log1p")
-    return matrix, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
+    say(f"{found.name}: {values or seen}, scaled to {target:g} per cell, log1p")
+    return found, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
 
 
 def read_table(path: str) -> pd.DataFrame:

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.blocks import n_blocks, row_blocks
+from preprocessing.counts import counts_blocks
+from utils.blocks import n_blocks
 from utils.cli import progress
-from utils.io import counts_matrix, keys, read_element
+from utils.io import keys, read_element
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
+
+    from preprocessing.counts import StoredMatrix
 
 
 def variable_genes(root: Any) -> np.ndarray | None:
@@ -22,7 +25,7 @@ def variable_genes(root: Any) -> np.ndarray | None:
 
 
 def read_counts(
-    root: Any, layer: str | None, genes: np.ndarray | None, *, dtype: str = "float32"
+    matrix: StoredMatrix, genes: np.ndarray | None, *, dtype: str = "float32"
 ) -> sp.csr_matrix:
     """Read the counts of some genes, or of all, in blocks of rows; CSR, cells x genes.
 
@@ -30,8 +33,7 @@ def read_counts(
     """
     import scipy.sparse as sp
 
-    matrix = counts_matrix(root, layer)
-    blocks = progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix))
+    blocks = progress(counts_blocks(matrix), desc="counts", total=n_blocks(matrix.values))
     parts = [
         sp.csr_matrix(block if genes is None else block[:, genes], dtype=dtype) for block in blocks
     ]

@@ -9,9 +9,7 @@ bit of the result.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,6 +17,7 @@ import scipy.sparse as sp
 
 from preprocessing.normalize import check_counts, median_target_sum, normalize_block, numbered
 from utils.cli import say
+from utils.messages import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,12 @@ if TYPE_CHECKING:
     from preprocessing.normalize import Blocks
 
 VALUES = 1 << 20  # summed at once
+# What an excluded gene has, where it is no score.
+COUNTED = {
+    "highly_variable": bool,
+    "highly_variable_nbatches": np.int64,
+    "highly_variable_intersection": bool,
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class _Groups:
 
     of_cell: np.ndarray | None
     n: int
-    codes: list[int]
+    names: list[str]
 
     def rows(self, first: int, n: int) -> np.ndarray:
         """Return the batches of some consecutive cells."""
@@ -52,11 +57,12 @@ def highly_variable_genes(
     n_top_genes: int = 2000,
     flavor: Literal["seurat", "seurat_v3"] = "seurat",
     batch: np.ndarray | None = None,
+    batch_names: Sequence[str] | None = None,
     normalize: Mapping[str, float | None] | None = None,
     gene_names: Sequence[str] | None = None,
     n_bins: int = 20,
     span: float = 0.3,
-    welford: bool | None = None,
+    excluded: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Select the genes that vary more than others of their mean.
 
@@ -71,10 +77,14 @@ def highly_variable_genes(
         batches takes more where genes tie, and fewer where too few genes vary.
     flavor
         ``seurat``: dispersion of the normalised values, scaled within bins of mean expression.
-        ``seurat_v3``: variance of the counts over what a loess fit expects at that mean.
+        ``seurat_v3``: variance of the counts over what a loess fit expects at that mean; with
+        batches, means and variances are running ones (as in scanpy 1.12; 1.11 sums, which differs
+        in the last bits, and so by up to 0.5 % of a gene's variance after the fit).
     batch
         Code of each cell's batch: genes are ranked within each batch, then across them. Cells
-        with a negative code have none; batches of one cell are left out with a log line.
+        with a negative code have none; these and batches of one cell are left out with a log line.
+    batch_names
+        Names of the codes, for the log and errors.
     normalize
         ``{"target_sum": 1e4}``: counts are normalised on the way (``None``: to the median total);
         for ``seurat`` only.
@@ -84,10 +94,9 @@ def highly_variable_genes(
         ``seurat``: number of bins of mean expression.
     span
         ``seurat_v3``: share of the genes in each local fit.
-    welford
-        ``seurat_v3`` with batches: running means and variances (as scanpy 1.12) instead of sums
-        (as scanpy 1.11); default: as the installed scanpy, 1.12 where there is none. They differ
-        in the last bits, from which the loess fit makes up to 0.5 % of a gene's variance.
+    excluded
+        True for genes that are as if they were not there: they are not chosen, and no gene is
+        compared with them. They count in the totals of ``normalize``.
 
     Returns
     -------
@@ -104,11 +113,6 @@ def highly_variable_genes(
     ValueError
         If an option or a value is not possible, or the fit of ``seurat_v3`` fails.
 
-    Warns
-    -----
-    UserWarning
-        If ``seurat_v3`` finds counts that are no integers.
-
     Notes
     -----
     Methods of Satija et al. 2015 (``seurat``) and Stuart et al. 2019 (``seurat_v3``). Peak memory:
@@ -122,30 +126,45 @@ def highly_variable_genes(
         raise ValueError("there is no gene to select from")
     if gene_names is not None and len(gene_names) != n_genes_total:
         raise ValueError(f"{len(gene_names)} gene names for {n_genes_total} genes")
-    groups = _group(batch)
+    groups = _group(batch, batch_names)
+    if flavor == "seurat_v3" and normalize is not None:
+        raise ValueError("flavor seurat_v3 needs raw counts; drop normalize")
+    kept = np.arange(n_genes_total)
+    if excluded is not None:
+        kept = np.flatnonzero(~_mask(excluded, n_genes_total))
+        if not len(kept):
+            raise ValueError(f"all {n_genes_total:,} genes are excluded; none is left to choose")
+    names = None if gene_names is None else np.asarray(gene_names, dtype=object)
     if flavor == "seurat_v3":
-        welford = _scanpy_runs_means() if welford is None else welford
-        if normalize is not None:
-            raise ValueError("flavor seurat_v3 needs raw counts; drop normalize")
-        table = _seurat_v3(blocks, n_genes_total, n_top_genes, groups, span, welford)
+        table = _seurat_v3(blocks, n_genes_total, kept, n_top_genes, groups, span)
     else:
-        table = _seurat(blocks, n_genes_total, n_top_genes, groups, normalize, gene_names, n_bins)
-    if gene_names is not None:
-        table.index = list(gene_names)
+        chosen_names = None if names is None else names[kept]
+        table = _seurat(
+            blocks, n_genes_total, kept, n_top_genes, groups, normalize, chosen_names, n_bins
+        )
+    if len(kept) < n_genes_total:
+        # The others have no scores.
+        table = table.set_axis(kept).reindex(np.arange(n_genes_total))
+        for name in table.columns.intersection(COUNTED):
+            table[name] = table[name].fillna(0).astype(COUNTED[name])
+    if names is not None:
+        table.index = list(names)
     return table
 
 
-def _scanpy_runs_means() -> bool:
-    try:
-        installed = version("scanpy")
-    except PackageNotFoundError:
-        return True
-    return tuple(int(part) for part in installed.split(".")[:2]) >= (1, 12)
+def _mask(excluded: np.ndarray, n_genes: int) -> np.ndarray:
+    excluded = np.asarray(excluded)
+    if excluded.shape != (n_genes,) or excluded.dtype != bool:
+        raise ValueError(
+            f"excluded must hold true or false for each of {n_genes} genes; found "
+            f"{excluded.dtype}, shape {excluded.shape}"
+        )
+    return excluded
 
 
-def _group(batch: np.ndarray | None) -> _Groups:
+def _group(batch: np.ndarray | None, names: Sequence[str] | None) -> _Groups:
     if batch is None:
-        return _Groups(None, 1, [0])
+        return _Groups(None, 1, [""])
     batch = np.asarray(batch)
     if batch.ndim != 1 or batch.dtype.kind not in "iu":
         raise ValueError(
@@ -153,12 +172,19 @@ def _group(batch: np.ndarray | None) -> _Groups:
         )
     codes, number, sizes = np.unique(batch, return_inverse=True, return_counts=True)
     kept = (codes >= 0) & (sizes > 1)
-    for code in codes[(codes >= 0) & (sizes == 1)]:
-        say(f"batch {code} has one cell: it takes no part in the selection of genes")
+    called = [str(code if names is None or code < 0 else names[code]) for code in codes]
+    if n_without := sizes[codes < 0].sum():
+        say(f"{n_without:,} cells have no batch and take no part in the selection of genes")
+    if alone := [called[i] for i in np.flatnonzero((codes >= 0) & (sizes == 1))]:
+        say(
+            f"{listed(alone)}: {'batches' if len(alone) > 1 else 'a batch'} of one cell, without "
+            "part in the selection of genes"
+        )
     if not kept.any():
         raise ValueError(f"no batch has two cells or more; found {len(batch)} cells with a batch")
     renumbered = np.where(kept, np.cumsum(kept) - 1, kept.sum())
-    return _Groups(renumbered[number], int(kept.sum()), codes[kept].tolist())
+    found = [called[i] for i in np.flatnonzero(kept)]
+    return _Groups(renumbered[number], int(kept.sum()), found)
 
 
 def _sums(
@@ -261,7 +287,8 @@ class _RunningMoments:
 
 def _seurat(
     blocks: Blocks,
-    n_genes: int,
+    n_genes_total: int,
+    kept: np.ndarray,
     n_top_genes: int,
     groups: _Groups,
     normalize: Mapping[str, float | None] | None,
@@ -293,7 +320,8 @@ def _seurat(
             )
         return values
 
-    cells, sums, squares = _sums(blocks, n_genes, groups, values_of)
+    cells, sums, squares = _sums(blocks, n_genes_total, groups, values_of)
+    sums, squares, n_genes = sums[:, kept], squares[:, kept], len(kept)
     if groups.of_cell is None:
         table = _dispersions(*_mean_var(cells[0], sums[0], squares[0]), n_top_genes, n_bins)
         if n_top_genes > n_genes:
@@ -371,57 +399,51 @@ def _join_batches(
 
 def _seurat_v3(
     blocks: Blocks,
-    n_genes: int,
+    n_genes_total: int,
+    kept: np.ndarray,
     n_top_genes: int,
     groups: _Groups,
     span: float,
-    welford: bool,
 ) -> pd.DataFrame:
     import pandas as pd
 
-    whole = True
-    running = _RunningMoments(groups, n_genes) if welford and groups.of_cell is not None else None
+    running = None if groups.of_cell is None else _RunningMoments(groups, n_genes_total)
 
     def counts_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
-        nonlocal whole
         check_counts(piece, first_cell=first_cell)
         if running is not None:
             running.update(piece, first_cell)
-        if piece.dtype.kind != "f":
-            return piece.data.astype(np.float64)
-        whole = whole and not (piece.data % 1).any()
-        return piece.data
+        return piece.data if piece.dtype.kind == "f" else piece.data.astype(np.float64)
 
-    cells, sums, squares = _sums(blocks, n_genes, groups, counts_of)
-    if not whole:
-        warnings.warn(
-            "flavor seurat_v3 expects raw counts, but found numbers that are no integers",
-            UserWarning,
-            stacklevel=3,
-        )
+    cells, sums, squares = _sums(blocks, n_genes_total, groups, counts_of)
+    sums, squares = sums[:, kept], squares[:, kept]
     mean, var = _mean_var(cells.sum(), sums.sum(axis=0), squares.sum(axis=0))
     table = pd.DataFrame({"means": mean, "variances": var})
 
     if running is None:
         moments = [_mean_var(cells[i], sums[i], squares[i]) for i in range(groups.n)]
     else:
-        moments = running.mean_var(cells[: groups.n])
+        moments = [(mean[kept], var[kept]) for mean, var in running.mean_var(cells[: groups.n])]
     spread = np.array(
         [
-            _expected_spread(*moment, span, "" if groups.of_cell is None else f" in batch {code}")
-            for moment, code in zip(moments, groups.codes, strict=True)
+            _expected_spread(*moment, span, "" if groups.of_cell is None else f" in batch {name}")
+            for moment, name in zip(moments, groups.names, strict=True)
         ]
     )
     means = np.array([mean for mean, _ in moments])
     n = cells[: groups.n, None]
-    ceiling = np.full((groups.n + 1, n_genes), np.inf)
-    ceiling[: groups.n] = spread * np.sqrt(n) + means
+    ceiling = np.full((groups.n + 1, n_genes_total), np.inf)
+    ceiling[: groups.n, kept] = spread * np.sqrt(n) + means
     ceiling = ceiling.ravel()
     _, sums, squares = _sums(
-        blocks, n_genes, groups, lambda piece, _, where: np.minimum(piece.data, ceiling[where])
+        blocks,
+        n_genes_total,
+        groups,
+        lambda piece, _, where: np.minimum(piece.data, ceiling[where]),
     )
+    sums, squares = sums[: groups.n, kept], squares[: groups.n, kept]
     scaled = (1 / ((n - 1) * np.square(spread))) * (
-        (n * np.square(means)) + squares[: groups.n] - 2 * sums[: groups.n] * means
+        (n * np.square(means)) + squares - 2 * sums * means
     )
 
     # Sorted as scanpy does it, so that genes that tie come in the same order.

@@ -146,6 +146,14 @@ def numbered(blocks: Iterable[Block], n_genes: int | None = None) -> Iterator[tu
         first_cell += block.shape[0]
 
 
+class WrongValue(ValueError):
+    """A value that cannot be; whoever knows the names of its cell and gene can give them."""
+
+    def __init__(self, cell: int, gene: int, problem: str) -> None:
+        super().__init__(f"cell {cell}, gene {gene} (counted from 0): {problem}")
+        self.cell, self.gene, self.problem = cell, gene, problem
+
+
 def check_counts(block: Block, *, first_cell: int) -> None:
     """Raise a ValueError that names the first cell and gene with a negative or no finite count."""
     values = block.data if sp.issparse(block) else np.asarray(block)
@@ -170,7 +178,6 @@ def _report(block: Block, wrong: np.ndarray, first_cell: int, wanted: str) -> No
     else:
         cell, gene = np.divmod(where, block.shape[1])
         value = block[cell, gene]
-    raise ValueError(
-        f"cell {first_cell + cell}, gene {gene} (counted from 0): every value must be {wanted}, "
-        f"found {value}"
-    )
+    hint = "; are these scaled values? Counts are needed" if -np.inf < value < 0 else ""
+    problem = f"every value must be {wanted}, found {value}{hint}"
+    raise WrongValue(int(first_cell + cell), int(gene), problem)

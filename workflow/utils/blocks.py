@@ -57,7 +57,8 @@ def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
     Yields
     ------
     numpy.ndarray or scipy.sparse.csr_matrix
-        The next rows, in the stored type of number.
+        The next rows, in the stored type of number (float16 as float32, in this machine's order
+        of bytes). Entries of one cell and gene that occur twice are summed.
 
     Notes
     -----
@@ -76,15 +77,52 @@ def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
     n, genes = matrix_shape(matrix)
     if encoding != "csr_matrix":
         for start in range(0, n, rows):
-            yield np.asarray(matrix[start : start + rows])
+            yield native(np.asarray(matrix[start : start + rows]))
         return
     indptr = matrix["indptr"][:]
     data, indices = (_onwards(matrix[part]) for part in ("data", "indices"))
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         pointers = indptr[start : stop + 1] - indptr[start]
-        values = data(int(pointers[-1])), _checked(indices(int(pointers[-1])), genes)
-        yield sp.csr_matrix((*values, pointers), shape=(stop - start, genes))
+        n_values = int(pointers[-1])
+        values = native(data(n_values)), _checked(indices(n_values), genes)
+        yield summed(sp.csr_matrix((*values, pointers), shape=(stop - start, genes)))
+
+
+def native(values: np.ndarray) -> np.ndarray:
+    """Return numbers in this machine's order of bytes, and float16 as float32 (SciPy has none)."""
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def summed(rows: sp.csr_matrix) -> sp.csr_matrix:
+    """Sum entries of one cell and gene that occur twice; else return the same matrix.
+
+    Raises
+    ------
+    ValueError
+        If a sum does not fit into the type of number.
+    """
+    if rows.has_canonical_format:
+        return rows
+    # The index order of a matrix without such entries stays as it is stored.
+    if not rows.has_sorted_indices:
+        places = (np.ones(rows.nnz, np.int8), rows.indices, rows.indptr)
+        if sp.csr_matrix(places, shape=rows.shape).tocsc().has_canonical_format:
+            return rows
+    if rows.dtype.kind not in "iu":
+        sums = rows.copy()
+        sums.sum_duplicates()
+        return sums
+    sums = rows.astype(np.int64)
+    sums.sum_duplicates()
+    if sums.data.max() > np.iinfo(rows.dtype).max:
+        raise ValueError(
+            f"entries of one cell and gene that occur twice sum to {sums.data.max()}, which does "
+            f"not fit into {rows.dtype}; store the matrix in a larger type"
+        )
+    return sums.astype(rows.dtype)
 
 
 def _onwards(array: Any) -> Callable[[int], np.ndarray]:
@@ -125,6 +163,11 @@ def _checked(indices: np.ndarray, end: int) -> np.ndarray:
 
 def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
     n, genes = matrix_shape(matrix)
+    if not n:
+        return
+    if not genes:
+        yield from (sp.csr_matrix((min(rows, n - start), 0)) for start in range(0, n, rows))
+        return
     indptr = matrix["indptr"][:]
     n_values = int(indptr[-1])
     per_part = n if n_values <= CSC_BUDGET else max(rows, n * CSC_BUDGET // n_values)
@@ -137,14 +180,14 @@ def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
             part = slice(int(indptr[first]), int(indptr[last]))
             columns = sp.csc_matrix(
                 (
-                    matrix["data"][part],
+                    native(matrix["data"][part]),
                     _checked(matrix["indices"][part], n),
                     indptr[first : last + 1] - indptr[first],
                 ),
                 shape=(n, last - first),
             )
             parts.append(columns.tocsr()[start:stop])
-        whole = sp.hstack(parts, format="csr")
+        whole = summed(sp.hstack(parts, format="csr"))
         for row in range(0, stop - start, rows):
             yield whole[row : row + rows]
 

@@ -154,7 +154,12 @@ def check_options(model: type[M], values: dict[str, Any], *, prefix: str) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         lines = [line for item in error.errors() for line in explain(item, model)]
-        raise ValueError("\n".join(prefix + line for line in lines)) from None
+        # A line about several options names them itself.
+        whole = "the config: "
+        lines = [
+            line.removeprefix(whole) if line.startswith(whole) else prefix + line for line in lines
+        ]
+        raise ValueError("\n".join(lines)) from None
 
 
 def json_option(text: str) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from utils.config_values import (
     Model,
     Normalization,
     Plain,
+    Values,
+    VariableGenes,
     as_list,
     hierarchy_levels,
     input_stage,
@@ -70,7 +72,9 @@ class Preparation(Model):
         0, ge=0, description="Drop genes detected in fewer of the kept cells than this."
     )
     layer: str | None = Field(
-        None, description="The layer that holds the counts (or the values to use). Unset: `X`."
+        None,
+        description="The layer that holds the counts (or the values to use); `raw` is the matrix "
+        "of `.raw`, with its genes. Unset: `X`.",
     )
 
 
@@ -88,10 +92,33 @@ class PCA(Normalization):
     batch_key: str | None = Field(
         None, description="Find variable genes within each level of this obs column, then join."
     )
+    hvg: VariableGenes | None = Field(
+        None, description="Genes to leave out of the variable ones, or a list of your own."
+    )
     n_comps: int = Field(50, ge=1, description="Number of principal components.")
 
+    @model_validator(mode="after")
+    def _one_choice(self) -> PCA:
+        """Refuse options of a choice that is not made."""
+        if self.hvg is None or self.hvg.use is None:
+            return self
+        default = PCA.model_fields
+        idle = [
+            name
+            for name in ("n_top_genes", "flavor", "batch_key")
+            if getattr(self, name) != default[name].default
+        ]
+        if idle:
+            raise ValueError(
+                f"hvg.use names the genes, so that {' and '.join(idle)} would have no effect; "
+                f"remove {'it' if len(idle) == 1 else 'them'}, or hvg.use"
+            )
+        if self.hvg.exclude:
+            raise ValueError("hvg.use names the genes, hvg.exclude chooses among all; give one")
+        return self
 
-class Preprocessing(PCA, Preparation):
+
+class Preprocessing(PCA, Preparation, Values):
     """What is kept of the input, and how counts become principal components."""
 
 

@@ -29,6 +29,7 @@ from utils.config import (
 )
 from utils.config_evaluation import Evaluation, Markers, Metrics, Robustness
 from utils.config_methods import METHODS
+from utils.config_values import Values, VariableGenes
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"
 BEGIN, END = "<!-- tables: begin (make docs) -->", "<!-- tables: end -->"
@@ -41,7 +42,9 @@ def tables() -> str:
         ("Top level", Config.model_fields),
         ("`DATASETS.{name}`", _without(DataSet.model_fields, *device)),
         ("`preprocessing`: what is kept, at every stage of entry", Preparation.model_fields),
+        ("`preprocessing`: what the matrix holds, at every stage of entry", Values.model_fields),
         ("`preprocessing`: counts to components", PCA.model_fields),
+        ("`preprocessing.hvg`", VariableGenes.model_fields),
         ("`integration`", _without(Integration.model_fields, *device)),
         *(
             (f"`integration.methods`: `{name}`", fields)
@@ -114,7 +117,7 @@ def schema() -> str:
 
 def options() -> str:
     """Return the options that `utils.cli.add_model` gives to the scripts, for every model."""
-    models = [Preparation, PCA, Neighbors, UMAP, Metrics, Markers, Robustness, Config]
+    models = [Preparation, Values, PCA, Neighbors, UMAP, Metrics, Markers, Robustness, Config]
     found = {
         model.__name__: {
             "module": model.__module__,

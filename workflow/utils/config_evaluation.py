@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from utils.config_values import Model
@@ -31,7 +33,12 @@ class Markers(Model):
         "clustering itself where there are many columns.",
     )
     markers_layer: str | None = Field(
-        None, description="The layer with the expression. Unset: `X`. Counts are log-normalised."
+        None,
+        description="The layer with the expression; `raw` is the matrix of `.raw`, with its genes. "
+        "Unset: `X`. Counts are log-normalised.",
+    )
+    markers_values: Literal["counts", "log-normalized"] | None = Field(
+        None, description="What `markers_layer`, or `X`, holds. Unset: looked at."
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -39,16 +39,54 @@ class Normalization(Model):
     )
 
 
+def as_list(value: Any) -> Any:
+    """Let a single value stand for a list of one."""
+    return value if value is None or isinstance(value, list) else [value]
+
+
+def _patterns(value: list[str]) -> list[str]:
+    """Refuse what is no regular expression."""
+    for text in value:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(
+                f"{text!r} is neither the name of a column nor a regular expression: {error}"
+            ) from None
+        if not text:
+            raise ValueError("an entry is empty, which would exclude every gene")
+    return value
+
+
+class Values(Model):
+    """What the matrix holds, where the user knows better than a look at it."""
+
+    values: Literal["counts", "log-normalized"] | None = Field(
+        None, description="What `layer`, or `X`, holds. Unset: looked at."
+    )
+
+
+class VariableGenes(Model):
+    """Which genes can be variable genes, or which are."""
+
+    exclude: Annotated[list[str], BeforeValidator(as_list), AfterValidator(_patterns)] = Field(
+        default_factory=list,
+        description="Genes that are never chosen: names of true/false columns of var, or regular "
+        "expressions for gene names (`^MT-`, `^RP[SL]`), found anywhere in the name.",
+    )
+    use: str | None = Field(
+        None,
+        min_length=1,
+        description="Take these genes and choose none: a true/false column of var, or a file with "
+        "one name per line.",
+    )
+
+
 def number_in(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
         return None
-
-
-def as_list(value: Any) -> Any:
-    """Let a single value stand for a list of one."""
-    return value if value is None or isinstance(value, list) else [value]
 
 
 def _plain(value: Any) -> Any:

@@ -203,15 +203,6 @@ def obs_column(root: Group, name: str) -> pd.Series:
     return pd.Series(read_element(root, f"obs/{name}"), index=read_index(root, "obs"), name=name)
 
 
-def counts_matrix(root: Group, layer: str | None = None) -> Any:
-    """Return X, or a layer, for `utils.blocks.row_blocks`; a KeyError says where there is none."""
-    if layer is not None and layer not in keys(root, "layers"):
-        raise KeyError(missing("adata.layers has no", layer, keys(root, "layers")))
-    if layer is None and "X" not in root:
-        raise KeyError(f"{_place(root)}: has no X; name a --layer")
-    return root["X" if layer is None else f"layers/{layer}"]
-
-
 def _index(frame: Group) -> Any:
     return frame[frame.attrs["_index"]]
 

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def _listed(names: list[str], most: int = 30) -> str:
+def listed(names: list[str], most: int = 30) -> str:
+    """Return the names on one line, and of very many how many more there are."""
     shown = ", ".join(map(one_line, names[:most])) or "nothing"
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
@@ -56,10 +57,10 @@ def missing(where: str, name: object, available: Iterable[object]) -> str:
         What is there.
     """
     names = [str(item) for item in available]
-    return f'{where} "{one_line(name)}"{_hint(name, names)} Available: {_listed(names)}'
+    return f'{where} "{one_line(name)}"{_hint(name, names)} Available: {listed(names)}'
 
 
 def unknown(what: str, name: object, known: Iterable[object]) -> str:
     """``unknown key "resolutons"; did you mean "resolutions"? Known: ...``."""
     names = [str(item) for item in known]
-    return f'unknown {what} "{one_line(name)}"{_hint(name, names)} Known: {_listed(names)}'
+    return f'unknown {what} "{one_line(name)}"{_hint(name, names)} Known: {listed(names)}'

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from utils.cluster_names import ClusterColumn, deepest_level, resolution_text
-from utils.config import PCA, Clustering, Config, DataSet, Preparation, SubLevel
+from utils.config import PCA, Clustering, Config, DataSet, Preparation, Preprocessing, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.device import N_CELL_CPU
 from utils.paths import split_file
@@ -375,8 +375,13 @@ def _prepare(plan: Plan, wildcards: Any) -> list[str]:
 
 def _pca(plan: Plan, wildcards: Any) -> list[str]:
     section = plan.dataset(wildcards).preprocessing
-    layer = changed({"layer": section.layer}, {"layer": None})
-    return ["--overwrite", *layer, *fields(PCA, section)]
+    return ["--overwrite", *_matrix(section), *fields(PCA, section)]
+
+
+def _matrix(section: Preprocessing) -> list[str]:
+    """Write where the counts are, and what the user says that they are."""
+    chosen = {"layer": section.layer, "values": section.values}
+    return changed(chosen, {"layer": None, "values": None})
 
 
 def _integration(plan: Plan, wildcards: Any) -> list[str]:
@@ -389,7 +394,7 @@ def _integration(plan: Plan, wildcards: Any) -> list[str]:
     if isinstance(params, Latent):
         words += changed({"basis": plan.start(wildcards)[0]}, {"basis": "X_pca"})
     if isinstance(params, Counts):
-        words += changed({"layer": dataset.preprocessing.layer}, {"layer": None})
+        words += _matrix(dataset.preprocessing)
     return [
         *words,
         *changed({"key_added": f"X_{wildcards.method}"}, {"key_added": f"X_{params.method}"}),
@@ -477,7 +482,7 @@ def _refine(plan: Plan, wildcards: Any, refine: str) -> list[str]:
         return changed({"refine": refine}, {"refine": "neighbors"})
     section = dataset.preprocessing
     args = {name: getattr(section, name) for name in PCA.model_fields if name != "batch_key"}
-    words = ["--refine", refine, *changed({"layer": section.layer}, {"layer": None})]
+    words = ["--refine", refine, *_matrix(section)]
     words += ["--pca_args", as_json(_differing(args, PCA()))]
     if refine == "integration":
         args = method.model_dump(exclude={"method", "basis"})

@@ -36,5 +36,9 @@ def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]
 
 
 def as_json(value: Any) -> str:
-    """Write any value as JSON."""
-    return shlex.quote(json.dumps(value, ensure_ascii=False))
+    """Write any value as JSON, of a section what differs from its defaults."""
+
+    def of_section(section: BaseModel) -> dict[str, Any]:
+        return section.model_dump(exclude_defaults=True)
+
+    return shlex.quote(json.dumps(value, ensure_ascii=False, default=of_section))

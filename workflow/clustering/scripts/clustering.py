@@ -88,7 +88,8 @@ def make_parser():
         "level-1 graph is split), or also PCA on its own variable genes, or also Harmony on that; "
         "--level 2 or more (default: %(default)s)",
     )
-    more.add_argument("--layer", help="The layer with the counts of --refine (default: X)")
+    more.add_argument("--layer", help="The layer with the counts of --refine, or raw (default: X)")
+    cli.add_model(more, "Values")
     for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
         more.add_argument(
             f"--{name}_args",
@@ -331,10 +332,12 @@ def refined(args, root):
     from functools import partial
 
     from clustering.refine import own_components
+    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
+    from preprocessing.gene_choice import read_gene_choice
     from utils.blocks import row_blocks
     from utils.config import PCA
     from utils.config_methods import Harmony
-    from utils.io import counts_matrix, obs_column, open_store
+    from utils.io import obs_column, open_store, read_index
 
     harmony = {}
     if args.refine == "integration":
@@ -344,11 +347,22 @@ def refined(args, root):
         harmony = options.model_dump(exclude={"method", "basis"})
         store = open_store(args.batch_file) if args.batch_file else root
         harmony["batches"] = [obs_column(store, column) for column in args.batch]
-    matrix = counts_matrix(root, args.layer)
+    options = cli.check_options(PCA, args.pca_args, prefix="--pca_args: ")
+    stored = stored_matrix(root, args.layer)
+    if options.normalize:
+        needed_by = f"refine: {args.refine} with normalize: true"
+        stored = counts_of(
+            root,
+            args.layer,
+            needed_by=needed_by,
+            as_they_are="preprocessing: {normalize: false}",
+            **vars(cli.from_options("Values", args)),
+        )
     return partial(
         own_components,
-        lambda: row_blocks(matrix),
-        options=cli.check_options(PCA, args.pca_args, prefix="--pca_args: "),
+        lambda: counts_blocks(stored) if options.normalize else row_blocks(stored.values),
+        options=options,
+        choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
         seed=args.seed,
         **harmony,
     )

@@ -30,6 +30,7 @@ def main(args):
 
     from evaluation.inputs import read_codes, read_expression, read_parents, siblings
     from evaluation.markers import Grouping, gene_blocks, rank_sums, top_markers
+    from preprocessing.counts import named_values
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
 
@@ -40,10 +41,14 @@ def main(args):
     columns = {name: read_codes(root, name) for name in args.clusters}
     parents = read_parents(root, columns)
     groupings = [Grouping(c.codes, siblings(parents[name])) for name, c in columns.items()]
-    matrix, normalize = read_expression(root, options.markers_layer)
-    blocks = gene_blocks(matrix, normalize=normalize) if matrix is not None else iter(())
-    found = rank_sums(cli.progress(blocks, desc="markers"), groupings)
-    genes = read_index(root, "var")
+    matrix, normalize = read_expression(root, options.markers_layer, options.markers_values)
+    if matrix is None:
+        genes, found = read_index(root, "var"), rank_sums(iter(()), groupings)
+    else:
+        genes = read_index(root, matrix.var)
+        blocks = gene_blocks(matrix.values, normalize=normalize)
+        with named_values(matrix):
+            found = rank_sums(cli.progress(blocks, desc="markers"), groupings)
     tables = [
         top_markers(sums, genes, column.groups, n_markers=options.n_markers).assign(column=name)
         for (name, column), sums in zip(columns.items(), found, strict=True)

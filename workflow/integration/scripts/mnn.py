@@ -33,7 +33,8 @@ def make_parser(argv=None):
     if method == "mnn":
         add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
     else:
-        add("--layer", help="The layer that holds raw counts (default: X)")
+        add("--layer", help="The layer that holds raw counts, or raw (default: X)")
+        cli.add_model(parser, "Values")
     add(
         "--key_added",
         type=cli.element_name,
@@ -158,12 +159,22 @@ def expression(args, root, options, *, all_genes=False):
     import numpy as np
 
     from integration.counts import variable_genes
+    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
     from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from utils.blocks import matrix_shape, n_blocks, row_blocks
-    from utils.io import counts_matrix
 
     target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
-    matrix = counts_matrix(root, args.layer)
+    if normalize:
+        stored = counts_of(
+            root,
+            args.layer,
+            needed_by=args.method,
+            as_they_are=f"normalize: false to {args.method} (by hand --no-normalize)",
+            **vars(cli.from_options("Values", args)),
+        )
+    else:
+        stored = stored_matrix(root, args.layer)
+    matrix = stored.values
     n_genes = matrix_shape(matrix)[1]
     genes = variable_genes(root)
     if genes is None:
@@ -177,7 +188,8 @@ def expression(args, root, options, *, all_genes=False):
     taken = np.arange(n_genes) if all_genes else genes
 
     def counts():
-        return cli.progress(row_blocks(matrix), desc="counts", total=n_blocks(matrix))
+        blocks = counts_blocks(stored) if normalize else row_blocks(matrix)
+        return cli.progress(blocks, desc="counts", total=n_blocks(matrix))
 
     if normalize and target_sum is None:
         target_sum = median_target_sum(counts)

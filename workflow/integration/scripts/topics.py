@@ -23,7 +23,8 @@ def make_parser():
         default="X_topics",
         help="obsm key of the result (default: %(default)s)",
     )
-    add("--layer", help="The layer that holds raw counts (default: X)")
+    add("--layer", help="The layer that holds raw counts, or raw (default: X)")
+    cli.add_model(parser, "Values")
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
     add("--plot", metavar="FILE", help="Draw the weights of all cells (.png, .pdf or .svg)")
     cli.add_model(parser, "Topics")
@@ -37,6 +38,7 @@ def main(args):
     import pandas as pd
 
     from integration.counts import read_counts, variable_genes
+    from preprocessing.counts import counts_of
     from utils.io import (
         kept,
         keys,
@@ -57,11 +59,17 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
+    matrix = counts_of(
+        root,
+        args.layer,
+        needed_by=f"topics ({options.model})",
+        **vars(cli.from_options("Values", args)),
+    )
     groups = obs_column(root, options.groups) if options.groups else None
     if args.plot:
         check_plot(args.plot, groups)
     genes = variable_genes(root) if options.highly_variable else None
-    counts = read_counts(root, args.layer, genes, dtype=options.dtype)
+    counts = read_counts(matrix, genes, dtype=options.dtype)
     result = fit(counts, options, seed=args.seed, threads=args.threads)
     n_genes = counts.shape[1]
     del counts

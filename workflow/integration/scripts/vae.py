@@ -22,7 +22,8 @@ def make_parser():
     add = parser.add_argument
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
-    add("--layer", help="The layer that holds the raw counts (default: X)")
+    add("--layer", help="The layer that holds the raw counts, or raw (default: X)")
+    cli.add_model(parser, "Values")
     add(
         "--key_added",
         type=cli.element_name,
@@ -40,6 +41,7 @@ def main(args):
     from anndata import AnnData
 
     from integration.counts import read_counts, variable_genes
+    from preprocessing.counts import counts_of
     from utils.extras import missing_package
     from utils.io import kept, keys, open_store, read_index, write_zarr_linked
 
@@ -59,9 +61,12 @@ def main(args):
             f"{args.input_file} has {' and '.join(present)} already; --overwrite replaces it, "
             "--key_added names another"
         )
+    matrix = counts_of(
+        root, args.layer, needed_by=args.method, **vars(cli.from_options("Values", args))
+    )
     covariates = read_covariates(root, args.batch, options.pop("covariates"))
     genes = variable_genes(root)
-    counts = read_counts(root, args.layer, genes)
+    counts = read_counts(matrix, genes)
     chosen = "all" if genes is None else "var/highly_variable"
     cli.say(f"{counts.shape[0]:,} cells x {counts.shape[1]:,} genes ({chosen})")
     found, device = embed(args, counts, covariates, options)

@@ -26,7 +26,7 @@ def lda(
     Parameters
     ----------
     counts
-        Cells x genes, whole numbers; a SciPy sparse matrix, or an array.
+        Cells x genes, 0 or more; a SciPy sparse matrix, or an array.
     n_topics
         Number of topics, less than cells and genes.
     weight_prior, topic_prior

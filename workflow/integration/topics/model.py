@@ -57,8 +57,8 @@ def check_counts(counts: Any, dtype: Any = np.float32) -> sp.csr_matrix:
     Raises
     ------
     TypeError, ValueError
-        If they are not numbers in two dimensions, or one is missing, infinite, negative or not
-        whole.
+        If they are not numbers in two dimensions, or one is missing, infinite or negative.
+        Fractions (counts that are corrected for ambient RNA) are taken as they are.
     """
     if not sp.issparse(counts):
         counts = np.asarray(counts)
@@ -73,12 +73,12 @@ def check_counts(counts: Any, dtype: Any = np.float32) -> sp.csr_matrix:
         matrix.sum_duplicates()
     for start in range(0, matrix.nnz, 1 << 22):
         values = matrix.data[start : start + (1 << 22)]
-        wrong = values[~(np.isfinite(values) & (values >= 0) & (values == np.floor(values)))]
+        wrong = values[~(np.isfinite(values) & (values >= 0))]
         if len(wrong):
             what = "missing" if np.isnan(wrong[0]) else f"{wrong[0]:g}"
             raise ValueError(
-                f"counts must be whole numbers, 0 or more; found {what}. Topics need raw counts, "
-                "not normalised values; name the layer that holds them"
+                f"counts must be numbers of 0 or more; found {what}. Topics need raw counts, not "
+                "scaled values; name the layer that holds them"
             )
     if matrix.nnz and matrix.data.min() == 0:
         if matrix is counts:

@@ -35,7 +35,8 @@ def as_counts(counts: Any, *, n_genes: int | None = None, first_cell: int = 0) -
     Raises
     ------
     ValueError
-        If a count is negative, not finite or no whole number, or the shape is wrong.
+        If a count is negative or not finite, or the shape is wrong. Fractions (counts that are
+        corrected for ambient RNA) are taken as they are.
     TypeError
         If the values are no real numbers.
     """
@@ -46,18 +47,7 @@ def as_counts(counts: Any, *, n_genes: int | None = None, first_cell: int = 0) -
     if n_genes is not None and counts.shape[1] != n_genes:
         raise ValueError(f"counts have {counts.shape[1]} genes, the model has {n_genes}")
     matrix = sp.csr_matrix(counts)
-    if matrix.dtype.kind == "f":
-        check_counts(matrix, first_cell=first_cell)
-        parts = np.flatnonzero(matrix.data != np.floor(matrix.data))
-        if parts.size:
-            cell = np.searchsorted(matrix.indptr, parts[0], side="right") - 1
-            raise ValueError(
-                f"cell {first_cell + cell}, gene {matrix.indices[parts[0]]} (counted from 0): a "
-                f"count must be a whole number, found {matrix.data[parts[0]]:g}; are these "
-                "normalised values? Name the layer that holds the raw counts"
-            )
-    elif matrix.dtype.kind == "i":
-        check_counts(matrix, first_cell=first_cell)
+    check_counts(matrix, first_cell=first_cell)
     return matrix.astype(np.float32, copy=False)
 
 

@@ -15,7 +15,8 @@ def make_parser():
         "The matrix is read in blocks of rows, three times (four with --flavor seurat_v3 or\n"
         "--target_sum null); memory does not grow with the number of cells."
     )
-    parser.add_argument("--layer", help="The layer to use (default: X)")
+    parser.add_argument("--layer", help="The layer to use, or raw (default: X)")
+    cli.add_model(parser, "Values")
     cli.add_model(parser, "PCA")
     cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
     return parser
@@ -23,10 +24,8 @@ def make_parser():
 
 def main(args):
     """Choose genes, decompose, write obsm, varm, uns and columns of var."""
-    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.pca import gram_pca, project
-    from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
-    from utils.io import counts_matrix, kept, keys, new_store, open_store, write_element
+    from preprocessing.counts import counts_of, named_values, stored_matrix
+    from utils.io import kept, keys, open_store
 
     options = cli.from_options("PCA", args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
@@ -34,7 +33,35 @@ def main(args):
     root = open_store(args.input_file)
     if "X_pca" in keys(root, "obsm") and not args.overwrite:
         raise ValueError("adata.obsm has X_pca already; --overwrite replaces it")
-    matrix = counts_matrix(root, args.layer)
+    choosing = options.n_top_genes is not None and not (options.hvg and options.hvg.use)
+    if options.normalize:
+        stored = counts_of(
+            root,
+            args.layer,
+            needed_by="PCA with normalize: true",
+            as_they_are="preprocessing: {normalize: false} (by hand --no-normalize)",
+            **vars(cli.from_options("Values", args)),
+        )
+    elif choosing and options.flavor == "seurat_v3":
+        stored = counts_of(
+            root,
+            args.layer,
+            needed_by="flavor: seurat_v3",
+            **vars(cli.from_options("Values", args)),
+        )
+    else:
+        stored = stored_matrix(root, args.layer)
+    with named_values(stored):
+        compute(args, root, stored.values, options)
+
+
+def compute(args, root, matrix, options):
+    """Read the matrix in blocks, write the components."""
+    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
+    from preprocessing.pca import gram_pca, project
+    from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
+    from utils.io import new_store, write_element
+
     n_cells, n_genes = matrix_shape(matrix)
 
     def counts(step):
@@ -82,29 +109,29 @@ def main(args):
 
 def choose_genes(root, counts, n_genes, target_sum, options):
     """Return the positions of the genes to use (None: all) and the columns of var about them."""
-    import numpy as np
-
-    from preprocessing.hvg import highly_variable_genes
+    from preprocessing.gene_choice import read_gene_choice, variable_genes
     from utils.io import obs_column, read_index
 
-    if options.n_top_genes is None:
-        return None, {}
+    names = read_index(root, "var")
+    choice = read_gene_choice(root, names, options.hvg)
+    batch, batch_names = None, None
+    if options.batch_key:
+        column = obs_column(root, options.batch_key).astype("category").cat
+        batch, batch_names = column.codes.to_numpy(), list(map(str, column.categories))
     # seurat_v3 works on the counts themselves.
     normalize = {"target_sum": target_sum} if options.normalize else None
-    batch = None
-    if options.batch_key:
-        batch = obs_column(root, options.batch_key).astype("category").cat.codes.to_numpy()
-    table = highly_variable_genes(
+    genes, table = variable_genes(
         lambda: counts("variable genes"),
         n_genes,
+        choice,
         n_top_genes=options.n_top_genes,
         flavor=options.flavor,
         batch=batch,
+        batch_names=batch_names,
         normalize=normalize if options.flavor == "seurat" else None,
-        gene_names=read_index(root, "var"),
+        gene_names=names,
     )
-    genes = np.flatnonzero(table["highly_variable"])
-    return genes if len(genes) < n_genes else None, table
+    return genes, {} if table is None else table
 
 
 if __name__ == "__main__":

@@ -1,0 +1,205 @@
+"""Where the values of a step are in a store, and whether they are what it needs.
+
+Every step that starts from counts, and the markers, ask here, so that log-normalized values are
+never taken for counts in one step and refused in another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, describe_matrix
+from preprocessing.normalize import WrongValue, check_counts
+from utils.blocks import matrix_shape, row_blocks
+from utils.cli import say
+from utils.io import _place as place
+from utils.io import keys, read_index
+from utils.messages import listed, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from utils.blocks import Block
+
+
+class StoredMatrix(NamedTuple):
+    """A matrix of cells x genes in a store."""
+
+    values: Any  # for `utils.blocks.row_blocks`
+    name: str  # where it is: X, layers/counts, raw/X
+    var: str  # the frame with its genes: var, raw/var
+    root: Any
+
+    @property
+    def label(self) -> str:
+        """The matrix and its file, for the words of an error."""
+        return f"{self.name} of {place(self.root)}"
+
+
+def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = False) -> StoredMatrix:
+    """Find X, a layer, or (``raw``, where no layer has this name) the matrix of raw.
+
+    Parameters
+    ----------
+    root
+        As returned by `utils.io.open_store`.
+    layer
+        Name of a layer, ``raw``, or None for X.
+    own_genes
+        Accept raw with genes other than those of var.
+
+    Raises
+    ------
+    KeyError
+        If it is not there; says what is.
+    ValueError
+        If raw has other genes than var.
+    """
+    layers = keys(root, "layers")
+    if layer == "raw" and layer not in layers and _has_raw(root):
+        if not own_genes and not np.array_equal(
+            read_index(root, "raw/var"), read_index(root, "var")
+        ):
+            raise ValueError(
+                f"raw of {place(root)} has other genes than X ({_n_genes(root, 'raw/X'):,}, X has "
+                f"{_n_genes(root, 'X'):,}): take raw with its genes when the file is read, "
+                "preprocessing: {layer: raw} in the config or prepare.py --layer raw"
+            )
+        return StoredMatrix(root["raw/X"], "raw/X", "raw/var", root)
+    if layer is not None:
+        if layer not in layers:
+            available = [*layers, "raw"] if _has_raw(root) else layers
+            raise KeyError(missing("adata.layers has no", layer, available))
+        return StoredMatrix(root[f"layers/{layer}"], f"layers/{layer}", "var", root)
+    if not has_x(root):
+        available = [*layers, "raw"] if _has_raw(root) else layers
+        raise KeyError(f"{place(root)}: has no X; name a --layer. Available: {listed(available)}")
+    return StoredMatrix(root["X"], "X", "var", root)
+
+
+def has_x(root: Any) -> bool:
+    """Say whether there is an X."""
+    return "X" in root and root["X"].attrs.get("encoding-type") != "null"
+
+
+def _has_raw(root: Any) -> bool:
+    return "raw" in root and "X" in keys(root, "raw") and "var" in keys(root, "raw")
+
+
+def _n_genes(root: Any, name: str) -> int:
+    return matrix_shape(root[name])[1] if name in root else 0
+
+
+def counts_of(
+    root: Any,
+    layer: str | None = None,
+    *,
+    needed_by: str,
+    values: str | None = None,
+    as_they_are: str = "",
+) -> StoredMatrix:
+    """Find the counts of a store; say it where they have fractions.
+
+    Parameters
+    ----------
+    root, layer
+        As for `stored_matrix`.
+    needed_by
+        Who needs counts, for the words of an error: ``PCA with normalize: true``.
+    values
+        ``counts`` or ``log-normalized`` where the user knows; None: looked at.
+    as_they_are
+        What to write where the values are to be used without normalising them; empty: they cannot.
+
+    Raises
+    ------
+    ValueError
+        If it holds no counts: one line that says what was seen and where counts are.
+    KeyError
+        As `stored_matrix`.
+    """
+    found = stored_matrix(root, layer)
+    if values == COUNTS:
+        return found
+    if values is None:
+        seen = describe_matrix(found.values)
+        if seen.kind == FRACTIONS:
+            say(f"{found.name}: {seen}, taken as counts")
+        if seen.kind in (*LINEAR, EMPTY):
+            return found
+        what = f"holds {seen}"
+    else:
+        seen, what = None, f"holds {values} values, as --values says"
+    where = where_counts_are(root, found.name)
+    if not where:
+        where = "no other matrix of the file holds counts"
+        if as_they_are:
+            where += f"; to use these values as they are, write {as_they_are}"
+        if seen is not None and seen.kind == LOG:
+            where += (
+                f"{',' if as_they_are else ';'} if they are counts after all, "
+                "preprocessing: {values: counts} (by hand --values counts)"
+            )
+    raise ValueError(f"{found.label} {what}, and {needed_by} needs counts; {where}")
+
+
+def where_counts_are(root: Any, name: str, *, stage: str = "preprocessing") -> str:
+    """Name what else than a matrix holds counts, and the line to write; empty: nothing does.
+
+    Parameters
+    ----------
+    root
+        A store.
+    name
+        The matrix that holds none, as `StoredMatrix.name`.
+    stage
+        ``preprocessing`` or ``evaluation``: whose keys name a layer.
+    """
+    prefix = "" if stage == "preprocessing" else "markers_"
+    option = f"{prefix}layer"
+    places = {f"layers/{key}": key for key in keys(root, "layers")}
+    if _has_raw(root):
+        places.setdefault("raw/X", "raw")
+    places.pop(name, None)
+    holding = {path: key for path, key in places.items() if _holds_counts(root[path])}
+    if holding:
+        first = next(iter(holding.values()))
+        return (
+            f"there are counts in {listed(list(holding))}: write {stage}: {{{option}: {first}}} "
+            f"(by hand --{option} {first})"
+        )
+    if name != "X" and has_x(root) and _holds_counts(root["X"]):
+        return f"there are counts in X: leave out {stage}.{option} (by hand --{option})"
+    return ""
+
+
+def _holds_counts(matrix: Any) -> bool:
+    if not (hasattr(matrix, "shape") or "shape" in matrix.attrs):
+        return False
+    return describe_matrix(matrix).kind == COUNTS
+
+
+def counts_blocks(matrix: StoredMatrix) -> Iterator[Block]:
+    """Read counts in blocks of rows; one that is negative or not finite is an error with names."""
+    n_read = 0
+    for block in row_blocks(matrix.values):
+        with named_values(matrix):
+            check_counts(block, first_cell=n_read)
+        yield block
+        n_read += block.shape[0]
+
+
+@contextlib.contextmanager
+def named_values(matrix: StoredMatrix) -> Iterator[None]:
+    """Give the cell and gene of a wrong value their names, and say where it is."""
+    try:
+        yield
+    except WrongValue as error:
+        cells, genes = read_index(matrix.root, "obs"), read_index(matrix.root, matrix.var)
+        raise ValueError(
+            f'{matrix.label}: cell "{cells[error.cell]}", gene "{genes[error.gene]}": '
+            f"{error.problem}"
+        ) from error
