@@ -37,13 +37,8 @@ plan = make_plan(
         check_inputs=workflow.is_main_process,
     )
 )
-
-
-def SCRIPTS(wildcards, input):
-    """Return where the scripts lie. With `input`, it is no param whose change reruns a job."""
-    return str(BASE / "workflow")
-
-
+# A function of `input`, so that no job is run again where this folder was moved.
+SCRIPTS = lambda wildcards, input: str(BASE / "workflow")
 if workflow.is_main_process:
     banner(plan, workflow.configfiles)
     check_report(plan)

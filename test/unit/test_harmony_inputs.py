@@ -71,6 +71,9 @@ def spoil(row, value):
         ({"alpha": 1}, ValueError, "alpha must be less than 1"),
         ({"ridge_lambda": -2}, ValueError, "ridge_lambda must be greater than 0"),
         ({"batch_prune_threshold": -1}, ValueError, "batch_prune_threshold must be at least 0"),
+        ({"batch_prune_threshold": 1.5}, ValueError, "batch_prune_threshold must be less than 1"),
+        ({"batch_prune_threshold": 0.99}, ValueError, "no cluster has two batches left: nothing"),
+        ({"batches": [BATCH, BATCH % 2], "theta": [2.0]}, ValueError, "one per key"),
         ({"block_proportion": 0}, ValueError, "block_proportion must be greater than 0"),
         ({"block_proportion": 1.5}, ValueError, "block_proportion must be at most 1"),
         ({"blocks": np.zeros(7, int)}, ValueError, "blocks must be 300 whole numbers"),
@@ -92,6 +95,37 @@ def test_bad_input_is_one_clear_line(changes, error, message):
     with pytest.raises(error, match=message) as caught:
         harmonize(arguments.pop("Z"), arguments.pop("batches"), **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"ridge_lambda": 2}, "ridge_lambda"),
+        ({"flavor": "harmony1", "alpha": 0.5}, "alpha"),
+        ({"flavor": "harmony1", "batch_prune_threshold": 0.1}, "batch_prune_threshold"),
+    ],
+)
+def test_an_option_that_the_flavor_does_not_look_at_is_said(options, name):
+    with pytest.warns(UserWarning, match=f"{name} has no effect with flavor"):
+        result = harmonize(Z, BATCH, **options)
+    plain = harmonize(Z, BATCH, flavor=options.get("flavor", "harmony2"))
+    assert np.array_equal(result.corrected, plain.corrected)
+
+
+def test_alpha_acts_in_harmony1_where_the_penalty_is_dynamic():
+    results = [
+        harmonize(Z, BATCH, flavor="harmony1", ridge_lambda=-1, alpha=alpha).corrected
+        for alpha in (0.2, 0.5)
+    ]
+    assert not np.array_equal(*results)
+
+
+def test_batches_too_far_apart_are_warned_of():
+    """With the default threshold: each cluster holds one batch."""
+    far = Z + 1e4 * np.eye(5)[BATCH]
+    with pytest.warns(UserWarning, match="nothing is corrected, the batches lie too far apart"):
+        result = harmonize(far, BATCH, init_centroids=np.eye(5)[:3], theta=0, sigma=0.01)
+    assert np.allclose(result.corrected, far, rtol=1e-5)
 
 
 def test_one_batch_returns_the_input():

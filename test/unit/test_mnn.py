@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from integration.mnn import fast_mnn, mnn_correct, reduced_mnn, search
+from integration.mnn import fast_mnn, mnn_correct, multi_batch_pca, reduced_mnn, search
 from integration.mnn.inputs import encode_batches
 from integration.mnn.orders import merge_tree
 from integration.mnn.pairs import mutual_pairs
@@ -372,3 +372,13 @@ def test_the_input_is_not_changed():
     before = Z.copy()
     reduced_mnn(Z, BATCH)
     assert np.array_equal(Z, before)
+
+
+def test_components_of_labels_are_those_of_batches():
+    Z, batch = make_cells()
+    labels = np.array(["x", "y", "z"])[batch]
+    results = [
+        multi_batch_pca(lambda: iter([Z]), given, n_comps=3)
+        for given in (labels, encode_batches(labels, len(Z)))
+    ]
+    assert np.array_equal(results[0].rotation, results[1].rotation)

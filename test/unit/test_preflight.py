@@ -208,14 +208,18 @@ def test_beside_errors_of_the_config_itself(file):
             "a": {
                 "input": {"integration": file},
                 "integration": {"basis": 3, "batch": "donr", "methods": {"harmoni": {}}},
-                "clustering": {"resolutions": "x", "umap_colors": ["celltype"], "colors": 1},
+                "clustering": {
+                    "hierarchy": [{"x": 1, "y": 2}, {"x": 1}],
+                    "umap_colors": ["celltype"],
+                    "colors": 1,
+                },
             },
             "b": {"input": file},
         }
     }
     config, problems = check_config(mapping)
     assert config is None
-    assert len(problems) == 5
+    assert len(problems) == 7
     datasets = readable_data_sets(mapping)
     lines = input_problems({name: (item, False) for name, item in datasets.items()})
     assert [line.split(":")[0] for line in lines] == [

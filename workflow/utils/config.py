@@ -219,7 +219,7 @@ class Clustering(Device):
     neighbors: Neighbors = Field(
         Neighbors(), description="Parameters of the neighbour graph, sub-levels included."
     )
-    overwrite: bool = Field(False, description="Compute again what is there already.")
+    overwrite: bool = Field(False, description="Recompute results that already exist.")
     max_cluster_factor: float = Field(
         50,
         gt=0,

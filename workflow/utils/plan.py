@@ -21,7 +21,7 @@ from utils.plan_evaluation import judged, scored
 from utils.words import as_json, changed, fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from pydantic import BaseModel
 
@@ -53,31 +53,8 @@ STORES = {
     "summary": "clusters.tsv",
 }
 
-# What else lies in the output folder: logs and benchmarks by data set and method, the report.
+# What else lies in the output folder.
 LOGS, BENCHMARKS, REPORTS = "logs", "benchmarks", ("report.html", "report.zip")
-_STEPS = ("prepare", "pca", "comparison", "explorer")  # whose logs lie beside those of methods
-
-
-def name_problems(datasets: Mapping[str, Iterable[str]]) -> list[str]:
-    """Say which names of data sets and methods are those of files of the workflow.
-
-    Parameters
-    ----------
-    datasets
-        Data set to the names of its methods.
-    """
-    paths = [path.split("/") for path in STORES.values()]
-    for_sets = {first for first, *_ in paths if first != "{dataset}"}
-    for_sets |= {LOGS, BENCHMARKS, *REPORTS, "summary.log", "summary.tsv"}
-    for_methods = {rest[0] for _, *rest in paths if rest and rest[0] != "{method}"}
-    for_methods |= {f"{step}.{ending}" for step in _STEPS for ending in ("log", "tsv")}
-    line = "{}: the workflow has a file or folder of this name; use another name"
-    return [line.format(f"DATASETS.{name}") for name in datasets if name in for_sets] + [
-        line.format(f"DATASETS.{name}.integration.methods.{method}")
-        for name, methods in datasets.items()
-        for method in methods
-        if method in for_methods
-    ]
 
 
 @dataclass(frozen=True)

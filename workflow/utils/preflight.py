@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.config_methods import Counts, Latent, start
+from utils.contents import read_contents
 from utils.messages import missing
-from utils.paths import is_store, split_file
+from utils.paths import is_store
 from utils.plan import depth, resolution_names
 from utils.plan_evaluation import scored
 
@@ -20,19 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from utils.config import DataSet
-
-
-@dataclass(frozen=True)
-class Names:
-    """The names that a file holds, by the slot of AnnData."""
-
-    file: str
-    slots: dict[str, list[str]]
-    has_x: bool
-    has_raw: bool
-
-    def __getitem__(self, slot: str) -> list[str]:
-        return self.slots[slot]
+    from utils.contents import Contents
 
 
 def input_problems(datasets: Mapping[str, tuple[DataSet, bool]]) -> list[str]:
@@ -51,13 +40,13 @@ def input_problems(datasets: Mapping[str, tuple[DataSet, bool]]) -> list[str]:
         meant.
     """
     problems: list[str] = []
-    opened: dict[str, Names | str] = {}
+    opened: dict[str, Contents | str] = {}
     for name, (dataset, as_written) in datasets.items():
         where, complete = f"DATASETS.{name}", True
         names = []
         for file in dataset.input[dataset.stage]:
             if file not in opened:
-                opened[file] = _read(file)
+                opened[file] = read_contents(file)
             if isinstance(opened[file], str):
                 problems.append(f"{where}.input.{dataset.stage}: {opened[file]}")
                 complete = False
@@ -70,51 +59,13 @@ def input_problems(datasets: Mapping[str, tuple[DataSet, bool]]) -> list[str]:
     return problems
 
 
-def _read(file: str) -> Names | str:
-    """Read the names in a file; text where that cannot be done, and why."""
-    path, _ = split_file(file)
-    if not path.exists():
-        expanded = path.expanduser() if file.startswith("~") else path
-        return f"no such file: {file}" + (
-            f'; "~" is not expanded, write {expanded}' if expanded != path else ""
-        )
-    if not is_store(file):
-        return Names(file, {}, has_x=True, has_raw=False)
-    from utils.io import keys, open_store
-
-    try:
-        root = open_store(file)
-        slots = {slot: keys(root, slot) for slot in ("layers", "obsm", "uns", "raw")}
-        slots |= {frame: _columns(root, frame) for frame in ("obs", "var")}
-        top = keys(root)
-        has_x = "X" in top and root["X"].attrs.get("encoding-type") != "null"
-    except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        return text if file in text or str(path) in text else f"{file}: {text}"
-    if hasattr(root, "close"):
-        root.close()
-    return Names(file, slots, has_x=has_x, has_raw="X" in slots["raw"])
-
-
-def _columns(root: Any, frame: str) -> list[str]:
-    """List the columns of obs or var; before anndata 0.7 these are one array."""
-    from utils.io import keys
-
-    group = root.get(frame)
-    kind = getattr(group, "dtype", None)
-    if kind is not None and kind.names:
-        return list(kind.names)
-    # Of anndata 0.7; no column.
-    return [name for name in keys(root, frame) if name != "__categories"]
-
-
 @dataclass
 class _Check:
     """One data set: what its keys name, against what its files hold."""
 
     where: str
     dataset: DataSet
-    files: list[Names]
+    files: list[Contents]
     complete: bool  # whether all files are there, readable and say their names
     as_written: bool  # whether no key with an error was left out
     lines: list[str] = field(default_factory=list)
@@ -128,7 +79,7 @@ class _Check:
         return list(dict.fromkeys(self.lines))
 
     def _need(
-        self, key: str, names: Names, slot: str, wanted: str, *, also: Iterable[str] = ()
+        self, key: str, names: Contents, slot: str, wanted: str, *, also: Iterable[str] = ()
     ) -> None:
         available = [*dict.fromkeys([*names[slot], *also])]
         if wanted not in available:
@@ -145,14 +96,17 @@ class _Check:
             "preprocessing.keep_genes": ("var", getattr(section, "keep_genes", None)),
             "preprocessing.var_names": ("var", getattr(section, "var_names", None)),
         }
+        quality = _quality_columns(self.dataset)
         for names in self.files:
+            also = {"obs": quality, "var": names["raw/var"] if section.layer == "raw" else []}
             for key, (slot, value) in chosen.items():
                 for wanted in _texts(value):
-                    if not _is_file(wanted):
-                        self._need(key, names, slot, wanted)
+                    if not Path(wanted).is_file():
+                        self._need(key, names, slot, wanted, also=also[slot])
+            columns = [*names["var"], *also["var"]]
             for wanted in _texts(getattr(getattr(section, "hvg", None), "use", None)):
-                if wanted not in names["var"] and not _is_file(wanted):
-                    text = missing("is no file, and adata.var has no column", wanted, names["var"])
+                if wanted not in columns and not Path(wanted).is_file():
+                    text = missing("is no file, and adata.var has no column", wanted, columns)
                     self.lines.append(f"{self.where}.preprocessing.hvg.use: {names.file}: {text}")
 
     def _matrices(self) -> None:
@@ -172,7 +126,7 @@ class _Check:
             if dataset.evaluation.n_markers:
                 self._layer("evaluation.markers_layer", names, dataset.evaluation.markers_layer)
 
-    def _layer(self, key: str, names: Names, layer: str | None) -> None:
+    def _layer(self, key: str, names: Contents, layer: str | None) -> None:
         if layer and not (layer == "raw" and names.has_raw):
             self._need(key, names, "layers", layer, also=["raw"] if names.has_raw else [])
 
@@ -279,7 +233,3 @@ def _texts(value: Any) -> list[str]:
     """Return the text, the texts of a list or the keys of a mapping; nothing for the rest."""
     items = [value] if isinstance(value, str) else value if isinstance(value, list | dict) else []
     return [item for item in items if isinstance(item, str)]
-
-
-def _is_file(text: str) -> bool:
-    return Path(text).is_file()

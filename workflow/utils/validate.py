@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,10 @@ from utils.config import Config, DataSet
 from utils.config_methods import METHODS
 from utils.config_values import AS_TEXT, number_in
 from utils.messages import one_line, unknown
-from utils.plan import name_problems
+from utils.plan import BENCHMARKS, LOGS, REPORTS, STORES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 def load_config(mapping: dict[str, Any], *, yaml_texts: dict[str, str] | None = None) -> Config:
@@ -76,13 +79,17 @@ def readable_data_sets(mapping: dict[str, Any]) -> dict[str, DataSet]:
                 found[str(name)] = DataSet.model_validate(section, context={"alone": True})
                 break
             except ValidationError as error:
-                if not all([_leave_out(section, item["loc"]) for item in error.errors()]):
+                # All are looked up before the first is removed.
+                keys = [_key_at(section, item["loc"]) for item in error.errors()]
+                if None in keys:
                     break
+                for parent, key in keys:
+                    parent.pop(key, None)
     return found
 
 
-def _leave_out(section: Any, location: tuple[Any, ...]) -> bool:
-    """Remove the key of a section that an error is about; False where there is none."""
+def _key_at(section: Any, location: tuple[Any, ...]) -> tuple[dict, Any] | None:
+    """Find the key that an error is about, and the mapping that it is in."""
     last = None
     for part in location:
         if not isinstance(section, dict):
@@ -90,10 +97,33 @@ def _leave_out(section: Any, location: tuple[Any, ...]) -> bool:
         if part in section:  # else it names the branch of a union
             last = (section, part)
             section = section[part]
-    if last is None or location[0] == "input":
-        return False
-    last[0].pop(last[1], None)
-    return True
+    return None if location[:1] == ("input",) else last
+
+
+# Steps whose logs and benchmarks lie beside those of the methods.
+_STEPS = ("prepare", "pca", "comparison", "explorer")
+
+
+def name_problems(datasets: Mapping[str, Iterable[str]]) -> list[str]:
+    """Say which names of data sets and methods are those of files of the workflow.
+
+    Parameters
+    ----------
+    datasets
+        Data set to the names of its methods.
+    """
+    paths = [path.split("/") for path in STORES.values()]
+    for_sets = {first for first, *_ in paths if first != "{dataset}"}
+    for_sets |= {LOGS, BENCHMARKS, *REPORTS, "summary.log", "summary.tsv"}
+    for_methods = {rest[0] for _, *rest in paths if rest and rest[0] != "{method}"}
+    for_methods |= {f"{step}.{ending}" for step in _STEPS for ending in ("log", "tsv")}
+    line = "{}: the workflow has a file or folder of this name; use another name"
+    return [line.format(f"DATASETS.{name}") for name in datasets if name in for_sets] + [
+        line.format(f"DATASETS.{name}.integration.methods.{method}")
+        for name, methods in datasets.items()
+        for method in methods
+        if method in for_methods
+    ]
 
 
 def text_problems(name: str, text: str) -> list[str]:
