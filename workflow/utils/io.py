@@ -162,6 +162,14 @@ def keys(root: Group, name: str = "") -> list[str]:
         return elements
 
 
+def is_matrix(element: Any) -> bool:
+    """Whether an element is a matrix, dense or sparse; old files say nothing of a dense one."""
+    encoding = element.attrs.get("encoding-type", "array")
+    return encoding in ("csr_matrix", "csc_matrix") or (
+        encoding == "array" and len(getattr(element, "shape", ())) == 2
+    )
+
+
 def length(root: Group, frame: str) -> int:
     """Return the number of cells (``obs``) or genes (``var``) without reading them."""
     with reading(root, frame):
