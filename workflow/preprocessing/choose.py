@@ -1,0 +1,224 @@
+"""Which cells and genes are kept: quality, true/false columns, values and ranges of columns."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from utils.cli import say
+from utils.io import keys, obs_column, read_element
+from utils.messages import listed, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from preprocessing.sources import Source
+
+
+def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[str, str]) -> None:
+    """Compute columns of obs on the counts of all cells, as ``scanpy.pp.calculate_qc_metrics``.
+
+    Parameters
+    ----------
+    sources
+        The files; their `quality` is filled: ``n_genes_by_counts``, ``total_counts``, and of each
+        group ``total_counts_{group}`` and ``pct_counts_{group}`` (NaN for a cell without counts).
+    names
+        Of the genes.
+    groups
+        Name of a group to a regular expression, which is found anywhere in a gene's name.
+    """
+    texts = [str(name) for name in names]
+    members = {}
+    for group, pattern in groups.items():
+        members[group] = np.flatnonzero([re.search(pattern, name) is not None for name in texts])
+        if not len(members[group]):
+            say(f"warning: qc {group}: no gene matches {pattern!r}{_hint(pattern, texts)}")
+    for source in sources:
+        source.quality = _quality(source, members)
+        replaced = [name for name in source.quality if name in keys(source.root, "obs")]
+        if replaced:
+            say(f"{source.file}: obs columns of qc replace those of the file ({listed(replaced)})")
+    for group, genes in members.items():
+        share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
+        middle = np.nanmedian(share) if np.isfinite(share).any() else np.nan
+        say(f"qc {group}: {len(genes):,} genes, median {middle:.3g} % of the counts of a cell")
+
+
+def _hint(pattern: str, names: list[str]) -> str:
+    other_case = [name for name in names if re.search(pattern, name, re.IGNORECASE)]
+    if other_case:
+        return f"; in other case {len(other_case):,} do ({listed(other_case, 3)})"
+    return f"; genes are called {listed(names, 3)} (var_names: names a var column to take instead)"
+
+
+def _quality(source: Source, members: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    detected, totals = [], []
+    inside: dict[str, list[np.ndarray]] = {group: [] for group in members}
+    for block in source.blocks(source.counts, "quality"):
+        detected.append(_per_cell(block != 0))
+        totals.append(_per_cell(block))
+        for group, genes in members.items():
+            inside[group].append(_per_cell(block[:, genes]))
+    total = np.concatenate(totals or [np.empty(0, np.float32)])
+    n_detected = np.concatenate([np.empty(0, int), *detected]).astype(np.int32)
+    columns = {"n_genes_by_counts": n_detected, "total_counts": total}
+    for group, parts in inside.items():
+        of_group = np.concatenate(parts) if parts else total
+        columns[f"total_counts_{group}"] = of_group
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns[f"pct_counts_{group}"] = of_group / total * 100
+    return columns
+
+
+def _per_cell(block: Any) -> np.ndarray:
+    return np.asarray(block.sum(axis=1)).ravel()
+
+
+def keep_cells(
+    sources: Sequence[Source], columns: Sequence[str], subset: Mapping[str, Any]
+) -> None:
+    """Mark the cells for which columns are true and hold given values, or numbers of a range.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        If a column or value is not there, a column is of another type, or no cell is left.
+    """
+    for column in columns:
+        for source in sources:
+            source.cells &= _true(_cell_column(source, column), source, f'obs["{column}"]')
+        _say_cells(sources, f"keep_cells {column}")
+    for column, wanted in subset.items():
+        columns_of_files = [_cell_column(source, column) for source in sources]
+        if not isinstance(wanted, dict):
+            _check_values(columns_of_files, wanted, f'{sources[0].file}: adata.obs["{column}"]')
+        for source, values in zip(sources, columns_of_files, strict=True):
+            if isinstance(wanted, dict):
+                where = f'{source.file}: adata.obs["{column}"]'
+                source.cells &= _in_range(values, wanted, where)
+            else:
+                texts = values.astype(str).isin([str(value) for value in wanted])
+                source.cells &= texts.to_numpy() & values.notna().to_numpy()
+        _say_cells(sources, f"subset {column}")
+
+
+def _cell_column(source: Source, column: str) -> pd.Series:
+    import pandas as pd
+
+    if column in source.quality:
+        return pd.Series(source.quality[column], name=column)
+    if column not in keys(source.root, "obs"):
+        available = [*keys(source.root, "obs"), *source.quality]
+        raise KeyError(missing(f"{source.file}: adata.obs has no column", column, available))
+    return obs_column(source.root, column)
+
+
+def _check_values(columns: Sequence[pd.Series], wanted: Sequence[Any], where: str) -> None:
+    """Refuse a value that no file has; values are compared as text."""
+    available = set().union(*(values.dropna().astype(str) for values in columns))
+    for value in sorted({str(value) for value in wanted} - available):
+        raise ValueError(missing(f"{where} has no", value, sorted(available)))
+
+
+def _in_range(values: pd.Series, limits: Mapping[str, float], where: str) -> np.ndarray:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        example = next(iter(values.dropna()), "missing values")
+        raise TypeError(
+            f"{where} holds no numbers but {example!r}, so there is no range of them; name the "
+            "values to keep: [value, ...]"
+        )
+    # Whole numbers are compared as such: float64 does not have all of them.
+    chosen = values.notna().to_numpy()
+    if "min" in limits:
+        chosen = chosen & (values >= limits["min"]).fillna(False).to_numpy(dtype=bool)
+    if "max" in limits:
+        chosen = chosen & (values <= limits["max"]).fillna(False).to_numpy(dtype=bool)
+    return chosen
+
+
+def _true(values: pd.Series, source: Source, where: str) -> np.ndarray:
+    """Return a true/false column, however it is stored; a missing value is false."""
+    texts = values.astype(str).where(values.notna(), "")
+    known = {"True": True, "true": True, "False": False, "false": False, "": False}
+    wrong = sorted(set(texts) - set(known))
+    if wrong:
+        raise TypeError(f"{source.file}: adata.{where} is not true or false, found {wrong[0]!r}")
+    return texts.map(known).to_numpy(dtype=bool)
+
+
+def keep_genes(sources: Sequence[Source], columns: Sequence[str], names: np.ndarray) -> np.ndarray:
+    """Return which of the genes are marked in every file that has them.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        If a column is not there or not of true and false, or no gene is left.
+    """
+    import pandas as pd
+
+    chosen = np.ones(len(names), dtype=bool)
+    for column in columns:
+        for source in sources:
+            available = keys(source.root, source.var)
+            if column not in available:
+                raise KeyError(
+                    missing(f"{source.file}: adata.var has no column", column, available)
+                )
+            values = pd.Series(read_element(source.root, f"{source.var}/{column}"))
+            is_true = _true(values, source, f'{source.var}["{column}"]')
+            here = source.genes >= 0
+            chosen[here] &= is_true[source.genes[here]]
+        _say_kept("genes", int(chosen.sum()), len(chosen), f"keep_genes {column}")
+        if not chosen.any():
+            raise ValueError(f"{sources[0].file}: no gene is left, by keep_genes {column}")
+    return chosen
+
+
+def keep_detected(
+    sources: Sequence[Source], n_genes: int, *, min_genes: int, min_cells: int
+) -> np.ndarray:
+    """Drop cells with few detected genes; return which genes are detected in enough of the others.
+
+    Raises
+    ------
+    ValueError
+        If no cell or gene is left.
+    """
+    if min_genes:
+        for source in sources:
+            blocks = source.blocks(source.counts, "counting genes")
+            detected = [_per_cell(block != 0) for block in blocks]
+            source.cells &= np.concatenate([np.empty(0, int), *detected]) >= min_genes
+        _say_cells(sources, f"min_genes {min_genes}")
+    if not min_cells:
+        return np.ones(n_genes, dtype=bool)
+    detected_in = np.zeros(n_genes, dtype=np.int64)
+    for source in sources:
+        for block in source.kept_blocks(source.counts):
+            detected_in += np.asarray((block != 0).sum(axis=0)).ravel()
+    chosen = detected_in >= min_cells
+    _say_kept("genes", int(chosen.sum()), len(chosen), f"min_cells {min_cells}")
+    if not chosen.any():
+        raise ValueError(f"{sources[0].file}: no gene is detected in {min_cells} cells")
+    return chosen
+
+
+def _say_cells(sources: Sequence[Source], why: str) -> None:
+    n_left = sum(int(source.cells.sum()) for source in sources)
+    n_all = sum(len(source.cells) for source in sources)
+    _say_kept("cells", n_left, n_all, why)
+    if not n_left:
+        raise ValueError(f"{sources[0].file}: no cell is left of {n_all:,}, by {why}")
+
+
+def _say_kept(what: str, left: int, of: int, why: str) -> None:
+    say(f"{left:,} of {of:,} {what} kept ({why})")
