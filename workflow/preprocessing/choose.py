@@ -44,6 +44,8 @@ def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[st
         if replaced:
             say(f"{source.file}: obs columns of qc replace those of the file ({listed(replaced)})")
     for group, genes in members.items():
+        if not len(genes):
+            continue
         share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
         middle = np.nanmedian(share) if np.isfinite(share).any() else np.nan
         say(f"qc {group}: {len(genes):,} genes, median {middle:.3g} % of the counts of a cell")

@@ -188,25 +188,26 @@ def common_embeddings(
         embeddings = [f"obsm/{name}" for name in everything]
         say_dropped("element", "each file has its own", [*embeddings, *graphs, *others])
         return []
-    with_layout = [s.file for s, names in zip(sources, of_files, strict=True) if "X_umap" in names]
-    if with_layout and not recompute_umap:
-        raise ValueError(
-            f"obsm/X_umap of {listed(with_layout, 2)}: the layouts of several files are not one; "
-            "write clustering: {recompute_umap: true}"
-        )
-    if graphs and not recompute_neighbors:
-        holder = next(source.file for source in sources if keys(source.root, "obsp"))
-        raise ValueError(
-            f"{graphs[0]} of {holder}: the graphs of several files are not one; write clustering: "
-            "{recompute_neighbors: true}"
-        )
     layouts = [name for name in everything if any(part in name.lower() for part in LAYOUTS)]
     shared = [name for name in everything if all(name in names for names in of_files)]
     shared = [name for name in shared if name not in layouts]
-    if "X_pca" in shared:
-        _check_components(sources)
-    for name in shared:
-        _check_widths(sources, name)
+    problems = [line for name in shared for line in _width_problems(sources, name)]
+    if "X_pca" in shared and not problems:
+        problems += _component_problems(sources)
+    with_layout = [s.file for s, names in zip(sources, of_files, strict=True) if "X_umap" in names]
+    if with_layout and not recompute_umap:
+        problems.append(
+            f"obsm/X_umap of {listed(with_layout, 2)}: the layouts of several files are not one; "
+            "write clustering: {recompute_umap: true}"
+        )
+    with_graph = [source.file for source in sources if keys(source.root, "obsp")]
+    if with_graph and not recompute_neighbors:
+        problems.append(
+            f"{graphs[0]} of {listed(with_graph, 2)}: the graphs of several files are not one; "
+            "write clustering: {recompute_neighbors: true}"
+        )
+    if problems:
+        raise ValueError("\n".join(problems))
     partial = [name for name in everything if name not in shared and name not in layouts]
     say_dropped("embedding", f"not in all {n_files} files", partial)
     own = [*(f"obsm/{name}" for name in layouts), *graphs, *others]
@@ -216,14 +217,15 @@ def common_embeddings(
     return shared
 
 
-def _check_widths(sources: Sequence[Source], name: str) -> None:
+def _width_problems(sources: Sequence[Source], name: str) -> list[str]:
     widths = [_width(source.root[f"obsm/{name}"]) for source in sources]
     for source, width in zip(sources, widths, strict=True):
         if width != widths[0]:
-            raise ValueError(
+            return [
                 f"obsm/{name} has {_columns(widths[0])} in {sources[0].file}, {_columns(width)} in "
                 f"{source.file}: no common embedding; {START_OVER}"
-            )
+            ]
+    return []
 
 
 def _columns(n: int) -> str:
@@ -239,8 +241,8 @@ def _width(element: Any) -> int:
     return int(shape[1]) if len(shape) > 1 else 1
 
 
-def _check_components(sources: Sequence[Source]) -> None:
-    """Refuse components that each file has of its own."""
+def _component_problems(sources: Sequence[Source]) -> list[str]:
+    """Say whether each file has components of its own."""
     genes = [read_index(source.root, "var").astype(str) for source in sources]
     common = sorted(set(genes[0]).intersection(*map(set, genes[1:])))
     first = None
@@ -252,11 +254,11 @@ def _check_components(sources: Sequence[Source]) -> None:
             values.append(loadings[[place[name] for name in common]])
         first = values if first is None else first
         if len(values) != len(first) or not all(map(_same, values, first)):
-            raise ValueError(
-                f"{sources[0].file} and {source.file} each have principal components of their own "
-                f"(uns/pca, varm/PCs), so obsm/X_pca is no common embedding; {START_OVER}; if it "
-                "is one, delete uns/pca and varm/PCs"
-            )
+            return [
+                f"uns/pca and varm/PCs of {sources[0].file} and {source.file} differ: X_pca is "
+                f"no common embedding; {START_OVER} (if it is one, delete both from the files)"
+            ]
+    return []
 
 
 def _has(source: Source, slot: str, name: str) -> bool:

@@ -71,11 +71,11 @@ def join_column(parts: Sequence[Any], where: str, files: Sequence[str]) -> Any:
     known = [kind for kind in dict.fromkeys(kinds) if kind != "empty"]
     if not known:
         return np.full(sum(map(len, parts)), np.nan)
-    if len(known) > 1 or (known == ["numbers"] and _loses_digits(parts)):
+    filled = [part for part, kind in zip(parts, kinds, strict=True) if kind != "empty"]
+    if len(known) > 1 or (known == ["numbers"] and _loses_digits(filled)):
         named = (f"{_shown(part)} in {file}" for part, file in zip(parts, files, strict=True))
         say(f"{where} is {listed(list(named), 6)}: joined as text")
         return _join_categories([_as_text(part) for part in parts], where)
-    filled = [part for part, kind in zip(parts, kinds, strict=True) if kind != "empty"]
     if any(isinstance(part.dtype, pd.CategoricalDtype) for part in filled):
         return _join_categories(
             [
