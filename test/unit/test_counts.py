@@ -66,7 +66,11 @@ def test_a_layer_that_is_called_raw_goes_first(tmp_path):
     ("X", "others", "words"),
     [
         (LOG, {"raw": COUNTS}, "counts in raw/X: write preprocessing: {layer: raw} (by hand --la"),
-        (LOG, {"umis": COUNTS, "log": LOG}, "counts in layers/umis: write preprocessing: {layer: u"),
+        (
+            LOG,
+            {"umis": COUNTS, "log": LOG},
+            "counts in layers/umis: write preprocessing: {layer: u",
+        ),
         (LOG, {"a": COUNTS, "raw": COUNTS}, "counts in layers/a, raw/X: write"),
         (LOG, {"raw": LOG}, "no other matrix of the file holds counts; to use these values as"),
         (LOG, {}, "counts after all, preprocessing: {values: counts}"),
@@ -105,7 +109,9 @@ def test_fractions_are_taken_and_said(store, capsys):
 def test_raw_with_other_genes_is_for_markers_only(store):
     raw = np.hstack([COUNTS, COUNTS])
     root = store(LOG, raw=raw, raw_genes=80)
-    with pytest.raises(ValueError, match=r"other genes than X \(80, X has 40\).*prepare\.py --layer"):
+    with pytest.raises(
+        ValueError, match=r"other genes than X \(80, X has 40\).*prepare\.py --layer"
+    ):
         stored_matrix(root, "raw")
     found, normalize = read_expression(root, "raw")
     assert found.var == "raw/var"
@@ -140,7 +146,9 @@ def test_a_wrong_value_has_names(store):
     X = COUNTS.copy()
     X[44, 7] = -2
     found = stored_matrix(store(LOG, umis=X), "umis")
-    with pytest.raises(ValueError, match=r'layers/umis of .*: cell "cell44", gene "g7": every valu'):
+    with pytest.raises(
+        ValueError, match=r'layers/umis of .*: cell "cell44", gene "g7": every valu'
+    ):
         read_counts(found, None)
     with pytest.raises(ValueError, match='cell "cell44", gene "g7".*found -2.0; are these scaled'):
         with named_values(found):
