@@ -193,9 +193,16 @@ def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
 
 
 def write_blocks(
-    parent: zarr.Group, name: str, blocks: Iterable[Block], *, n_genes: int, n_cells: int
+    parent: zarr.Group,
+    name: str,
+    blocks: Iterable[Block],
+    *,
+    n_genes: int,
+    n_cells: int,
+    dtype: np.dtype | None = None,
+    sparse: bool | None = None,
 ) -> None:
-    """Write blocks of rows as one matrix, CSR or dense as the first block is.
+    """Write blocks of rows as one matrix.
 
     Parameters
     ----------
@@ -204,9 +211,13 @@ def write_blocks(
     name
         Name of the matrix there.
     blocks
-        Consecutive blocks of rows, all dense or all sparse.
+        Consecutive blocks of rows, dense or sparse.
     n_genes, n_cells
         The shape of the whole.
+    dtype
+        The type of number; None: that of the first block, which holds the values of all.
+    sparse
+        Whether to write CSR; None: as the first block is.
 
     Notes
     -----
@@ -217,10 +228,23 @@ def write_blocks(
     first = next(iterator, None)
     if first is None:
         first = sp.csr_matrix((0, n_genes), dtype=np.float32)
-    if sp.issparse(first):
-        _write_csr(parent, name, first, iterator, n_genes=n_genes, n_cells=n_cells)
-    else:
-        _write_dense(parent, name, first, iterator, n_genes=n_genes, n_cells=n_cells)
+    dtype = first.dtype if dtype is None else np.dtype(dtype)
+    sparse = sp.issparse(first) if sparse is None else sparse
+    write = _write_csr if sparse else _write_dense
+    alike = (_as(block, dtype, sparse) for block in itertools.chain([first], iterator))
+    write(parent, name, alike, dtype=dtype, n_genes=n_genes, n_cells=n_cells)
+
+
+def _as(block: Block, dtype: np.dtype, sparse: bool) -> Block:
+    if sparse:
+        return sp.csr_matrix(block).astype(dtype, copy=False)
+    dense = block.toarray() if sp.issparse(block) else np.asarray(block)
+    return dense.astype(dtype, copy=False)
+
+
+def stored_type(matrix: Any) -> np.dtype:
+    """Return the type of number of a stored matrix, dense or sparse."""
+    return np.dtype((matrix if hasattr(matrix, "shape") else matrix["data"]).dtype)
 
 
 def _compressor(group: zarr.Group) -> Any:
@@ -237,9 +261,9 @@ def _compressor(group: zarr.Group) -> Any:
 def _write_dense(
     parent: zarr.Group,
     name: str,
-    first: np.ndarray,
-    others: Iterator[Block],
+    blocks: Iterable[np.ndarray],
     *,
+    dtype: np.dtype,
     n_genes: int,
     n_cells: int,
 ) -> None:
@@ -247,14 +271,14 @@ def _write_dense(
     array = parent.create_array(
         name,
         shape=(n_cells, n_genes),
-        dtype=first.dtype,
+        dtype=dtype,
         chunks=(rows, max(n_genes, 1)),
         compressors=_compressor(parent),
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
-    start, held, n_held = 0, [first], first.shape[0]
-    for block in others:
-        held.append(np.asarray(block))
+    start, held, n_held = 0, [np.empty((0, n_genes), dtype)], 0
+    for block in blocks:
+        held.append(block)
         n_held += block.shape[0]
         if n_held >= rows:  # whole chunks only: no chunk is read back to be completed
             joined = np.concatenate(held)
@@ -268,9 +292,9 @@ def _write_dense(
 def _write_csr(
     parent: zarr.Group,
     name: str,
-    first: sp.csr_matrix,
-    others: Iterator[Block],
+    blocks: Iterable[sp.csr_matrix],
     *,
+    dtype: np.dtype,
     n_genes: int,
     n_cells: int,
 ) -> None:
@@ -284,8 +308,8 @@ def _write_csr(
     )
     codec = _compressor(parent)
     arrays = {
-        key: group.create_array(key, shape=(0,), dtype=dtype, chunks=(CHUNK,), compressors=codec)
-        for key, dtype in (("data", first.dtype), ("indices", np.int32))
+        key: group.create_array(key, shape=(0,), dtype=kind, chunks=(CHUNK,), compressors=codec)
+        for key, kind in (("data", dtype), ("indices", np.int32))
     }
     attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}
     for array in arrays.values():
@@ -306,8 +330,7 @@ def _write_csr(
             left = len(joined) - full
         return left
 
-    for block in itertools.chain([first], others):
-        csr = sp.csr_matrix(block)
+    for csr in blocks:
         csr.sort_indices()
         held["data"].append(csr.data)
         held["indices"].append(csr.indices.astype(np.int32, copy=False))

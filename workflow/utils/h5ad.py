@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from utils.blocks import matrix_shape, n_blocks, row_blocks
 from utils.cli import progress
-from utils.io import ANNDATA, SLOTS, keys, plain_text, read_element
+from utils.io import ANNDATA, SLOTS, is_matrix, keys, plain_text, read_element
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def write_h5ad(root: Group, path: Path, *, uns: Mapping[str, Any] | None = None)
         file.attrs.update(ANNDATA)
         for slot in SLOTS:
             if slot == "X":
-                if "X" in root and _is_matrix(root["X"]):
+                if "X" in root and is_matrix(root["X"]):
                     _copy_matrix(file, "X", root["X"])
             elif slot == "raw":
                 if "X" in keys(root, "raw"):
@@ -61,7 +61,7 @@ def write_h5ad(root: Group, path: Path, *, uns: Mapping[str, Any] | None = None)
             elif slot in ("layers", "obsp"):
                 _write(file, slot, {})
                 for name in keys(root, slot):
-                    if _is_matrix(root[f"{slot}/{name}"]):
+                    if is_matrix(root[f"{slot}/{name}"]):
                         _copy_matrix(file[slot], name, root[f"{slot}/{name}"])
                     else:
                         _write(file[slot], name, read_element(root, f"{slot}/{name}"))
@@ -76,13 +76,6 @@ def _write(group: h5py.Group, name: str, value: Any) -> None:
 
     with anndata.settings.override(allow_write_nullable_strings=True):
         write_elem(group, name, plain_text(value))
-
-
-def _is_matrix(element: Any) -> bool:
-    encoding = element.attrs.get("encoding-type", "array")
-    return encoding in ("csr_matrix", "csc_matrix") or (
-        encoding == "array" and len(getattr(element, "shape", ())) == 2
-    )
 
 
 def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:

@@ -20,6 +20,7 @@ from utils.atomic import atomic_folder
 from utils.encoding import MAPPING, is_plain, read_names, read_value, write_plain
 from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
+from utils.paths import split_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -160,6 +161,14 @@ def keys(root: Group, name: str = "") -> list[str]:
             columns = [str(column) for column in group.attrs["column-order"]]
             return [column for column in columns if column in elements]
         return elements
+
+
+def is_matrix(element: Any) -> bool:
+    """Whether an element is a matrix, dense or sparse; old files say nothing of a dense one."""
+    encoding = element.attrs.get("encoding-type", "array")
+    return encoding in ("csr_matrix", "csc_matrix") or (
+        encoding == "array" and len(getattr(element, "shape", ())) == 2
+    )
 
 
 def length(root: Group, frame: str) -> int:
@@ -472,6 +481,12 @@ def _check_place(out: Path, source: str | Path | None) -> None:
         )
     if source is not None and out.resolve() == Path(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
+
+
+def store_folder(file: str | Path) -> Path | None:
+    """Return the folder of a zarr store, or of the group in it that a file names; else None."""
+    path, group = split_file(file)
+    return path / group if path.suffix == ".zarr" else None
 
 
 def is_store(path: Path) -> bool:

@@ -1,0 +1,247 @@
+"""The files that make up a data set: what is taken for X in each, and what its genes are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from preprocessing.formats import open_counts
+from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.cli import progress, say
+from utils.io import is_matrix, keys, length, read_element, read_index
+from utils.messages import bad_name, listed, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from utils.blocks import Block
+
+GENES = "Gene Expression"
+
+
+@dataclass
+class Source:
+    """One input file and what is chosen of it.
+
+    Attributes
+    ----------
+    file
+        As the user writes it.
+    root
+        The opened store.
+    x
+        The element that becomes X: ``X`` or ``raw/X``.
+    counts
+        The element in which genes are detected: as `x`, or ``layers/{layer}``.
+    var
+        The frame of its genes: ``var`` or ``raw/var``.
+    names
+        Names of all its genes, objects.
+    genes
+        Position in the file of each gene of the data set; -1 where the file lacks it.
+    cells
+        Marks the cells that are kept.
+    quality
+        Columns of obs that are computed from the counts, for all cells.
+    """
+
+    file: str
+    root: Any
+    x: str
+    counts: str
+    var: str
+    names: np.ndarray
+    genes: np.ndarray
+    cells: np.ndarray
+    quality: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def blocks(self, name: str, desc: str, genes: np.ndarray | None = None) -> Iterator[Block]:
+        """Read a matrix in blocks of all its cells, with the genes of the data set.
+
+        Parameters
+        ----------
+        name
+            The element: ``X``, ``layers/counts``, ``raw/X``.
+        desc
+            What is done, for the progress.
+        genes
+            Positions in the file, -1: not there, which is 0; None: those of the data set.
+        """
+        matrix = self.root[name]
+        genes = self.genes if genes is None else genes
+        as_they_are = np.array_equal(genes, np.arange(matrix_shape(matrix)[1]))
+        for block in progress(row_blocks(matrix), desc=desc, total=n_blocks(matrix)):
+            yield block if as_they_are else take_genes(block, genes)
+
+    def kept_blocks(self, name: str, genes: np.ndarray | None = None) -> Iterator[Block]:
+        """As `blocks`, of the chosen cells."""
+        start = 0
+        for block in self.blocks(name, f"writing {name}", genes):
+            chosen = self.cells[start : start + block.shape[0]]
+            start += block.shape[0]
+            yield block if chosen.all() else block[chosen]
+
+
+def take_genes(block: Block, genes: np.ndarray) -> Block:
+    """Choose columns of a block of cells; -1 is a column of zeros."""
+    present = genes >= 0
+    if present.all():
+        return block[:, genes]
+    chosen = block[:, genes[present]]
+    if not sp.issparse(block):
+        filled = np.zeros((block.shape[0], len(genes)), block.dtype)
+        filled[:, present] = chosen
+        return filled
+    indices = np.flatnonzero(present).astype(chosen.indices.dtype)[chosen.indices]
+    shape = (block.shape[0], len(genes))
+    return sp.csr_matrix((chosen.data, indices, chosen.indptr), shape=shape)
+
+
+def open_sources(
+    files: Sequence[str],
+    *,
+    layer: str | None,
+    var_names: str | None,
+    stage: str,
+    needs_counts: str,
+) -> list[Source]:
+    """Open the files, find what becomes X, and the names of the genes.
+
+    Parameters
+    ----------
+    files
+        As the user writes them.
+    layer, var_names
+        As for `preprocessing.prepare.prepare_store`.
+    stage
+        Where the data set enters; at ``preprocessing`` antibodies and the like are left out.
+    needs_counts
+        The key that needs the matrix to be there; empty: nothing does.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If a layer, raw or the column of names is not there, or a name cannot be written.
+    """
+    sources = [_open(file, layer=layer, needs_counts=needs_counts) for file in files]
+    for source in sources:
+        if stage == "preprocessing":
+            source.genes = _gene_expression(source)
+    if var_names is not None:
+        with_it = [source for source in sources if var_names in keys(source.root, source.var)]
+        if not with_it:
+            columns = keys(sources[0].root, sources[0].var)
+            raise KeyError(missing(f"{files[0]}: adata.var has no column", var_names, columns))
+        for source in sources:
+            if source in with_it:
+                source.names = named_genes(source, source.var, var_names, several=len(files) > 1)
+            else:
+                say(f"{source.file}: var has no {var_names}: its own names of genes are taken")
+    return sources
+
+
+def _open(file: str, *, layer: str | None, needs_counts: str) -> Source:
+    root = open_counts(file)
+    layers = keys(root, "layers")
+    _check_names(root, file)
+    x, counts, var = "X", "X", "var"
+    has_raw = "X" in keys(root, "raw")
+    if layer == "raw" and (has_raw or "raw" not in layers):
+        if not has_raw:
+            raise KeyError(missing(f"{file}: has no raw, and adata.layers has no", layer, layers))
+        if "raw" in layers:
+            say(f"{file}: there are both raw and a layer of that name; raw is taken")
+        x, counts, var = "raw/X", "raw/X", "raw/var"
+    elif layer is not None:
+        if layer not in layers:
+            available = [*layers, "raw"] if has_raw else layers
+            raise KeyError(missing(f"{file}: adata.layers has no", layer, available))
+        counts = f"layers/{layer}"
+    if needs_counts and not (counts in root and is_matrix(root[counts])):
+        raise KeyError(f"{file}: has no {counts}, which {needs_counts} needs")
+    n_cells, n_genes = length(root, "obs"), length(root, var)
+    names = read_index(root, var).astype(str).astype(object)
+    return Source(
+        file, root, x, counts, var, names, np.arange(n_genes), np.ones(n_cells, dtype=bool)
+    )
+
+
+def _check_names(root: Any, file: str) -> None:
+    """Refuse names that a zarr store cannot have; HDF5 reads them as a path."""
+    for slot in ("obs", "var", "obsm", "varm", "obsp", "varp", "layers"):
+        if slot not in root:
+            continue
+        names = keys(root, slot)
+        if slot in ("obs", "var"):
+            names = [str(name) for name in root[slot].attrs.get("column-order", names)]
+        else:
+            # "a/b" is a group a, which says nothing about itself, with a b in it.
+            names += [
+                f"{name}/{next(iter(root[slot][name]), '')}"
+                for name in names
+                if hasattr(root[slot][name], "keys") and not len(root[slot][name].attrs)
+            ]
+        for name in names:
+            if problem := bad_name(name):
+                raise ValueError(f"{file}: adata.{slot}: {problem}; rename it")
+
+
+def _gene_expression(source: Source) -> np.ndarray:
+    """Return the positions of the genes, without what else was measured in the same cells."""
+    if "feature_types" not in keys(source.root, source.var):
+        return source.genes
+    types = np.asarray(
+        read_element(source.root, f"{source.var}/feature_types"), dtype=object
+    ).astype(str)
+    is_gene = types == GENES
+    if is_gene.all() or not is_gene.any():
+        return source.genes
+    others, counts = np.unique(types[~is_gene], return_counts=True)
+    named = ", ".join(f"{n:,} of {kind}" for kind, n in zip(others, counts, strict=True))
+    say(f"{source.file}: {named} are left out of the {len(types):,} features (var/feature_types)")
+    return np.flatnonzero(is_gene)
+
+
+def named_genes(source: Source, var: str, column: str, *, several: bool) -> np.ndarray:
+    """Take the names of genes from a column of var; say which keep the old ones.
+
+    Parameters
+    ----------
+    source
+        The file.
+    var
+        ``var`` or ``raw/var``.
+    column
+        A column of it.
+    several
+        Whether files are joined: a name that occurs twice is then none that tells genes apart,
+        and these genes keep their old names. Else a number is added, as anndata does.
+    """
+    import pandas as pd
+
+    values = pd.Series(np.asarray(read_element(source.root, f"{var}/{column}"), dtype=object))
+    old = read_index(source.root, var).astype(str).astype(object)
+    unnamed = (values.isna() | (values.astype(str).str.strip() == "")).to_numpy()
+    names = np.where(unnamed, old, values.astype(str).to_numpy()).astype(object)
+    where = f"{source.file}: {var}/{column}"
+    if unnamed.any():
+        say(
+            f"{where} is empty for {unnamed.sum():,} of {len(names):,} genes, which keep their names"
+        )
+    repeated = pd.Series(names).duplicated(keep=False).to_numpy()
+    if not repeated.any():
+        return names
+    examples = listed(sorted(set(names[repeated])), 5)
+    if several:
+        say(
+            f"{where}: {repeated.sum():,} genes share a name ({examples}) and keep their old ones, "
+            "by which files are joined"
+        )
+        return np.where(repeated, old, names).astype(object)
+    from anndata.utils import make_index_unique
+
+    say(f"{where}: {repeated.sum():,} genes share a name ({examples}): a number is added")
+    return np.asarray(make_index_unique(pd.Index(names.astype(str))), dtype=object)
