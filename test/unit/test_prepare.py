@@ -55,7 +55,7 @@ def test_a_zarr_input_is_linked(tmp_path):
 
 def test_files_are_joined_on_common_genes(two, tmp_path):
     a, b, files = two
-    prepare_store(files, tmp_path / "out.zarr")
+    prepare_store(files, tmp_path / "out.zarr", stage="integration")
     whole = anndata.read_zarr(tmp_path / "out.zarr")
     assert list(whole.var_names) == ["g1", "g3"]
     assert list(whole.obs_names) == ["c1-first", "c2-first", "c3-first", "c3-second", "c4-second"]
@@ -104,7 +104,7 @@ def test_what_cannot_be_is_said(two, tmp_path):
     strange = a.copy()
     strange.var_names = ["h1", "h2", "h3"]
     strange.write_h5ad(tmp_path / "strange.h5ad")
-    with pytest.raises(ValueError, match="have no gene in common"):
+    with pytest.raises(ValueError, match="only 0 of the 3 genes of .* are in all 2 files"):
         prepare_store([files[0], tmp_path / "strange.h5ad"], out)
     twice = a.copy()
     twice.var_names = ["g1", "g1", "g3"]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from preprocessing.sources import Source
 
-ENSEMBL_VERSION = "."
-
 
 # ---------------------------------------------------------------- genes
 
@@ -117,10 +115,10 @@ def _hint_names(one: Source, names: np.ndarray, other: Source, others: np.ndarra
                     f"{source.file} has names of that kind in var/{column}: write preprocessing: "
                     f"{{var_names: {column}}} (by hand --var_names {column})"
                 )
-    stripped = [
-        {str(n).rpartition(ENSEMBL_VERSION)[0] or n for n in part} for part in (names, others)
-    ]
-    if 2 * len(stripped[0] & stripped[1]) > min(map(len, stripped)):
+    stems, other_stems = (
+        {str(name).rpartition(".")[0] or str(name) for name in part} for part in (names, others)
+    )
+    if 2 * len(stems & other_stems) > min(len(stems), len(other_stems)):
         return "they differ by a version after the dot; take it off in one of them"
     return "use the same kind of names in all files, or leave out the file that is of other genes"
 
@@ -244,6 +242,14 @@ def _categories(parts: Sequence[pd.Categorical | int], where: str = "") -> pd.Ca
     return pd.Categorical.from_codes(np.concatenate(codes), list(place), ordered=ordered)
 
 
+def _values(column: pd.Series) -> Any:
+    """Return an array of NumPy where that is what the column holds, else the extension array."""
+    import pandas as pd
+
+    is_extension = pd.api.types.is_extension_array_dtype(column.dtype)
+    return column.array if is_extension else column.to_numpy()
+
+
 def join_obs(frames: Sequence[pd.DataFrame], files: Sequence[str]) -> pd.DataFrame:
     """Join the obs of several files: the columns of all, in the order of the first."""
     import pandas as pd
@@ -253,7 +259,7 @@ def join_obs(frames: Sequence[pd.DataFrame], files: Sequence[str]) -> pd.DataFra
         "columns of obs", [name for frame in frames for name in frame if name not in columns]
     )
     joined = {
-        name: join_column([frame[name].array for frame in frames], f'obs["{name}"]', files)
+        name: join_column([_values(frame[name]) for frame in frames], f'obs["{name}"]', files)
         for name in columns
     }
     index = pd.Index(np.concatenate([frame.index.to_numpy(dtype=object) for frame in frames]))

@@ -228,9 +228,8 @@ def named_genes(source: Source, var: str, column: str, *, several: bool) -> np.n
     names = np.where(unnamed, old, values.astype(str).to_numpy()).astype(object)
     where = f"{source.file}: {var}/{column}"
     if unnamed.any():
-        say(
-            f"{where} is empty for {unnamed.sum():,} of {len(names):,} genes, which keep their names"
-        )
+        n_unnamed = f"{unnamed.sum():,} of {len(names):,} genes"
+        say(f"{where} is empty for {n_unnamed}, which keep their names")
     repeated = pd.Series(names).duplicated(keep=False).to_numpy()
     if not repeated.any():
         return names
