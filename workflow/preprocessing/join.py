@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------- genes
 
 
-def join_genes(
-    sources: Sequence[Source], *, join: str
-) -> tuple[np.ndarray, list[np.ndarray], bool]:
+def join_genes(sources: Sequence[Source], *, join: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """Find the genes of the joined data set.
 
     Parameters
@@ -35,9 +33,8 @@ def join_genes(
 
     Returns
     -------
-    names, positions, complete
-        Names; for each file the position of every gene in it (-1: it lacks it); whether all files
-        have all genes of all.
+    names, positions
+        Names; for each file the position of every gene in it (-1: it lacks it).
 
     Raises
     ------
@@ -47,7 +44,7 @@ def join_genes(
     """
     if len(sources) == 1:
         (source,) = sources
-        return source.names[source.genes], [source.genes], True
+        return source.names[source.genes], [source.genes]
     lists = []
     for source in sources:
         names = source.names[source.genes]
@@ -80,8 +77,7 @@ def join_genes(
     for source, of_file in zip(sources, lists, strict=True):
         place = dict(zip(of_file, source.genes.tolist(), strict=True))
         positions.append(np.array([place.get(name, -1) for name in names], dtype=np.intp))
-    complete = len(common) == len(names) == max(map(len, lists))
-    return np.array(names, dtype=object), positions, complete
+    return np.array(names, dtype=object), positions
 
 
 def _check_common(sources: Sequence[Source], lists: list[np.ndarray], n_common: int) -> None:
@@ -343,34 +339,36 @@ def common_embeddings(
         say_dropped("embeddings, each of one file only", everything)
         say_dropped("graphs, each of one file only", graphs)
         return []
-    first, last = sources[0].file, sources[-1].file
-    layouts = [name for name in everything if name in ("X_umap", "umap")]
-    if layouts and not recompute_umap:
-        raise ValueError(
-            f"{first} and {last}: {layouts[0]} of several files is not one layout; write "
-            "clustering: {recompute_umap: true} to compute it anew (by hand --recompute_umap)"
-        )
-    if graphs and not recompute_neighbors:
-        raise ValueError(
-            f"{first} and {last}: obsp/{graphs[0]} of several files is not one graph; write "
-            "clustering: {recompute_neighbors: true} to compute it anew (by hand "
-            "--recompute_neighbors)"
-        )
-    say_dropped("layouts, each of one file only", layouts)
-    say_dropped("graphs, each of one file only", graphs)
+    layouts = [name for name in everything if name in LAYOUTS]
     shared = [
         name for name in everything if all(name in n for n in of_files) and name not in layouts
     ]
-    say_dropped(
-        "embeddings that are not in all files",
-        [name for name in everything if name not in shared and name not in layouts],
-    )
-    _check_one_decomposition(sources)
     for name in shared:
         _check_widths(sources, name)
+    _check_one_decomposition(sources)
+    files = f"{sources[0].file} and {sources[-1].file}"
+    for what, names, recompute, key in (
+        ("one layout", [f"obsm/{name}" for name in layouts], recompute_umap, "recompute_umap"),
+        ("one graph", [f"obsp/{name}" for name in graphs], recompute_neighbors, _NEIGHBORS),
+    ):
+        if names and not recompute:
+            raise ValueError(
+                f"{files}: {names[0]} of several files is not {what}; write clustering: "
+                f"{{{key}: true}} to compute it anew (by hand --{key})"
+            )
+    say_dropped("layouts, each of one file only", layouts)
+    say_dropped("graphs, each of one file only", graphs)
+    say_dropped(
+        "embeddings that are not in all files",
+        [name for name in everything if name not in (*shared, *layouts)],
+    )
     if shared:
         say(f"{listed(shared)} of {len(sources)} files: taken as one embedding")
     return shared
+
+
+LAYOUTS = ("X_umap", "umap", "X_tsne", "tsne")
+_NEIGHBORS = "recompute_neighbors"
 
 
 def _check_widths(sources: Sequence[Source], name: str) -> None:

@@ -123,9 +123,16 @@ def prepare_store(
         stage=stage,
         needs_counts=" and ".join(needs),
     )
+    common: list[str] = []
     if len(sources) > 1:
+        common = common_embeddings(
+            sources,
+            stage=stage,
+            recompute_umap=recompute_umap,
+            recompute_neighbors=recompute_neighbors,
+        )
         _check_kinds(sources, stage)
-    names, positions, complete = join_genes(sources, join=join)
+    names, positions = join_genes(sources, join=join)
     for source, genes in zip(sources, positions, strict=True):
         source.genes = genes
     chosen_genes = choose_genes(sources, keep_genes) if keep_genes is not None else None
@@ -149,24 +156,11 @@ def prepare_store(
     if not len(names):
         raise ValueError(f"{files[0]}: no gene is left")
     if len(sources) == 1 and _is_whole(sources[0]) and (folder := store_folder(sources[0].file)):
-        _link(sources[0], folder, out, names if var_names is not None else None)
+        _link(sources[0], folder, out, names, var_names)
     elif len(sources) == 1:
         _convert(sources[0], out, names, var_names)
     else:
-        _join(
-            sources,
-            out,
-            names,
-            batch=batch,
-            common=common_embeddings(
-                sources,
-                stage=stage,
-                recompute_umap=recompute_umap,
-                recompute_neighbors=recompute_neighbors,
-            ),
-            join=join,
-            same_genes=complete,
-        )
+        _join(sources, out, names, batch=batch, common=common, join=join)
     return n_cells, len(names)
 
 
@@ -204,7 +198,9 @@ def _is_whole(source: Source) -> bool:
     return bool(source.cells.all()) and np.array_equal(source.genes, np.arange(len(source.names)))
 
 
-def _link(source: Source, folder: Path, out: Path, names: np.ndarray | None) -> None:
+def _link(
+    source: Source, folder: Path, out: Path, names: np.ndarray, var_names: str | None
+) -> None:
     """Link a store of which nothing is dropped; write what is new."""
     say(f"linking {source.file}")
     values: dict[str, Any] = {f"obs/{name}": column for name, column in source.quality.items()}
@@ -213,11 +209,12 @@ def _link(source: Source, folder: Path, out: Path, names: np.ndarray | None) -> 
         links["X"] = folder / source.x
         links["var"] = folder / source.var
         values |= {name: {} for name in _left_out(source)}
-    if names is not None:
+    if var_names is not None:
         links.pop("var", None)
         values["var"] = _renamed(read_element(source.root, source.var), names)
-        if "raw" in source.root and source.x == "X":
-            values |= _renamed_raw(source, names)
+        if source.x == "X" and var_names in keys(source.root, "raw/var"):
+            raw_names = named_genes(source, "raw/var", var_names, several=False)
+            values["raw/var"] = _renamed(read_element(source.root, "raw/var"), raw_names)
     dropped = ["raw"] if source.x != "X" else []
     with new_store(out, source=folder, new=[*values, *dropped], links=links) as store:
         for name, value in values.items():
@@ -248,10 +245,6 @@ def _renamed(var: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
     var[old] = var.index.astype(str).to_numpy(dtype=object)
     var.index = pd.Index(names.astype(str))
     return var
-
-
-def _renamed_raw(source: Source, names: np.ndarray) -> dict[str, Any]:
-    return {}
 
 
 def _convert(source: Source, out: Path, names: np.ndarray, var_names: str | None) -> None:
@@ -352,7 +345,6 @@ def _join(
     batch: Sequence[str],
     common: Sequence[str],
     join: str,
-    same_genes: bool,
 ) -> None:
     """Write several files as one."""
     import pandas as pd
@@ -454,7 +446,7 @@ def _join_raw(store: zarr.Group, sources: Sequence[Source], n_cells: int, join: 
             )
         )
     try:
-        names, positions, _ = join_genes(raws, join=join)
+        names, positions = join_genes(raws, join=join)
     except ValueError as error:
         say(f"dropped: raw ({error})")
         return
