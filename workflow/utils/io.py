@@ -18,7 +18,7 @@ import zarr
 
 from utils.atomic import atomic_folder
 from utils.encoding import MAPPING, is_plain, read_names, read_value, write_plain
-from utils.links import broken_link, copy_linked, link, link_children
+from utils.links import broken_link, copy_linked, ignores_case, link, link_children
 from utils.messages import missing
 from utils.paths import split_file
 
@@ -340,10 +340,21 @@ def write_element(root: zarr.Group, name: str, value: Any) -> None:
         Path of the element, such as ``obsm/X_pca`` or ``obs/leiden_1.0_1``.
     value
         What to write.
+
+    Raises
+    ------
+    ValueError
+        If two names differ by case only and the file system cannot hold both.
     """
     parent, _, key = name.rpartition("/")
     group = root[parent] if parent else root
     in_frame = parent in ("obs", "var")
+    if isinstance(value, dict):
+        _check_case(root, name, value)
+    elif hasattr(value, "columns"):
+        _check_case(root, name, value.columns)
+    elif in_frame:
+        _check_case(root, parent, [*group.attrs["column-order"], key])
     chunks: Any = "auto"
     if in_frame:
         # One chunk a column: a clustering output stays a handful of files.
@@ -391,16 +402,35 @@ def plain_text(value: Any) -> Any:
         return pd.DataFrame(columns, index=plain_text(value.index), columns=value.columns)
     if isinstance(value, pd.Categorical):
         return value.rename_categories(plain_text(value.categories))
+    if isinstance(value, np.ndarray):
+        # Objects that are no text are for anndata to refuse; as text they would be others.
+        is_column = value.dtype == object and value.ndim == 1 and _is_text(value)
+        return pd.array(value, dtype="string") if is_column and pd.isna(value).any() else value
     if not isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
-        # Objects of an array are text unless some are missing; anndata refuses all others.
-        is_objects = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
-        return pd.array(value, dtype="string") if is_objects and pd.isna(value).any() else value
-    is_text = isinstance(value.dtype, pd.StringDtype) or (
-        value.dtype == object and pd.api.types.infer_dtype(value, skipna=True) == "string"
-    )
-    if not is_text:
+        return value
+    if not _is_text(value):
         return value
     return value.astype("string" if pd.isna(value).any() else object)
+
+
+def _is_text(values: Any) -> bool:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.StringDtype):
+        return True
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "string"
+
+
+def _check_case(root: zarr.Group, parent: str, names: Collection[Any]) -> None:
+    """Refuse names of a group that would be one folder where the file system ignores case."""
+    first: dict[str, str] = {}
+    for name in map(str, names):
+        other = first.setdefault(name.casefold(), name)
+        if other != name and ignores_case(Path(str(root.store.root))):
+            raise ValueError(
+                f'{parent} has "{other}" and "{name}", which the file system of the output cannot '
+                "tell apart; rename one, or write to a file system that heeds case"
+            )
 
 
 def write_zarr_linked(
