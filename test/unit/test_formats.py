@@ -90,7 +90,9 @@ def test_an_h5_file_is_read_as_scanpy_reads_it(tmp_path, counts, version, capsys
     same(open_counts(str(file)), judge)
     said = capsys.readouterr().err
     assert 'more than once, such as "MATR3"; they are made unique: "MATR3-1"' in said
-    assert ("4 Gene Expression, 1 Antibody Capture" in said) == (version == 3)
+    assert ("features of several kinds: 4 Gene Expression, 1 Antibody Capture" in said) == (
+        version == 3
+    )
 
 
 def test_several_genomes_are_all_read_where_the_file_tells_them_apart(tmp_path, counts):

@@ -47,7 +47,8 @@ def open_counts(file: str | Path) -> Group:
     h5py.Group or zarr.Group
         The root group. Of a 10x matrix it is in memory: ``X`` is CSR of float32, ``var`` is named
         by the symbols of the genes, made unique, and has the columns ``gene_ids`` and, where the
-        file has it, ``feature_types``. All features are kept, antibodies too, which is said.
+        file has it, ``feature_types``; features of all kinds are there, which is said where there
+        are several.
 
     Raises
     ------
@@ -222,7 +223,7 @@ def _describe(adata: AnnData, path: Path) -> None:
         kinds = adata.var["feature_types"].value_counts()
         if len(kinds) > 1:
             listed = ", ".join(f"{n:,} {one_line(kind)}" for kind, n in kinds.items())
-            say(f"{path}: all features are kept: {listed}")
+            say(f"{path}: holds features of several kinds: {listed}")
 
 
 def _in_memory(adata: AnnData, path: Path) -> Group:
