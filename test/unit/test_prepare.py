@@ -109,6 +109,6 @@ def test_what_cannot_be_is_said(two, tmp_path):
     twice = a.copy()
     twice.var_names = ["g1", "g1", "g3"]
     twice.write_h5ad(tmp_path / "twice.h5ad")
-    with pytest.raises(ValueError, match="gene 'g1' stands 2 times"):
+    with pytest.raises(ValueError, match="gene 'g1' is there 2 times"):
         prepare_store([files[0], tmp_path / "twice.h5ad"], out)
     assert not out.exists()
