@@ -128,7 +128,8 @@ def counts_of(
         seen = describe_matrix(found.values)
         if seen.kind == FRACTIONS:
             say(f"{found.name}: {seen}, taken as counts")
-        if seen.kind in (*LINEAR, EMPTY):
+        # Whole numbers of which some are negative are damaged counts: who reads them names one.
+        if seen.kind in (*LINEAR, EMPTY) or seen.whole == 1:
             return found
         what = f"holds {seen}"
     else:
