@@ -113,6 +113,8 @@ def test_raw_with_other_genes_is_for_markers_only(store):
         ValueError, match=r"other genes than X \(80, X has 40\).*prepare\.py --layer"
     ):
         stored_matrix(root, "raw")
+    with pytest.raises(ValueError, match=r"raw\} \(by hand prepare\.py --layer raw\)"):
+        counts_of(root, needed_by="PCA")
     found, normalize = read_expression(root, "raw")
     assert found.var == "raw/var"
     assert normalize(next(row_blocks(found.values)), 0).max() > 5
