@@ -66,7 +66,11 @@ def test_a_layer_that_is_called_raw_goes_first(tmp_path):
     ("X", "others", "words"),
     [
         (LOG, {"raw": COUNTS}, "counts in raw/X: write preprocessing: {layer: raw} (by hand --la"),
-        (LOG, {"umis": COUNTS, "log": LOG}, "counts in layers/umis: write preprocessing: {layer: u"),
+        (
+            LOG,
+            {"umis": COUNTS, "log": LOG},
+            "counts in layers/umis: write preprocessing: {layer: u",
+        ),
         (LOG, {"a": COUNTS, "raw": COUNTS}, "counts in layers/a, raw/X: write"),
         (LOG, {"raw": LOG}, "no other matrix of the file holds counts; to use these values as"),
         (LOG, {}, "counts after all, preprocessing: {values: counts}"),
@@ -105,8 +109,12 @@ def test_fractions_are_taken_and_said(store, capsys):
 def test_raw_with_other_genes_is_for_markers_only(store):
     raw = np.hstack([COUNTS, COUNTS])
     root = store(LOG, raw=raw, raw_genes=80)
-    with pytest.raises(ValueError, match=r"other genes than X \(80, X has 40\).*prepare\.py --layer"):
+    with pytest.raises(
+        ValueError, match=r"other genes than X \(80, X has 40\).*prepare\.py --layer"
+    ):
         stored_matrix(root, "raw")
+    with pytest.raises(ValueError, match=r"raw\} \(by hand prepare\.py --layer raw\)"):
+        counts_of(root, needed_by="PCA")
     found, normalize = read_expression(root, "raw")
     assert found.var == "raw/var"
     assert normalize(next(row_blocks(found.values)), 0).max() > 5
@@ -115,7 +123,7 @@ def test_raw_with_other_genes_is_for_markers_only(store):
 def test_what_is_not_there(store):
     with pytest.raises(KeyError, match=r'no "count"; did you mean "counts".*counts, raw'):
         stored_matrix(store(LOG, raw=COUNTS, counts=COUNTS), "count")
-    with pytest.raises(KeyError, match="has no X; name a --layer. Available: counts"):
+    with pytest.raises(KeyError, match=r"has no X; name a --layer\. Available: counts"):
         stored_matrix(store(None, counts=COUNTS))
     assert read_expression(store(None, counts=COUNTS), None) == (None, None)
 
@@ -140,11 +148,13 @@ def test_a_wrong_value_has_names(store):
     X = COUNTS.copy()
     X[44, 7] = -2
     found = stored_matrix(store(LOG, umis=X), "umis")
-    with pytest.raises(ValueError, match=r'layers/umis of .*: cell "cell44", gene "g7": every valu'):
+    with pytest.raises(
+        ValueError, match=r'layers/umis of .*: cell "cell44", gene "g7": every valu'
+    ):
         read_counts(found, None)
-    with pytest.raises(ValueError, match='cell "cell44", gene "g7".*found -2.0; are these scaled'):
-        with named_values(found):
-            check_counts(X, first_cell=0)
+    words = r'cell "cell44", gene "g7".*found -2\.0; are these scaled'
+    with pytest.raises(ValueError, match=words), named_values(found):
+        check_counts(X, first_cell=0)
 
 
 # ---------------------------------------------------------------- genes
@@ -194,14 +204,16 @@ def test_genes_of_a_column_or_file_are_used(choose, capsys, tmp_path):
     assert choose(use=str(file)) == [None, [1, 5]]
     assert "2 of 3 genes of" in (said := capsys.readouterr().err) and "are 1: APOE" in said
     file.write_text("APOE\nACTB\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="none of the 2 genes of .*APOE, ACTB.* called g0, g1, g2"):
+    with pytest.raises(ValueError, match=r"none of the 2 genes .*APOE, ACTB.* called g0, g1, g2"):
         choose(use=str(file))
     file.write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match="holds no name"):
         read_names(file)
     with pytest.raises(ValueError, match="must be true or false"):
         choose(use="text")
-    with pytest.raises(FileNotFoundError, match="neither a file nor a column of var. Columns: mt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"neither a file nor a column of var\. Columns: mt"
+    ):
         choose(use="nowhere")
 
 
