@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from utils.atomic import atomic_folder
-from utils.encoding import MAPPING, is_plain, read_names, read_value, write_plain
+from utils.encoding import (
+    MAPPING,
+    attribute,
+    encoding,
+    is_plain,
+    read_names,
+    read_value,
+    write_plain,
+)
 from utils.links import broken_link, copy_linked, link, link_children
 from utils.messages import missing
 
@@ -157,7 +165,7 @@ def keys(root: Group, name: str = "") -> list[str]:
             return []
         elements = sorted(group.keys())
         if "column-order" in group.attrs:
-            columns = [str(column) for column in group.attrs["column-order"]]
+            columns = [str(column) for column in attribute(group, "column-order")]
             return [column for column in columns if column in elements]
         return elements
 
@@ -198,22 +206,29 @@ def obs_column(root: Group, name: str) -> pd.Series:
     """
     import pandas as pd
 
+    column = obs_element(root, name)
+    with reading(root, f"obs/{name}"):
+        return pd.Series(read_value(column), index=read_index(root, "obs"), name=name)
+
+
+def obs_element(root: Group, name: str) -> Any:
+    """Return a column of obs as it is stored; a KeyError says what was probably meant."""
     if name not in keys(root, "obs"):
         raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    return pd.Series(read_element(root, f"obs/{name}"), index=read_index(root, "obs"), name=name)
+    return element(root, f"obs/{name}")
 
 
 def counts_matrix(root: Group, layer: str | None = None) -> Any:
     """Return X, or a layer, for `utils.blocks.row_blocks`; a KeyError says where there is none."""
     if layer is not None and layer not in keys(root, "layers"):
         raise KeyError(missing("adata.layers has no", layer, keys(root, "layers")))
-    if layer is None and "X" not in root:
+    if layer is None and ("X" not in root or encoding(root["X"]) == "null"):
         raise KeyError(f"{_place(root)}: has no X; name a --layer")
     return root["X" if layer is None else f"layers/{layer}"]
 
 
 def _index(frame: Group) -> Any:
-    return frame[frame.attrs["_index"]]
+    return frame[attribute(frame, "_index")]
 
 
 def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> AnnData:
