@@ -6,7 +6,7 @@ clustering of 50,000 cells. All of it is read by `utils.encoding.read_value`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 

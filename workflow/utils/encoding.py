@@ -130,9 +130,9 @@ def read_coded(element: Any) -> tuple[np.ndarray, np.ndarray, bool]:
         import zarr
 
         parent = element.path.rpartition("/")[0]
-        categories = zarr.open_group(
-            element.store, path=parent, mode="r", use_consolidated=False
-        )[place]
+        categories = zarr.open_group(element.store, path=parent, mode="r", use_consolidated=False)[
+            place
+        ]
     return element[()], read_value(categories), bool(attribute(categories, "ordered", False))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,10 @@ from utils.encoding import (
     read_value,
     write_plain,
 )
-from utils.links import broken_link, copy_linked, link, link_children
+from utils.links import copy_linked, link, link_children
 from utils.messages import missing
+from utils.opening import open_store, place, reading
+from utils.paths import split_file, store_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -43,79 +44,7 @@ SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "ra
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
-# Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
-warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-warnings.filterwarnings("ignore", message="(?s).*does not have a Zarr V3 specification")
-
-
 # ---------------------------------------------------------------- reading
-
-
-def open_store(file: str | Path) -> Group:
-    """Open an AnnData file for reading.
-
-    Parameters
-    ----------
-    file
-        An ``.h5ad`` file or a ``.zarr`` folder.
-
-    Returns
-    -------
-    h5py.File or zarr.Group
-        The root group, read-only.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file, or an element that it links to, is not there.
-    ValueError
-        If it is no AnnData file, or a damaged one.
-    """
-    path = Path(file)
-    if path.suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"{path}: ends neither in .h5ad nor in .zarr")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        if path.suffix == ".h5ad":
-            import h5py
-
-            root: Group = h5py.File(path, "r")
-        else:
-            if gone := broken_link(path):
-                raise FileNotFoundError(
-                    f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
-                    "gone; put it back, or make this store again"
-                )
-            root = zarr.open_group(path, mode="r", use_consolidated=False)
-        has_obs = "obs" in root
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever the libraries make of a damaged file
-        raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
-    if not has_obs:
-        raise ValueError(f"{path}: is no AnnData file, it has no obs")
-    return root
-
-
-@contextlib.contextmanager
-def reading(found: Any, name: str = "") -> Iterator[None]:
-    """Say what cannot be read of which file, whatever the libraries make of a damaged one.
-
-    Parameters
-    ----------
-    found
-        A group or array of an opened store.
-    name
-        What is read in it; empty: all of it.
-    """
-    try:
-        yield
-    except Exception as error:
-        what = name or found.name.strip("/")
-        raise ValueError(
-            f"{_place(found)}: {what} cannot be read, it may be damaged: {_line(error)}"
-        ) from error
 
 
 def read_element(root: Group, name: str) -> Any:
@@ -147,9 +76,9 @@ def element(root: Group, name: str) -> Any:
     """Return a group or array of a store; a KeyError says what is there instead."""
     parent, _, key = name.rpartition("/")
     if parent and parent not in root:
-        raise KeyError(f'{_place(root)} has no {parent} and so no "{key}"')
+        raise KeyError(f'{place(root)} has no {parent} and so no "{key}"')
     if key not in (root[parent] if parent else root):
-        where = f"{_place(root)}: {parent or 'the store'} has no"
+        where = f"{place(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
     with reading(root, name):
         return root[name]
@@ -223,7 +152,7 @@ def counts_matrix(root: Group, layer: str | None = None) -> Any:
     if layer is not None and layer not in keys(root, "layers"):
         raise KeyError(missing("adata.layers has no", layer, keys(root, "layers")))
     if layer is None and ("X" not in root or encoding(root["X"]) == "null"):
-        raise KeyError(f"{_place(root)}: has no X; name a --layer")
+        raise KeyError(f"{place(root)}: has no X; name a --layer")
     return root["X" if layer is None else f"layers/{layer}"]
 
 
@@ -324,11 +253,11 @@ def new_store(
     _check_place(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
-        zarr_format = _zarr_format(Path(source)) if source is not None else 3
+        zarr_format = _zarr_format(store_folder(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
         own = {*new, *links, *fresh}
         if source is not None:
-            link_children(Path(source), temporary, own, set(fresh))
+            link_children(store_folder(source), temporary, own, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
         for name in sorted(own):
             parent = name.rpartition("/")[0]
@@ -446,7 +375,7 @@ def write_zarr_linked(
         If `out_dir` is no place for a store, or `adata` has no such element.
     """
     values = {name: _element_of(adata, name) for name in files_to_keep}
-    linkable = in_dir is not None and Path(in_dir).suffix == ".zarr"
+    linkable = in_dir is not None and split_file(in_dir)[0].suffix == ".zarr"
     with new_store(out_dir, source=in_dir if linkable else None, new=files_to_keep) as root:
         if not linkable and "obs" not in values:
             write_element(root, "obs", adata.obs[[]])
@@ -489,12 +418,12 @@ def _check_place(out: Path, source: str | Path | None) -> None:
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
         raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
-    if source is not None and Path(source).suffix != ".zarr":
+    if source is not None and split_file(source)[0].suffix != ".zarr":
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "
             f"prepare.py {source} {Path(source).stem}.zarr"
         )
-    if source is not None and out.resolve() == Path(source).resolve():
+    if source is not None and out.resolve() == store_folder(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
 
 
@@ -539,11 +468,3 @@ def _element_of(adata: AnnData, name: str) -> Any:
 
 def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _place(found: Any) -> str:
-    return str(found.file.filename if hasattr(found, "file") else found.store.root)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
