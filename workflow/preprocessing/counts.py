@@ -15,9 +15,9 @@ from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, des
 from preprocessing.normalize import WrongValue, check_counts
 from utils.blocks import matrix_shape, row_blocks
 from utils.cli import say
-from utils.io import _place as place
 from utils.io import keys, read_index
 from utils.messages import listed, missing
+from utils.opening import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

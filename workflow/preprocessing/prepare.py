@@ -34,9 +34,9 @@ from utils.io import (
     new_store,
     read_element,
     read_index,
-    store_folder,
     write_element,
 )
+from utils.paths import is_zarr, split_file, store_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,8 +155,8 @@ def prepare_store(
         names = _keep(sources, names, enough)
     if not len(names):
         raise ValueError(f"{files[0]}: no gene is left")
-    if len(sources) == 1 and _is_whole(sources[0]) and (folder := store_folder(sources[0].file)):
-        _link(sources[0], folder, out, names, var_names)
+    if len(sources) == 1 and _is_whole(sources[0]) and is_zarr(sources[0].file):
+        _link(sources[0], store_folder(sources[0].file), out, names, var_names)
     elif len(sources) == 1:
         _convert(sources[0], out, names, var_names)
     else:
@@ -476,8 +476,6 @@ def _stack(sources: Sequence[Source], name: str) -> Any:
 
 def file_names(files: Sequence[str]) -> list[str]:
     """Name the files by their stems, with as many folders as make them unique."""
-    from utils.paths import split_file
-
     parts = []
     for file in files:
         path, group = split_file(file)

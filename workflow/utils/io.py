@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
 from utils.atomic import atomic_folder
-from utils.encoding import MAPPING, is_plain, read_names, read_value, write_plain
-from utils.links import broken_link, copy_linked, ignores_case, link, link_children
+from utils.encoding import (
+    MAPPING,
+    attribute,
+    is_plain,
+    read_names,
+    read_value,
+    write_plain,
+)
+from utils.links import copy_linked, ignores_case, link, link_children
 from utils.messages import missing
-from utils.paths import split_file
+from utils.opening import open_store, place, reading
+from utils.paths import split_file, store_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -36,79 +43,7 @@ SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "ra
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
-# Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
-warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-warnings.filterwarnings("ignore", message="(?s).*does not have a Zarr V3 specification")
-
-
 # ---------------------------------------------------------------- reading
-
-
-def open_store(file: str | Path) -> Group:
-    """Open an AnnData file for reading.
-
-    Parameters
-    ----------
-    file
-        An ``.h5ad`` file or a ``.zarr`` folder.
-
-    Returns
-    -------
-    h5py.File or zarr.Group
-        The root group, read-only.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file, or an element that it links to, is not there.
-    ValueError
-        If it is no AnnData file, or a damaged one.
-    """
-    path = Path(file)
-    if path.suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"{path}: ends neither in .h5ad nor in .zarr")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        if path.suffix == ".h5ad":
-            import h5py
-
-            root: Group = h5py.File(path, "r")
-        else:
-            if gone := broken_link(path):
-                raise FileNotFoundError(
-                    f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
-                    "gone; put it back, or make this store again"
-                )
-            root = zarr.open_group(path, mode="r", use_consolidated=False)
-        has_obs = "obs" in root
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever the libraries make of a damaged file
-        raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
-    if not has_obs:
-        raise ValueError(f"{path}: is no AnnData file, it has no obs")
-    return root
-
-
-@contextlib.contextmanager
-def reading(found: Any, name: str = "") -> Iterator[None]:
-    """Say what cannot be read of which file, whatever the libraries make of a damaged one.
-
-    Parameters
-    ----------
-    found
-        A group or array of an opened store.
-    name
-        What is read in it; empty: all of it.
-    """
-    try:
-        yield
-    except Exception as error:
-        what = name or found.name.strip("/")
-        raise ValueError(
-            f"{_place(found)}: {what} cannot be read, it may be damaged: {_line(error)}"
-        ) from error
 
 
 def read_element(root: Group, name: str) -> Any:
@@ -140,9 +75,9 @@ def element(root: Group, name: str) -> Any:
     """Return a group or array of a store; a KeyError says what is there instead."""
     parent, _, key = name.rpartition("/")
     if parent and parent not in root:
-        raise KeyError(f'{_place(root)} has no {parent} and so no "{key}"')
+        raise KeyError(f'{place(root)} has no {parent} and so no "{key}"')
     if key not in (root[parent] if parent else root):
-        where = f"{_place(root)}: {parent or 'the store'} has no"
+        where = f"{place(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
     with reading(root, name):
         return root[name]
@@ -158,17 +93,15 @@ def keys(root: Group, name: str = "") -> list[str]:
             return []
         elements = sorted(group.keys())
         if "column-order" in group.attrs:
-            columns = [str(column) for column in group.attrs["column-order"]]
+            columns = [str(column) for column in attribute(group, "column-order")]
             return [column for column in columns if column in elements]
         return elements
 
 
 def is_matrix(element: Any) -> bool:
-    """Whether an element is a matrix, dense or sparse; old files say nothing of a dense one."""
-    encoding = element.attrs.get("encoding-type", "array")
-    return encoding in ("csr_matrix", "csc_matrix") or (
-        encoding == "array" and len(getattr(element, "shape", ())) == 2
-    )
+    """Whether an element is a matrix, dense or sparse."""
+    kind = encoding(element)
+    return kind in ("csr_matrix", "csc_matrix") or (kind == "array" and len(element.shape) == 2)
 
 
 def length(root: Group, frame: str) -> int:
@@ -207,13 +140,20 @@ def obs_column(root: Group, name: str) -> pd.Series:
     """
     import pandas as pd
 
+    column = obs_element(root, name)
+    with reading(root, f"obs/{name}"):
+        return pd.Series(read_value(column), index=read_index(root, "obs"), name=name)
+
+
+def obs_element(root: Group, name: str) -> Any:
+    """Return a column of obs as it is stored; a KeyError says what was probably meant."""
     if name not in keys(root, "obs"):
         raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    return pd.Series(read_element(root, f"obs/{name}"), index=read_index(root, "obs"), name=name)
+    return element(root, f"obs/{name}")
 
 
 def _index(frame: Group) -> Any:
-    return frame[frame.attrs["_index"]]
+    return frame[attribute(frame, "_index")]
 
 
 def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> AnnData:
@@ -309,11 +249,11 @@ def new_store(
     _check_place(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
-        zarr_format = _zarr_format(Path(source)) if source is not None else 3
+        zarr_format = _zarr_format(store_folder(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
         own = {*new, *links, *fresh}
         if source is not None:
-            link_children(Path(source), temporary, own, set(fresh))
+            link_children(store_folder(source), temporary, own, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
         for name in sorted(own):
             parent = name.rpartition("/")[0]
@@ -461,7 +401,7 @@ def write_zarr_linked(
         If `out_dir` is no place for a store, or `adata` has no such element.
     """
     values = {name: _element_of(adata, name) for name in files_to_keep}
-    linkable = in_dir is not None and Path(in_dir).suffix == ".zarr"
+    linkable = in_dir is not None and split_file(in_dir)[0].suffix == ".zarr"
     with new_store(out_dir, source=in_dir if linkable else None, new=files_to_keep) as root:
         if not linkable and "obs" not in values:
             write_element(root, "obs", adata.obs[[]])
@@ -504,19 +444,13 @@ def _check_place(out: Path, source: str | Path | None) -> None:
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
         raise ValueError(f"{out}: exists and is no zarr store; it is not replaced")
-    if source is not None and Path(source).suffix != ".zarr":
+    if source is not None and split_file(source)[0].suffix != ".zarr":
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "
             f"prepare.py {source} {Path(source).stem}.zarr"
         )
-    if source is not None and out.resolve() == Path(source).resolve():
+    if source is not None and out.resolve() == store_folder(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
-
-
-def store_folder(file: str | Path) -> Path | None:
-    """Return the folder of a zarr store, or of the group in it that a file names; else None."""
-    path, group = split_file(file)
-    return path / group if path.suffix == ".zarr" else None
 
 
 def is_store(path: Path) -> bool:
@@ -560,11 +494,3 @@ def _element_of(adata: AnnData, name: str) -> Any:
 
 def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _place(found: Any) -> str:
-    return str(found.file.filename if hasattr(found, "file") else found.store.root)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

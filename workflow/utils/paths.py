@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,17 @@ def split_file(file: str | Path) -> tuple[Path, str]:
     return Path(path), group
 
 
+def store_folder(file: str | Path) -> Path:
+    """Return the folder of a zarr store, or of the group that is named in it, to link to."""
+    path, group = split_file(file)
+    return path / group
+
+
+def is_zarr(file: str | Path) -> bool:
+    """Tell whether a file is a zarr store, or a group in one, and can be linked to."""
+    return split_file(file)[0].suffix == ".zarr"
+
+
 def is_store(file: str | Path) -> bool:
     """Tell by its name whether a file is an AnnData store, rather than another source of counts."""
     return split_file(file)[0].suffix in (".h5ad", ".zarr", ".h5mu")
@@ -60,6 +72,8 @@ def name_problem(file: str, *, stage: str = "preprocessing") -> str:
         Where it enters.
     """
     path, group = split_file(file)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(file)):
+        return f"{file!r}: addresses are not read; download it first"
     if path.suffix == ".h5mu":
         return "" if group else f"{file!r} holds several modalities; name one: {path}::rna"
     if group and path.suffix != ".zarr":
