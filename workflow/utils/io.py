@@ -19,6 +19,7 @@ from utils.atomic import atomic_folder
 from utils.encoding import (
     MAPPING,
     attribute,
+    encoding,
     is_plain,
     read_names,
     read_value,
