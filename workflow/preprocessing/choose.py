@@ -1,4 +1,4 @@
-"""Which cells and genes are kept, and the figures of quality control that cells are chosen by."""
+"""Which cells and genes are kept: quality, true/false columns, values and ranges of columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from utils.cli import say
 from utils.io import keys, obs_column, read_element
@@ -15,209 +14,213 @@ from utils.messages import listed, missing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+
     from preprocessing.sources import Source
-    from utils.blocks import Block
 
 
-def cell_statistics(
-    sources: Sequence[Source],
-    names: np.ndarray,
-    *,
-    qc: Mapping[str, str],
-    counted: np.ndarray | None,
-) -> list[np.ndarray | None]:
-    """Read the counts once, for the figures of quality control and the genes that cells detect.
+def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[str, str]) -> None:
+    """Compute columns of obs on the counts of all cells, as ``scanpy.pp.calculate_qc_metrics``.
 
     Parameters
     ----------
     sources
-        The files; `Source.quality` is filled in.
+        The files; their `quality` is filled: ``n_genes_by_counts``, ``total_counts``, and of each
+        group ``total_counts_{group}`` and ``pct_counts_{group}`` (NaN for a cell without counts).
     names
-        The genes of the data set.
-    qc
-        Name of a group of genes to the regular expression that finds them.
-    counted
-        Marks the genes among which those detected are counted; None: they are not.
-
-    Returns
-    -------
-    list
-        For each file the number of genes that each of its cells detects, or None.
-
-    Notes
-    -----
-    The columns are those of ``scanpy.pp.calculate_qc_metrics``, of all genes:
-    ``n_genes_by_counts``, ``total_counts`` and, for each group, ``total_counts_{group}`` and
-    ``pct_counts_{group}`` (0 for a cell without counts, where scanpy has NaN).
+        Of the genes.
+    groups
+        Name of a group to a regular expression, which is found anywhere in a gene's name.
     """
-    groups = {group: find_genes(names, group, pattern) for group, pattern in qc.items()}
-    detected: list[np.ndarray | None] = [None] * len(sources)
-    if not qc and counted is None:
-        return detected
-    for i, source in enumerate(sources):
-        n_detected, n_genes, sums = [], [], []
-        for block in source.blocks(source.counts, "counting"):
-            is_there = block != 0
-            if counted is not None:
-                n_detected.append(_per_cell(is_there, counted))
-            if qc:
-                n_genes.append(_per_cell(is_there, None))
-                sums.append([_per_cell(block, genes) for genes in (None, *groups.values())])
-        if counted is not None:
-            detected[i] = np.concatenate([np.empty(0, np.int64), *n_detected]).astype(np.int64)
-        if qc:
-            _fill_quality(source, n_genes, sums, list(groups))
-    return detected
+    texts = [str(name) for name in names]
+    members = {}
+    for group, pattern in groups.items():
+        members[group] = np.flatnonzero([re.search(pattern, name) is not None for name in texts])
+        if not len(members[group]):
+            say(f"warning: qc {group}: no gene matches {pattern!r}{_hint(pattern, texts)}")
+    for source in sources:
+        source.quality = _quality(source, members)
+        replaced = [name for name in source.quality if name in keys(source.root, "obs")]
+        if replaced:
+            say(f"{source.file}: obs columns of qc replace those of the file ({listed(replaced)})")
+    for group, genes in members.items():
+        if not len(genes):
+            continue
+        share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
+        middle = np.nanmedian(share) if np.isfinite(share).any() else np.nan
+        say(f"qc {group}: {len(genes):,} genes, median {middle:.3g} % of the counts of a cell")
 
 
-def _per_cell(block: Block, genes: np.ndarray | None) -> np.ndarray:
-    """Sum the values of each cell in some genes (marked; None: all), in float64."""
-    weights = np.ones(block.shape[1]) if genes is None else genes.astype(np.float64)
-    if sp.issparse(block):
-        return block @ weights
-    return np.asarray(block) @ weights
+def _hint(pattern: str, names: list[str]) -> str:
+    other_case = [name for name in names if re.search(pattern, name, re.IGNORECASE)]
+    if other_case:
+        return f"; in other case {len(other_case):,} do ({listed(other_case, 3)})"
+    return f"; genes are called {listed(names, 3)} (var_names: names a var column to take instead)"
 
 
-def _fill_quality(source: Source, n_genes: list, sums: list, groups: list[str]) -> None:
-    totals = [np.concatenate(part) for part in zip(*sums, strict=True)]
-    source.quality = {
-        "n_genes_by_counts": np.concatenate(n_genes).astype(np.int32),
-        "total_counts": totals[0].astype(np.float32),
-    }
-    for group, of_group in zip(groups, totals[1:], strict=True):
-        share = np.divide(of_group, totals[0], where=totals[0] > 0, out=np.zeros(len(of_group)))
-        source.quality[f"total_counts_{group}"] = of_group.astype(np.float32)
-        source.quality[f"pct_counts_{group}"] = (100 * share).astype(np.float32)
-    present = keys(source.root, "obs")
-    if replaced := [name for name in source.quality if name in present]:
-        say(f"{source.file}: {listed(replaced)} of obs are computed anew (qc)")
+def _quality(source: Source, members: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    detected, totals = [], []
+    inside: dict[str, list[np.ndarray]] = {group: [] for group in members}
+    for block in source.blocks(source.counts, "quality"):
+        detected.append(_per_cell(block != 0))
+        totals.append(_per_cell(block))
+        for group, genes in members.items():
+            inside[group].append(_per_cell(block[:, genes]))
+    total = np.concatenate(totals or [np.empty(0, np.float32)])
+    n_detected = np.concatenate([np.empty(0, int), *detected]).astype(np.int32)
+    columns = {"n_genes_by_counts": n_detected, "total_counts": total}
+    for group, parts in inside.items():
+        of_group = np.concatenate(parts) if parts else total
+        columns[f"total_counts_{group}"] = of_group
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns[f"pct_counts_{group}"] = of_group / total * 100
+    return columns
 
 
-def find_genes(names: np.ndarray, group: str, pattern: str) -> np.ndarray:
-    """Mark the genes whose name a regular expression finds; say how many these are."""
-    found = np.array([re.search(pattern, str(name)) is not None for name in names], dtype=bool)
-    if not found.any():
-        examples = listed([str(name) for name in names[:3]])
-        say(
-            f"warning: qc: no gene matches {group}: {pattern!r}; genes are called {examples} "
-            "(var_names takes others from a column of var)"
-        )
-    else:
-        say(f"qc: {found.sum():,} genes match {group}: {pattern!r}")
-    return found
+def _per_cell(block: Any) -> np.ndarray:
+    return np.asarray(block.sum(axis=1)).ravel()
 
 
-def choose_cells(source: Source, *, subset: Mapping[str, Any], keep_cells: str | None) -> None:
-    """Mark the cells to keep, in `Source.cells`.
-
-    Parameters
-    ----------
-    source
-        The file.
-    subset
-        Column of obs to the values, or ``{"min": ..., "max": ...}``, that are kept; a value is
-        compared as it is and as text. A missing value is never kept.
-    keep_cells
-        A column of truth values.
-    """
-    for column, wanted in subset.items():
-        values = _obs_values(source, column)
-        if isinstance(wanted, dict):
-            chosen = _in_range(source, column, values, wanted)
-        else:
-            chosen = _is_one_of(source, column, values, wanted)
-        _apply(source, chosen, f"subset {column}")
-    if keep_cells is not None:
-        values = _obs_values(source, keep_cells)
-        _apply(source, truth(values, f'{source.file}: adata.obs["{keep_cells}"]'), keep_cells)
-
-
-def _obs_values(source: Source, column: str) -> Any:
-    import pandas as pd
-
-    if column in source.quality:
-        return pd.Series(source.quality[column])
-    return obs_column(source.root, column)
-
-
-def _apply(source: Source, chosen: np.ndarray, why: str) -> None:
-    before = int(source.cells.sum())
-    source.cells &= chosen
-    log_kept(source.file, "cells", int(source.cells.sum()), before, why)
-
-
-def _in_range(source: Source, column: str, values: Any, limits: Mapping[str, float]) -> np.ndarray:
-    import pandas as pd
-
-    numeric = pd.api.types.is_numeric_dtype(values.dtype)
-    if not numeric or pd.api.types.is_bool_dtype(values.dtype):
-        raise TypeError(
-            f'{source.file}: adata.obs["{column}"] holds no numbers ({values.dtype}), so that '
-            f"subset can have no min or max; list the values to keep"
-        )
-    numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
-    low, high = limits.get("min", -np.inf), limits.get("max", np.inf)
-    return (numbers >= low) & (numbers <= high)  # NaN is neither
-
-
-def _is_one_of(source: Source, column: str, values: Any, wanted: Sequence[Any]) -> np.ndarray:
-    texts = {str(value) for value in wanted}
-    there = set(values.dropna().astype(str))
-    for text in sorted(texts - there):
-        raise ValueError(
-            missing(f'{source.file}: adata.obs["{column}"] has no', text, sorted(there))
-        )
-    return values.astype(str).isin(texts).to_numpy() & values.notna().to_numpy()
-
-
-def truth(values: Any, where: str) -> np.ndarray:
-    """Read a column of truth values; a missing one is false.
+def keep_cells(
+    sources: Sequence[Source], columns: Sequence[str], subset: Mapping[str, Any]
+) -> None:
+    """Mark the cells for which columns are true and hold given values, or numbers of a range.
 
     Raises
     ------
-    TypeError
-        If it holds something else.
+    KeyError, ValueError, TypeError
+        If a column or value is not there, a column is of another type, or no cell is left.
     """
+    for column in columns:
+        for source in sources:
+            source.cells &= _true(_cell_column(source, column), source, f'obs["{column}"]')
+        _say_cells(sources, f"keep_cells {column}")
+    for column, wanted in subset.items():
+        columns_of_files = [_cell_column(source, column) for source in sources]
+        if not isinstance(wanted, dict):
+            _check_values(columns_of_files, wanted, f'{sources[0].file}: adata.obs["{column}"]')
+        for source, values in zip(sources, columns_of_files, strict=True):
+            if isinstance(wanted, dict):
+                where = f'{source.file}: adata.obs["{column}"]'
+                source.cells &= _in_range(values, wanted, where)
+            else:
+                texts = values.astype(str).isin([str(value) for value in wanted])
+                source.cells &= texts.to_numpy() & values.notna().to_numpy()
+        _say_cells(sources, f"subset {column}")
+
+
+def _cell_column(source: Source, column: str) -> pd.Series:
     import pandas as pd
 
-    series = pd.Series(values)
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        series = series.astype(object)
-    texts = {"True": True, "False": False, "true": True, "false": False}
-    if series.dtype == object or isinstance(series.dtype, pd.StringDtype):
-        series = series.map(lambda value: texts.get(str(value), None if pd.isna(value) else value))
-    known = series.dropna()
-    if not known.map(lambda value: isinstance(value, bool | np.bool_)).all():
-        examples = listed([str(value) for value in known.unique()[:3]])
-        raise TypeError(f"{where} must be true or false; found {examples}")
-    return series.map(lambda value: bool(value) if not pd.isna(value) else False).to_numpy(bool)
+    if column in source.quality:
+        return pd.Series(source.quality[column], name=column)
+    if column not in keys(source.root, "obs"):
+        available = [*keys(source.root, "obs"), *source.quality]
+        raise KeyError(missing(f"{source.file}: adata.obs has no column", column, available))
+    return obs_column(source.root, column)
 
 
-def choose_genes(sources: Sequence[Source], keep_genes: str) -> np.ndarray:
-    """Mark the genes that a column of var marks, in every file that has the gene."""
-    chosen = np.ones(len(sources[0].genes), dtype=bool)
-    for source in sources:
-        if keep_genes not in keys(source.root, source.var):
-            columns = keys(source.root, source.var)
-            where = f"{source.file}: adata.{source.var} has no column"
-            raise KeyError(missing(where, keep_genes, columns))
-        values = read_element(source.root, f"{source.var}/{keep_genes}")
-        marked = truth(values, f'{source.file}: adata.{source.var}["{keep_genes}"]')
-        here = source.genes >= 0
-        chosen[here] &= marked[source.genes[here]]
-    log_kept("", "genes", int(chosen.sum()), len(chosen), keep_genes)
+def _check_values(columns: Sequence[pd.Series], wanted: Sequence[Any], where: str) -> None:
+    """Refuse a value that no file has; values are compared as text."""
+    available = set().union(*(values.dropna().astype(str) for values in columns))
+    for value in sorted({str(value) for value in wanted} - available):
+        raise ValueError(missing(f"{where} has no", value, sorted(available)))
+
+
+def _in_range(values: pd.Series, limits: Mapping[str, float], where: str) -> np.ndarray:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(values.cat.categories.dtype)
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        example = next(iter(values.dropna()), "missing values")
+        raise TypeError(
+            f"{where} holds no numbers but {example!r}, so there is no range of them; name the "
+            "values to keep: [value, ...]"
+        )
+    # Whole numbers are compared as such: float64 does not have all of them.
+    chosen = values.notna().to_numpy()
+    if "min" in limits:
+        chosen = chosen & (values >= limits["min"]).fillna(False).to_numpy(dtype=bool)
+    if "max" in limits:
+        chosen = chosen & (values <= limits["max"]).fillna(False).to_numpy(dtype=bool)
     return chosen
 
 
-def detecting_cells(sources: Sequence[Source]) -> np.ndarray:
-    """Count for each gene the chosen cells of all files that detect it; int64."""
-    n_cells = np.zeros(len(sources[0].genes), dtype=np.int64)
+def _true(values: pd.Series, source: Source, where: str) -> np.ndarray:
+    """Return a true/false column, however it is stored; a missing value is false."""
+    texts = values.astype(str).where(values.notna(), "")
+    known = {"True": True, "true": True, "False": False, "false": False, "": False}
+    wrong = sorted(set(texts) - set(known))
+    if wrong:
+        raise TypeError(f"{source.file}: adata.{where} is not true or false, found {wrong[0]!r}")
+    return texts.map(known).to_numpy(dtype=bool)
+
+
+def keep_genes(sources: Sequence[Source], columns: Sequence[str], names: np.ndarray) -> np.ndarray:
+    """Return which of the genes are marked in every file that has them.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        If a column is not there or not of true and false, or no gene is left.
+    """
+    import pandas as pd
+
+    chosen = np.ones(len(names), dtype=bool)
+    for column in columns:
+        for source in sources:
+            available = keys(source.root, source.var)
+            if column not in available:
+                raise KeyError(
+                    missing(f"{source.file}: adata.var has no column", column, available)
+                )
+            values = pd.Series(read_element(source.root, f"{source.var}/{column}"))
+            is_true = _true(values, source, f'{source.var}["{column}"]')
+            here = source.genes >= 0
+            chosen[here] &= is_true[source.genes[here]]
+        _say_kept("genes", int(chosen.sum()), len(chosen), f"keep_genes {column}")
+        if not chosen.any():
+            raise ValueError(f"{sources[0].file}: no gene is left, by keep_genes {column}")
+    return chosen
+
+
+def keep_detected(
+    sources: Sequence[Source], n_genes: int, *, min_genes: int, min_cells: int
+) -> np.ndarray:
+    """Drop cells with few detected genes; return which genes are detected in enough of the others.
+
+    Raises
+    ------
+    ValueError
+        If no cell or gene is left.
+    """
+    if min_genes:
+        for source in sources:
+            blocks = source.blocks(source.counts, "counting genes")
+            detected = [_per_cell(block != 0) for block in blocks]
+            source.cells &= np.concatenate([np.empty(0, int), *detected]) >= min_genes
+        _say_cells(sources, f"min_genes {min_genes}")
+    if not min_cells:
+        return np.ones(n_genes, dtype=bool)
+    detected_in = np.zeros(n_genes, dtype=np.int64)
     for source in sources:
         for block in source.kept_blocks(source.counts):
-            n_cells += np.asarray((block != 0).sum(axis=0)).ravel().astype(np.int64)
-    return n_cells
+            detected_in += np.asarray((block != 0).sum(axis=0)).ravel()
+    chosen = detected_in >= min_cells
+    _say_kept("genes", int(chosen.sum()), len(chosen), f"min_cells {min_cells}")
+    if not chosen.any():
+        raise ValueError(f"{sources[0].file}: no gene is detected in {min_cells} cells")
+    return chosen
 
 
-def log_kept(where: str, what: str, left: int, of: int, why: str) -> None:
-    """Say how many cells or genes are left."""
-    say(f"{where}{': ' if where else ''}{left:,} of {of:,} {what} kept ({why})")
+def _say_cells(sources: Sequence[Source], why: str) -> None:
+    n_left = sum(int(source.cells.sum()) for source in sources)
+    n_all = sum(len(source.cells) for source in sources)
+    _say_kept("cells", n_left, n_all, why)
+    if not n_left:
+        raise ValueError(f"{sources[0].file}: no cell is left of {n_all:,}, by {why}")
+
+
+def _say_kept(what: str, left: int, of: int, why: str) -> None:
+    say(f"{left:,} of {of:,} {what} kept ({why})")

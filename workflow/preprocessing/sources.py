@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GENES = "Gene Expression"
 
 
-@dataclass
+@dataclass(eq=False)
 class Source:
     """One input file and what is chosen of it.
 
@@ -33,7 +33,7 @@ class Source:
     root
         The opened store.
     x
-        The element that becomes X: ``X`` or ``raw/X``.
+        The element that becomes X: ``X``, ``raw/X`` or ``layers/raw``.
     counts
         The element in which genes are detected: as `x`, or ``layers/{layer}``.
     var
@@ -46,6 +46,8 @@ class Source:
         Marks the cells that are kept.
     quality
         Columns of obs that are computed from the counts, for all cells.
+    is_renamed
+        Whether `names` are not those of the file.
     """
 
     file: str
@@ -57,6 +59,17 @@ class Source:
     genes: np.ndarray
     cells: np.ndarray
     quality: dict[str, np.ndarray] = field(default_factory=dict)
+    is_renamed: bool = False
+
+    @property
+    def gene_names(self) -> np.ndarray:
+        """Names of the genes that the file has, before files are joined."""
+        return self.names[self.genes]
+
+    @property
+    def takes_raw(self) -> bool:
+        """Whether raw (or a layer of that name) becomes X."""
+        return self.x != "X"
 
     def blocks(self, name: str, desc: str, genes: np.ndarray | None = None) -> Iterator[Block]:
         """Read a matrix in blocks of all its cells, with the genes of the data set.
@@ -79,7 +92,7 @@ class Source:
     def kept_blocks(self, name: str, genes: np.ndarray | None = None) -> Iterator[Block]:
         """As `blocks`, of the chosen cells."""
         start = 0
-        for block in self.blocks(name, f"writing {name}", genes):
+        for block in self.blocks(name, name, genes):
             chosen = self.cells[start : start + block.shape[0]]
             start += block.shape[0]
             yield block if chosen.all() else block[chosen]
@@ -137,6 +150,7 @@ def open_sources(
             raise KeyError(missing(f"{files[0]}: adata.var has no column", var_names, columns))
         for source in sources:
             if source in with_it:
+                source.is_renamed = True
                 source.names = named_genes(source, source.var, var_names, several=len(files) > 1)
             else:
                 say(f"{source.file}: var has no {var_names}: its own names of genes are taken")
@@ -149,19 +163,22 @@ def _open(file: str, *, layer: str | None, needs_counts: str) -> Source:
     _check_names(root, file)
     x, counts, var = "X", "X", "var"
     has_raw = "X" in keys(root, "raw")
-    if layer == "raw" and (has_raw or "raw" not in layers):
-        if not has_raw:
-            raise KeyError(missing(f"{file}: has no raw, and adata.layers has no", layer, layers))
+    if layer == "raw" and has_raw:
         if "raw" in layers:
-            say(f"{file}: there are both raw and a layer of that name; raw is taken")
+            say(f"{file}: has both a raw and a layer of that name; raw is taken")
         x, counts, var = "raw/X", "raw/X", "raw/var"
+    elif layer == "raw" and "raw" in layers:
+        x, counts = "layers/raw", "layers/raw"
+    elif layer == "raw":
+        raise KeyError(f"{file}: has no raw; adata.layers has {listed(layers)}")
     elif layer is not None:
         if layer not in layers:
             available = [*layers, "raw"] if has_raw else layers
             raise KeyError(missing(f"{file}: adata.layers has no", layer, available))
         counts = f"layers/{layer}"
     if needs_counts and not (counts in root and is_matrix(root[counts])):
-        raise KeyError(f"{file}: has no {counts}, which {needs_counts} needs")
+        available = [*(f"layers/{name}" for name in layers), *(["raw"] if has_raw else [])]
+        raise KeyError(f"{file}: has no {counts}, which {needs_counts}; it has {listed(available)}")
     n_cells, n_genes = length(root, "obs"), length(root, var)
     names = read_index(root, var).astype(str).astype(object)
     return Source(
@@ -228,8 +245,8 @@ def named_genes(source: Source, var: str, column: str, *, several: bool) -> np.n
     names = np.where(unnamed, old, values.astype(str).to_numpy()).astype(object)
     where = f"{source.file}: {var}/{column}"
     if unnamed.any():
-        n_unnamed = f"{unnamed.sum():,} of {len(names):,} genes"
-        say(f"{where} is empty for {n_unnamed}, which keep their names")
+        n_unnamed = f"{unnamed.sum():,} of {len(names):,}"
+        say(f"{where} is empty for {n_unnamed} genes, which keep their names")
     repeated = pd.Series(names).duplicated(keep=False).to_numpy()
     if not repeated.any():
         return names

@@ -244,8 +244,9 @@ def _as(block: Block, dtype: np.dtype, sparse: bool) -> Block:
 
 
 def stored_type(matrix: Any) -> np.dtype:
-    """Return the type of number of a stored matrix, dense or sparse."""
-    return np.dtype((matrix if hasattr(matrix, "shape") else matrix["data"]).dtype)
+    """Return the type of number in which `row_blocks` reads a stored matrix, dense or sparse."""
+    values = matrix if hasattr(matrix, "shape") else matrix["data"]
+    return native(np.empty(0, values.dtype)).dtype
 
 
 def _compressor(group: zarr.Group) -> Any:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from utils.config_evaluation import Evaluation
 from utils.config_methods import Harmony, Method, Unintegrated, by_name, chain_problems
+from utils.config_preparation import Preparation
 from utils.config_values import (
     NAME,
     Columns,
@@ -56,25 +57,6 @@ class Device(Model):
         ge=0,
         description="Below this number of cells the CPU is used even where there is a GPU. "
         "Unset: as set one section above.",
-    )
-
-
-class Preparation(Model):
-    """What is kept of the input (``prepare.py``); allowed whatever the stage of entry."""
-
-    subset: dict[str, Annotated[list[Plain], BeforeValidator(as_list)]] = Field(
-        default_factory=dict,
-        description="Keep the cells whose obs column holds one of these values: "
-        "`{column: [value, ...]}`; several columns must all hold.",
-    )
-    min_genes: int = Field(0, ge=0, description="Drop cells with fewer detected genes than this.")
-    min_cells: int = Field(
-        0, ge=0, description="Drop genes detected in fewer of the kept cells than this."
-    )
-    layer: str | None = Field(
-        None,
-        description="The layer that holds the counts (or the values to use); `raw` is the matrix "
-        "of `.raw`, with its genes. Unset: `X`.",
     )
 
 

@@ -24,11 +24,11 @@ from utils.config import (
     Device,
     Integration,
     Neighbors,
-    Preparation,
     SubLevel,
 )
 from utils.config_evaluation import Evaluation, Markers, Metrics, Robustness
 from utils.config_methods import METHODS
+from utils.config_preparation import Preparation
 from utils.config_values import Values, VariableGenes
 
 FOLDER = Path(__file__).resolve().parents[2] / "config"

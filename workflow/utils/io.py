@@ -100,9 +100,11 @@ def keys(root: Group, name: str = "") -> list[str]:
 
 
 def is_matrix(element: Any) -> bool:
-    """Whether an element is a matrix, dense or sparse."""
-    kind = encoding(element)
-    return kind in ("csr_matrix", "csc_matrix") or (kind == "array" and len(element.shape) == 2)
+    """Whether an element is a matrix, dense or sparse; old files say nothing of a dense one."""
+    encoding = element.attrs.get("encoding-type", "array")
+    return encoding in ("csr_matrix", "csc_matrix") or (
+        encoding == "array" and len(getattr(element, "shape", ())) == 2
+    )
 
 
 def length(root: Group, frame: str) -> int:

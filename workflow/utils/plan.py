@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from utils.cluster_names import ClusterColumn, deepest_level, resolution_text
-from utils.config import PCA, Clustering, Config, DataSet, Preparation, Preprocessing, SubLevel
+from utils.config import PCA, Clustering, Config, DataSet, Preprocessing, SubLevel
 from utils.config_methods import Counts, Latent, start
+from utils.config_preparation import Preparation
 from utils.device import N_CELL_CPU
 from utils.paths import split_file
 from utils.plan_evaluation import OPTIONS as EVALUATION_OPTIONS
@@ -347,6 +348,11 @@ def _prepare(plan: Plan, wildcards: Any) -> list[str]:
     words = fields(Preparation, dataset.preprocessing)
     if len(plan.files(wildcards)) > 1 and dataset.integration.batch:
         words += ["--batch", *map(shlex.quote, dataset.integration.batch)]
+    words += changed({"values": dataset.preprocessing.values}, {"values": None})
+    words += changed({"stage": dataset.stage}, {"stage": "preprocessing"})
+    recompute = ("recompute_umap", "recompute_neighbors")
+    if dataset.stage == "clustering":
+        words += [f"--{key}" for key in recompute if getattr(dataset.clustering, key)]
     return words
 
 
@@ -357,7 +363,9 @@ def _pca(plan: Plan, wildcards: Any) -> list[str]:
 
 def _matrix(section: Preprocessing) -> list[str]:
     """Write where the counts are, and what the user says that they are."""
-    chosen = {"layer": section.layer, "values": section.values}
+    # `raw` has become X when the files were prepared.
+    layer = None if section.layer == "raw" else section.layer
+    chosen = {"layer": layer, "values": section.values}
     return changed(chosen, {"layer": None, "values": None})
 
 

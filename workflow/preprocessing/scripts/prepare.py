@@ -13,7 +13,7 @@ def make_parser():
     parser = cli.script_parser(
         "Turn one or several anndata files into one zarr store.\n\n"
         "A .zarr file that nothing is dropped from is linked, an .h5ad file is converted in\n"
-        "blocks of rows, several files are joined on their common genes."
+        "blocks of rows, several files are joined on their genes; a line says what is dropped."
     )
     parser._actions[1].nargs = "+"
     parser.add_argument(
@@ -24,7 +24,21 @@ def make_parser():
         help="Batch columns; the first that the files do not have will name the file, where there "
         "are several (default: file)",
     )
+    parser.add_argument(
+        "--stage",
+        choices=("preprocessing", "integration", "clustering"),
+        default="preprocessing",
+        help="Where the data set enters; after preprocessing several files share an embedding "
+        "(default: %(default)s)",
+    )
+    for what in ("umap", "neighbors"):
+        parser.add_argument(
+            f"--recompute_{what}",
+            action="store_true",
+            help="It is computed anew after this: those of several files do not matter",
+        )
     cli.add_model(parser, "Preparation")
+    cli.add_model(parser, "Values")
     cli.add_run_options(parser, overwrite="Replace an output that is there")
     return parser
 
@@ -36,15 +50,15 @@ def main(args):
 
     if kept(args.output_file, overwrite=args.overwrite):
         return
-    options = cli.from_options("Preparation", args)
     shape = prepare_store(
-        [Path(file) for file in args.input_file],
+        args.input_file,
         Path(args.output_file),
         batch=args.batch,
-        subset=options.subset,
-        min_genes=options.min_genes,
-        min_cells=options.min_cells,
-        layer=options.layer,
+        stage=args.stage,
+        recompute_umap=args.recompute_umap,
+        recompute_neighbors=args.recompute_neighbors,
+        **vars(cli.from_options("Preparation", args)),
+        **vars(cli.from_options("Values", args)),
     )
     cli.say(f"{args.output_file}: {shape[0]:,} cells x {shape[1]:,} genes")
 

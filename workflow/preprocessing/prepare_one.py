@@ -1,0 +1,95 @@
+"""One file to one store: linked where nothing is dropped, else copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from preprocessing.prepare_parts import (
+    chosen_obs,
+    chosen_var,
+    data_frames,
+    raw_var,
+    say_raw,
+    take_rows,
+    unique_index,
+    with_index,
+    write_matrices,
+    write_raw,
+)
+from utils.cli import say
+from utils.io import keys, new_store, read_element, write_element
+from utils.paths import split_file
+
+if TYPE_CHECKING:
+    from preprocessing.sources import Source
+
+ALIGNED = ("obsm", "varm", "obsp", "varp")
+
+
+def is_linkable(source: Source) -> bool:
+    path, group = split_file(source.file)
+    return (
+        path.suffix == ".zarr"
+        and not group
+        and bool(source.cells.all())
+        and np.array_equal(source.genes, np.arange(len(source.names)))
+    )
+
+
+def write_linked(source: Source, names: np.ndarray, out: Path, *, var_names: str | None) -> None:
+    """Link to a store of which everything is kept; write what has other names or is added."""
+    root, path = source.root, Path(source.file)
+    say(f"linking {path}")
+    new = [f"obs/{column}" for column in source.quality]
+    links, emptied = {}, []
+    if source.takes_raw:
+        emptied = say_raw(source)
+        new += ["var", *emptied, "raw" if source.x == "raw/X" else source.x]
+        links["X"] = path / source.x
+    elif var_names is not None:
+        new += ["var", *(["raw/var"] if var_names in keys(root, "raw/var") else [])]
+        new += [f"{slot}/{name}" for slot, name in data_frames(root, "varm")]
+    with new_store(out, source=path, new=new, links=links) as store:
+        for column, values in source.quality.items():
+            write_element(store, f"obs/{column}", values)
+        for slot in emptied:
+            write_element(store, slot, {})
+        if "var" in new:
+            write_element(store, "var", chosen_var(source, names))
+        if "raw/var" in new:
+            write_element(store, "raw/var", raw_var(source, var_names))
+        for name in new:
+            if name.startswith("varm/"):
+                write_element(store, name, with_index(read_element(root, name), names))
+
+
+def write_one(source: Source, names: np.ndarray, out: Path, *, var_names: str | None) -> None:
+    """Copy the chosen cells and genes of a file."""
+    import pandas as pd
+
+    root = source.root
+    obs = chosen_obs(source)
+    obs.index = unique_index(obs.index)
+    emptied = say_raw(source) if source.takes_raw else []
+    with new_store(out) as store:
+        write_element(store, "obs", obs)
+        write_element(store, "var", chosen_var(source, names))
+        for slot in ALIGNED:
+            of_cells = slot.startswith("obs")
+            chosen = source.cells if of_cells else source.genes
+            index = obs.index if of_cells else pd.Index(names)
+            elements = {}
+            for name in [] if slot in emptied else keys(root, slot):
+                value = take_rows(read_element(root, f"{slot}/{name}"), chosen)
+                value = value[:, chosen] if slot.endswith("p") else value
+                elements[name] = with_index(value, index)
+            write_element(store, slot, elements)
+        write_element(store, "uns", read_element(root, "uns") if "uns" in root else {})
+        write_element(store, "layers", {})
+        write_matrices(store, [source], emptied=emptied, n_genes=len(names))
+        if "X" in keys(root, "raw") and source.x != "raw/X":
+            varm = {name: read_element(root, f"raw/varm/{name}") for name in keys(root, "raw/varm")}
+            write_raw(store, [source], [None], raw_var(source, var_names), varm)
