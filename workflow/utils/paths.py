@@ -20,7 +20,7 @@ _CONVERT = {
 
 
 def split_file(file: str | Path) -> tuple[Path, str]:
-    """Split ``file.h5mu::rna`` or ``store.zarr::tables/table`` into the path and the group.
+    """Split ``file.h5mu::rna`` or ``store.zarr::tables/table`` into the path and what is in it.
 
     Parameters
     ----------
@@ -30,7 +30,8 @@ def split_file(file: str | Path) -> tuple[Path, str]:
     Returns
     -------
     tuple
-        The path, and the group in it: ``mod/rna``, ``tables/table``; empty: the whole file.
+        The path, and the group in it: ``mod/rna``, ``tables/table``; of a 10x ``.h5`` the genome,
+        of a folder the prefix of its files; empty: the whole file.
     """
     path, _, group = str(file).partition("::")
     group = group.strip("/")
@@ -66,8 +67,8 @@ def name_problem(file: str, *, stage: str = "preprocessing") -> str:
         return f"{file!r}: addresses are not read; download it first"
     if path.suffix == ".h5mu":
         return "" if group else f"{file!r} holds several modalities; name one: {path}::rna"
-    if group and path.suffix != ".zarr":
-        return f"{file!r}: only .h5mu and .zarr hold several tables; remove ::{group}"
+    if group and path.suffix.lower() == ".h5ad":
+        return f"{file!r}: .h5ad holds one table; remove ::{group}"
     if path.suffix in (".h5ad", ".zarr"):
         return ""
     if path.suffix.lower() in (".h5ad", ".zarr", ".h5mu", ".h5"):
