@@ -127,7 +127,7 @@ def test_columns_of_old_files_are_those_that_anndata_reads(version, file, files)
 
 
 def assert_codes(root, obs, name):
-    """The names of cells, and which are equal, by way of codes."""
+    """Compare the names of cells, and which are equal, by way of codes."""
     values = obs[name].astype("category").cat
     codes, names = read_categorical(root, name)
     found = [names[code] if code >= 0 else None for code in codes]
@@ -156,7 +156,7 @@ def test_an_old_store_that_is_linked_keeps_its_categories(files, tmp_path):
 @pytest.mark.parametrize("file", FILES)
 def test_the_format_before_0_7_is_one_line(file, files):
     path = files / "0.6.22" / file
-    with pytest.raises(ValueError, match="anndata 0.6 or older; write it anew") as error:
+    with pytest.raises(ValueError, match=r"anndata 0.6 or older; write it anew") as error:
         open_store(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

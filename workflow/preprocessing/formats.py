@@ -198,8 +198,8 @@ def _say_what(file: str | Path, cells: AnnData) -> None:
     repeated = cells.var_names[cells.var_names.duplicated()]
     if len(repeated):
         say(
-            f"{file}: {len(repeated):,} genes share a symbol, such as {repeated[0]}: a number is "
-            "added to the later ones; var/gene_ids tells them apart"
+            f"{file}: repeated gene symbols ({len(repeated):,}, such as {repeated[0]}): a number "
+            "is added to the later ones; var/gene_ids tells them apart"
         )
         cells.var_names_make_unique()
 
@@ -210,9 +210,10 @@ def _in_memory(cells: AnnData, file: str) -> zarr.Group:
 
     from utils.io import ANNDATA, write_element
 
-    store: Any = zarr.storage.MemoryStore()
-    store.root = file  # what an error names
+    store = zarr.storage.MemoryStore()
     root = zarr.open_group(store, mode="w", attributes=dict(ANNDATA))
     for slot in ("X", "obs", "var"):
         write_element(root, slot, getattr(cells, slot))
-    return zarr.open_group(store, mode="r", use_consolidated=False)
+    root = zarr.open_group(store, mode="r", use_consolidated=False)
+    root.store.root = file  # what an error names
+    return root
