@@ -22,7 +22,7 @@ from anndata.io import read_elem, write_elem
 from preprocessing.formats import open_counts
 from utils.blocks import row_blocks
 from utils.io import keys, new_store, open_store, read_anndata, read_element, read_index
-from utils.paths import name_problem, store_folder
+from utils.paths import disk_path, name_problem
 
 CELLS = ["AAAC-1", "AAAG-1", "AAAT-1", "AACA-1"]
 SYMBOLS = ["A1BG", "NA", "MATR3", "MATR3", 'CD"3', "Ab_CD3"]
@@ -275,7 +275,7 @@ def test_a_table_of_a_store_is_a_data_set_that_can_be_linked(tmp_path):
         open_store(f"{store}::images")
     with new_store(tmp_path / "out.zarr", source=file, new=["uns/x"]) as root:
         write_elem(root["uns"], "x", 1)
-    assert (tmp_path / "out.zarr" / "X").resolve() == store_folder(file) / "X"
+    assert (tmp_path / "out.zarr" / "X").resolve() == disk_path(file) / "X"
     assert anndata.read_zarr(tmp_path / "out.zarr").obs["batch"].tolist() == list("abab")
     shutil.rmtree(store / "tables" / "table" / "X")
     with pytest.raises(FileNotFoundError, match=r"X is a link to .* which is gone"):

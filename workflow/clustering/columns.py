@@ -20,6 +20,7 @@ from utils.elements import (
 )
 from utils.io import keys, new_store, open_store, read_element, read_index, write_element
 from utils.messages import missing
+from utils.paths import is_linkable
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -200,7 +201,7 @@ def write_clustering(
     record["versions"] = _versions()
     # One JSON text: a mapping would be a file or two for each of its entries.
     text = json.dumps(record, sort_keys=True)
-    if source.suffix == ".zarr":
+    if is_linkable(source):
         new = [f"obs/{column}", f"uns/{column}"]
         with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
             write_categorical(store, column, codes, names)

@@ -118,9 +118,11 @@ def _genomes(whole: Any) -> list[str]:
 
 def _read_folder(path: Path, prefix: str) -> AnnData:
     """Read a folder as scanpy does, whichever of its files are compressed."""
+    import numpy as np
     import pandas as pd
+    import scipy.sparse as sp
     from anndata import AnnData
-    from anndata.io import read_mtx
+    from scipy.io import mmread
 
     names = sorted(item.name for item in path.iterdir())
     prefixes = sorted(
@@ -138,8 +140,8 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
         _one_of(path, prefix, endings) for endings in (MATRIX, BARCODES, GENES)
     )
     cell_rows, gene_rows = _rows(barcodes), _rows(genes)
-    cells = read_mtx(matrix)
-    n_genes, n_cells = cells.shape
+    counts = sp.csr_matrix(mmread(matrix).T, dtype=np.float32)
+    n_cells, n_genes = counts.shape
     for place, found, wanted in ((barcodes, cell_rows, n_cells), (genes, gene_rows, n_genes)):
         if len(found) != wanted:
             raise Refused(
@@ -155,7 +157,7 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")
         return AnnData(
-            cells.X.T.tocsr(),
+            counts,
             obs=pd.DataFrame(index=[row[0] for row in cell_rows]),
             var=pd.DataFrame(columns, index=symbols),
         )
@@ -193,7 +195,8 @@ def _say_what(file: str | Path, cells: AnnData) -> None:
     for column in ("feature_types", "genome"):
         kinds, counts = np.unique(cells.var.get(column, []), return_counts=True)
         if len(kinds) > 1:
-            shown = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds, counts, strict=True))
+            shown = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds[:9], counts, strict=False))
+            shown += f" and {len(kinds) - 9:,} more" if len(kinds) > 9 else ""
             say(f"{file}: {shown} (var/{column}); all are kept")
     repeated = cells.var_names[cells.var_names.duplicated()]
     if len(repeated):

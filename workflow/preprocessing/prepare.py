@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
 from utils.cli import progress, say
+from utils.encoding import encoding
 from utils.io import (
     keys,
     length,
@@ -225,7 +226,7 @@ def _matrices(root: Any) -> list[str]:
 
 
 def _is_matrix(element: Any) -> bool:
-    return element.attrs.get("encoding-type") in ("array", "csr_matrix", "csc_matrix")
+    return encoding(element) in ("array", "csr_matrix", "csc_matrix")
 
 
 def _without_matrices(root: Any) -> AnnData:

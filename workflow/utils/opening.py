@@ -12,7 +12,7 @@ import zarr
 
 from utils.links import broken_link, is_group
 from utils.messages import missing
-from utils.paths import name_problem, split_file, store_folder
+from utils.paths import disk_path, name_problem, split_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ def _open_zarr(path: Path, group: str) -> Group:
         raise Refused(f"{path}: is a file, a .zarr store is a folder")
     if not is_group(path):
         raise Refused(f"{path}: is a folder without a zarr store in it")
-    folder = store_folder(f"{path}::{group}")
+    folder = disk_path(f"{path}::{group}")
     if folder.is_dir() and (gone := broken_link(folder)):
         raise FileNotFoundError(
             f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is gone; "

@@ -40,10 +40,15 @@ def split_file(file: str | Path) -> tuple[Path, str]:
     return Path(path), group
 
 
-def store_folder(file: str | Path) -> Path:
-    """Return the folder of a zarr store, or of the group that is named in it, to link to."""
+def disk_path(file: str | Path) -> Path:
+    """Return where a file is on disk: of a table in a zarr store, its own folder."""
     path, group = split_file(file)
-    return path / group
+    return path / group if is_linkable(file) else path
+
+
+def is_linkable(file: str | Path) -> bool:
+    """Tell by its name whether a file is a zarr store, or a table in one: links lead into it."""
+    return split_file(file)[0].suffix == ".zarr"
 
 
 def is_store(file: str | Path) -> bool:
