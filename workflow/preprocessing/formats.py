@@ -1,242 +1,222 @@
-"""Counts as they leave the sequencing pipeline, opened like any other store.
+"""Counts as a group in AnnData's layout, from whatever file they come in.
 
-AnnData stores are read in blocks. A 10x matrix is read whole, as its formats allow no other way
-(one is text, the other has no order that is promised), and is handed on as a store in memory with
-the layout of anndata, so that the steps that follow know one kind of input only.
+AnnData stores are opened as they are. A 10x matrix is read whole, and put into a group in memory.
 """
 
 from __future__ import annotations
 
-import re
+import csv
+import gzip
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.cli import say
-from utils.io import open_store
-from utils.messages import one_line
+from utils.messages import missing
+from utils.opening import Refused, damaged, open_hdf5, open_store
 from utils.paths import is_store, name_problem, split_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
+    import zarr
     from anndata import AnnData
 
-    from utils.io import Group
+    from utils.opening import Group
 
-# Files of a folder, by what they hold: what Cell Ranger 3 and later, and 2, call them.
-_PARTS = {
-    "matrix": ("matrix.mtx",),
-    "features": ("features.tsv", "genes.tsv"),
-    "barcodes": ("barcodes.tsv",),
-}
+MATRIX, BARCODES = ("matrix.mtx.gz", "matrix.mtx"), ("barcodes.tsv.gz", "barcodes.tsv")
+GENES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")
 
 
 def open_counts(file: str | Path) -> Group:
-    """Open counts for reading: an AnnData store, or a 10x matrix.
+    """Open an input file of any format for reading.
 
     Parameters
     ----------
     file
-        What `utils.io.open_store` takes; a 10x ``.h5`` file (Cell Ranger 2 and later); or a folder
-        with ``matrix.mtx``, ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each as it is
-        or with ``.gz``, and all with the same prefix where they have one.
+        An AnnData store as `utils.opening.open_store` takes it; a 10x ``.h5`` file of Cell Ranger
+        2 or later (``file.h5::genome`` where it holds several); a folder with ``matrix.mtx``,
+        ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``, each also with ``.gz`` and with a
+        prefix (``folder::prefix_`` where it holds several).
 
     Returns
     -------
     h5py.Group or zarr.Group
-        The root group. Of a 10x matrix it is in memory: ``X`` is CSR of float32, ``var`` is named
-        by the symbols of the genes, made unique, and has the columns ``gene_ids`` and, where the
-        file has it, ``feature_types``; features of all kinds are there, which is said where there
-        are several.
+        The root group, read-only. Of a 10x matrix: X in float32 (CSR), genes named by their
+        symbols, made unique, with ``gene_ids`` and ``feature_types`` in var; all kinds of
+        features.
 
     Raises
     ------
-    FileNotFoundError
-        If the file, or a part of the folder, is not there.
-    ValueError
-        If it is of another format, damaged, or holds several matrices.
+    FileNotFoundError, ValueError, KeyError
+        If it is not there, incomplete, damaged, or nothing of this.
 
     Notes
     -----
-    Peak memory of a 10x matrix: about 40 bytes for every stored value.
+    Peak memory of a 10x matrix: 40 bytes per count above 0 while it is read, then what it takes
+    compressed, some 3 bytes.
     """
     if is_store(file):
         return open_store(file)
+    path, part = split_file(file)
     if problem := name_problem(str(file)):
         raise ValueError(problem)
-    path = split_file(file)[0]
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
-        adata = _read_folder(path)
-    elif path.suffix == ".h5":
-        adata = _read_h5(path)
-    else:
-        raise ValueError(
-            f"{path}: is no .h5ad, .zarr, .h5mu or 10x .h5 file, and no folder with matrix.mtx"
-        )
-    _describe(adata, path)
-    return _in_memory(adata, path)
-
-
-def _read_h5(path: Path) -> AnnData:
-    """Read a 10x ``.h5`` file, all features of it."""
-    import h5py
-
     try:
-        with h5py.File(path, "r") as root:
-            names = sorted(root)
-            legacy = [name for name in names if isinstance(root[name], h5py.Group)]
-            legacy = [name for name in legacy if {"genes", "barcodes", "indptr"} <= {*root[name]}]
-            shape = "matrix" in root and "features" in root["matrix"]
-    except OSError as error:
-        raise ValueError(f"{path}: {_unread(error)}") from error
-    if {"obs", "var"} <= {*names}:
-        raise ValueError(f"{path}: is an AnnData file; let its name end in .h5ad")
-    if not shape and not legacy:
-        listed = ", ".join(map(one_line, names[:10])) or "nothing"
-        raise ValueError(f"{path}: is no 10x matrix, it has no matrix/features; it has {listed}")
-    if not shape and len(legacy) > 1:
-        raise ValueError(
-            f"{path}: holds several genomes, {', '.join(legacy)}; write the one that you want: "
-            f'scanpy.read_10x_h5("{path.name}", genome="{legacy[0]}").write_h5ad(...)'
-        )
+        if path.is_dir():
+            cells = _read_folder(path, part)
+        elif path.suffix == ".h5":
+            cells = _read_h5(path, part)
+        else:
+            raise Refused(
+                f"{path}: is neither an AnnData file (.h5ad, .zarr, .h5mu), nor a 10x .h5 file, "
+                "nor the folder of a 10x matrix"
+            )
+    except (Refused, KeyError, FileNotFoundError):
+        raise
+    except Exception as error:  # whatever the libraries make of a damaged file
+        raise damaged(f"{path}:", error) from error
+    _say_what(file, cells)
+    return _in_memory(cells, str(file))
+
+
+def _read_h5(path: Path, genome: str) -> AnnData:
+    """Read a 10x file with scanpy; of Cell Ranger 2, a genome is a group."""
+    with open_hdf5(path) as whole:
+        names = sorted(whole)
+        if "obs" in whole:
+            raise Refused(f"{path}: is an AnnData file; rename it to {path.stem}.h5ad")
+        if "matrix" not in whole:
+            names = [name for name in names if "barcodes" in whole[name] and "genes" in whole[name]]
+            if not names:
+                raise Refused(
+                    f"{path}: is no 10x matrix, it holds {', '.join(sorted(whole)) or 'nothing'}; "
+                    "write filtered_feature_bc_matrix.h5 or an AnnData file"
+                )
+            if genome and genome not in names:
+                raise KeyError(missing(f"{path} has no genome", genome, names))
+            if len(names) > 1 and not genome:
+                choices = ", ".join(f"{path}::{name}" for name in names)
+                raise Refused(f"{path}: holds several genomes; name one: {choices}")
+            genome = genome or names[0]
+        elif genome:
+            genomes = _genomes(whole)
+            if genome not in genomes:
+                raise KeyError(missing(f"{path} has no genome", genome, genomes))
     import scanpy
 
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*names are not unique")
-            return scanpy.read_10x_h5(path, gex_only=False)
-    except Exception as error:  # whatever the reader makes of a damaged file
-        reason = error.__cause__ or error
-        raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(reason)}") from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
+        return scanpy.read_10x_h5(path, genome=genome or None, gex_only=False)
 
 
-def _unread(error: OSError) -> str:
-    if "lock" in str(error):
-        return (
-            "is locked: another process has it open for writing, or its file system has no locks "
-            "(then set HDF5_USE_FILE_LOCKING=FALSE)"
-        )
-    return f"cannot be read, it may be damaged: {_line(error)}"
+def _genomes(whole: Any) -> list[str]:
+    features = whole["matrix"].get("features", {})
+    stored = features["genome"][()] if "genome" in features else []
+    return sorted({name.decode() for name in stored})
 
 
-def _read_folder(path: Path) -> AnnData:
-    """Read a folder with a matrix in text, its genes and its cells.
-
-    Not by scanpy, which takes some pairs of names and compressions only, and takes the gene
-    symbols NA and NAN for missing ones.
-    """
+def _read_folder(path: Path, prefix: str) -> AnnData:
+    """Read a folder as scanpy does, whichever of its files are compressed."""
     import numpy as np
-    import scipy.io
+    import pandas as pd
     import scipy.sparse as sp
     from anndata import AnnData
+    from scipy.io import mmread
 
-    files = _parts(path)
-    features, barcodes = _table(files["features"]), _table(files["barcodes"])
-    if features.shape[1] < 2:
-        # Of STARsolo, alevin and velocyto some name genes by one column only.
-        features[1] = features[0]
-    try:
-        counts = scipy.io.mmread(files["matrix"])
-    except Exception as error:  # whatever SciPy makes of a damaged file
-        raise ValueError(
-            f"{files['matrix']}: cannot be read, it may be damaged: {_line(error)}"
-        ) from error
-    expected = (len(features), len(barcodes))
-    if counts.shape != expected:
-        raise ValueError(
-            f"{files['matrix']}: is {counts.shape[0]:,} x {counts.shape[1]:,}, but there are "
-            f"{expected[0]:,} genes in {files['features'].name} and {expected[1]:,} cells in "
-            f"{files['barcodes'].name}"
-        )
-    adata = AnnData(sp.csr_matrix(counts.T, dtype=np.float32))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*names are not unique")
-        adata.obs_names = barcodes[0].to_numpy()
-        adata.var_names = features[1].to_numpy()
-    adata.var["gene_ids"] = features[0].to_numpy()
-    if features.shape[1] > 2:
-        adata.var["feature_types"] = features[2].to_numpy()
-    return adata
-
-
-def _parts(path: Path) -> dict[str, Path]:
-    """Find the three files of a folder; with a prefix where they have one."""
-    pattern = re.compile(r"(.*)matrix\.mtx(\.gz)?", re.DOTALL)
-    prefixes = [match[1] for item in path.iterdir() if (match := pattern.fullmatch(item.name))]
-    prefixes = sorted(set(prefixes))
+    names = sorted(item.name for item in path.iterdir())
+    prefixes = sorted(
+        {name.removesuffix(end) for name in names for end in MATRIX if name.endswith(end)}
+    )
     if not prefixes:
-        inner = sorted({item.parent for item in path.glob("*/*matrix.mtx*")})
-        hint = f"; {' and '.join(map(str, inner[:5]))} has one" if inner else ""
-        raise FileNotFoundError(
-            f"{path}: is a folder without matrix.mtx or matrix.mtx.gz, and no .zarr store{hint}"
+        raise Refused(f"{path}: is a folder without a matrix.mtx or matrix.mtx.gz{_deeper(path)}")
+    if prefix and prefix not in prefixes:
+        raise KeyError(missing(f"{path} has no matrix with the prefix", prefix, prefixes))
+    if len(prefixes) > 1 and not prefix and "" not in prefixes:
+        choices = ", ".join(f"{path}::{name}" for name in prefixes)
+        raise Refused(f"{path}: holds several matrices; name one: {choices}")
+    prefix = prefix or prefixes[0]
+    matrix, barcodes, genes = (
+        _one_of(path, prefix, endings) for endings in (MATRIX, BARCODES, GENES)
+    )
+    cell_rows, gene_rows = _rows(barcodes), _rows(genes)
+    counts = sp.csr_matrix(mmread(matrix).T, dtype=np.float32)
+    n_cells, n_genes = counts.shape
+    for place, found, wanted in ((barcodes, cell_rows, n_cells), (genes, gene_rows, n_genes)):
+        if len(found) != wanted:
+            raise Refused(
+                f"{place}: has {len(found):,} lines, {matrix.name} has {n_genes:,} genes x "
+                f"{n_cells:,} cells"
+            )
+    n_columns = min(len(gene_rows[0]), 3) if gene_rows else 1
+    columns = {
+        name: [row[i] for row in gene_rows]
+        for i, name in enumerate(("gene_ids", "symbols", "feature_types")[:n_columns])
+    }
+    symbols = columns.pop("symbols", columns["gene_ids"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Variable names are not unique")
+        return AnnData(
+            counts,
+            obs=pd.DataFrame(index=[row[0] for row in cell_rows]),
+            var=pd.DataFrame(columns, index=symbols),
         )
-    if len(prefixes) > 1:
-        raise ValueError(
-            f"{path}: holds several matrices, "
-            f"{', '.join(f'{one_line(prefix)}matrix.mtx' for prefix in prefixes)}; put each in a "
-            "folder of its own, with its genes and cells"
-        )
-    files = {}
-    for part, names in _PARTS.items():
-        wanted = [f"{prefixes[0]}{name}{end}" for name in names for end in ("", ".gz")]
-        present = [name for name in wanted if (path / name).is_file()]
-        if not present:
-            raise FileNotFoundError(f"{path}: has no {' or '.join(wanted)}")
-        if len(present) > 1:
-            raise ValueError(f"{path}: has both {' and '.join(present)}; remove all but one")
-        files[part] = path / present[0]
-    return files
 
 
-def _table(file: Path) -> pd.DataFrame:
-    """Read a table of text, in which nothing stands for a missing value."""
-    import csv
-
-    import pandas as pd
-
-    try:
-        return pd.read_csv(
-            file, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=csv.QUOTE_NONE
-        )
-    except Exception as error:  # whatever pandas makes of a damaged or empty file
-        raise ValueError(f"{file}: cannot be read, it may be damaged: {_line(error)}") from error
+def _deeper(path: Path) -> str:
+    """Name a folder below that has what is looked for."""
+    found = next((item.parent for end in MATRIX for item in sorted(path.glob(f"*/**/{end}"))), None)
+    return f"; there is one in {found}" if found else ""
 
 
-def _describe(adata: AnnData, path: Path) -> None:
-    """Make the names of genes unique, and say so; say of features that are no genes."""
-    repeated = adata.var_names.duplicated()
-    if repeated.any():
-        symbols = adata.var_names[repeated].unique()
-        example = one_line(symbols[0])
-        say(
-            f'{path}: {len(symbols):,} gene symbols occur more than once, such as "{example}"; '
-            f'they are made unique: "{example}-1", ... (var/gene_ids tells them apart)'
-        )
-        with warnings.catch_warnings():
-            # A name with "-1" may be taken; anndata then takes the next one.
-            warnings.filterwarnings("ignore", message="Suffix used")
-            adata.var_names_make_unique()
-    if "feature_types" in adata.var:
-        kinds = adata.var["feature_types"].value_counts()
+def _one_of(path: Path, prefix: str, endings: tuple[str, ...]) -> Path:
+    for ending in endings:
+        if (path / (prefix + ending)).is_file():
+            return path / (prefix + ending)
+    names = " or ".join(prefix + ending for ending in endings)
+    raise Refused(f"{path}: has no {names}")
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """Read a table without a header; a gene may be called ``NA``, or have a quote in its name."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+        rows = [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1:
+        raise Refused(f"{path}: its lines have {lengths[0]} to {lengths[-1]} columns")
+    return rows
+
+
+def _say_what(file: str | Path, cells: AnnData) -> None:
+    """Say what a matrix holds, and which names were changed."""
+    import numpy as np
+
+    say(f"{file}: 10x matrix of {cells.n_obs:,} cells x {cells.n_vars:,} features")
+    for column in ("feature_types", "genome"):
+        kinds, counts = np.unique(cells.var.get(column, []), return_counts=True)
         if len(kinds) > 1:
-            listed = ", ".join(f"{n:,} {one_line(kind)}" for kind, n in kinds.items())
-            say(f"{path}: holds features of several kinds: {listed}")
+            shown = ", ".join(f"{n:,} {kind}" for kind, n in zip(kinds[:9], counts, strict=False))
+            shown += f" and {len(kinds) - 9:,} more" if len(kinds) > 9 else ""
+            say(f"{file}: {shown} (var/{column}); all are kept")
+    repeated = cells.var_names[cells.var_names.duplicated()]
+    if len(repeated):
+        say(
+            f"{file}: repeated gene symbols ({len(repeated):,}, such as {repeated[0]}): a number "
+            "is added to the later ones; var/gene_ids tells them apart"
+        )
+        cells.var_names_make_unique()
 
 
-def _in_memory(adata: AnnData, path: Path) -> Group:
-    """Return a zarr group in memory that holds the data, and names its file in errors."""
+def _in_memory(cells: AnnData, file: str) -> zarr.Group:
+    """Return a data set as a group of zarr that is no file."""
     import zarr
-    from anndata.io import write_elem
-    from zarr.storage import MemoryStore
 
-    store = MemoryStore()
-    store.root = path  # type: ignore[attr-defined]  # as a LocalStore has it
-    write_elem(zarr.open_group(store, mode="w", zarr_format=2), "/", adata)
-    return zarr.open_group(store, mode="r+")  # opened again: its attributes are known now
+    from utils.io import ANNDATA, write_element
 
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    store = zarr.storage.MemoryStore()
+    root = zarr.open_group(store, mode="w", attributes=dict(ANNDATA))
+    for slot in ("X", "obs", "var"):
+        write_element(root, slot, getattr(cells, slot))
+    root = zarr.open_group(store, mode="r", use_consolidated=False)
+    root.store.root = file  # what an error names
+    return root

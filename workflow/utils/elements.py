@@ -82,11 +82,11 @@ def read_text(root: Group, name: str) -> str | None:
     parent, _, key = name.rpartition("/")
     if parent not in root or not hasattr(root[parent], "keys") or key not in root[parent]:
         return None
-    # Files of anndata 0.7 do not tell one text from several; those of 0.8 do.
-    if encoding(root[name]) not in ("string", "string-array"):
+    # Files of anndata 0.7 do not tell one text from several, and some not from numbers.
+    if encoding(root[name]) not in ("string", "string-array", ""):
         return None
     value = read_element(root, name)
-    return value if isinstance(value, str) else None
+    return str(value) if isinstance(value, str) else None
 
 
 def read_categorical(root: Group, column: str) -> tuple[np.ndarray, list[str]]:

@@ -28,7 +28,7 @@ from utils.encoding import (
 from utils.links import copy_linked, ignores_case, link, link_children
 from utils.messages import missing
 from utils.opening import open_store, place, reading
-from utils.paths import split_file, store_folder
+from utils.paths import disk_path, is_linkable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -252,11 +252,11 @@ def new_store(
     _check_place(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
-        zarr_format = _zarr_format(store_folder(source)) if source is not None else 3
+        zarr_format = _zarr_format(disk_path(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
         own = {*new, *links, *fresh}
         if source is not None:
-            link_children(store_folder(source), temporary, own, set(fresh))
+            link_children(disk_path(source), temporary, own, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
         for name in sorted(own):
             parent = name.rpartition("/")[0]
@@ -404,7 +404,7 @@ def write_zarr_linked(
         If `out_dir` is no place for a store, or `adata` has no such element.
     """
     values = {name: _element_of(adata, name) for name in files_to_keep}
-    linkable = in_dir is not None and split_file(in_dir)[0].suffix == ".zarr"
+    linkable = in_dir is not None and is_linkable(in_dir)
     with new_store(out_dir, source=in_dir if linkable else None, new=files_to_keep) as root:
         if not linkable and "obs" not in values:
             write_element(root, "obs", adata.obs[[]])
@@ -446,13 +446,13 @@ def _check_place(out: Path, source: str | Path | None) -> None:
     if out.suffix != ".zarr":
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
-        raise ValueError(f"{out}: exists and is no zarr store; it is not replaced")
-    if source is not None and split_file(source)[0].suffix != ".zarr":
+        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+    if source is not None and not is_linkable(source):
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "
             f"prepare.py {source} {Path(source).stem}.zarr"
         )
-    if source is not None and out.resolve() == store_folder(source).resolve():
+    if source is not None and out.resolve() == disk_path(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
 
 

@@ -12,7 +12,7 @@ import zarr
 
 from utils.links import broken_link, is_group
 from utils.messages import missing
-from utils.paths import name_problem, split_file, store_folder
+from utils.paths import disk_path, name_problem, split_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,46 +59,47 @@ def open_store(file: str | Path) -> Group:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        whole = _open_zarr(path, group) if path.suffix == ".zarr" else _open_hdf5(path)
+        whole = _open_zarr(path, group) if path.suffix == ".zarr" else open_hdf5(path)
         root = whole.get(group) if group else whole
         tables = _tables(whole)
         if root is not None:
             _check_frames(root, file, tables)
-    except (KeyError, FileNotFoundError, _Refused):
+    except (KeyError, FileNotFoundError, Refused):
         raise
     except Exception as error:  # whatever the libraries make of a damaged file
-        raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
+        raise damaged(f"{path}:", error) from error
     if root is None:
         raise KeyError(missing(f"{path} has no table", group, tables))
     return root
 
 
-class _Refused(ValueError):
+class Refused(ValueError):
     """A file that is in order, but not to be read as it is."""
 
 
-def _open_hdf5(path: Path) -> Group:
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading; a lock is named as one."""
     import h5py
 
     if path.is_dir():
         hint = "; it is a zarr store: rename it to .zarr" if is_group(path) else ""
-        raise _Refused(f"{path}: is a folder, {path.suffix} is a file{hint}")
+        raise Refused(f"{path}: is a folder, {path.suffix} is a file{hint}")
     try:
         return h5py.File(path, "r")
     except OSError as error:
         words = str(error)
         if "unable to lock file" in words:
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise _Refused(
+                raise Refused(
                     f"{path}: is locked, another process has it open for writing; wait until it "
                     "is closed"
                 ) from error
-            raise _Refused(
+            raise Refused(
                 f"{path}: its file system has no locks; set HDF5_USE_FILE_LOCKING=FALSE in the "
                 f"environment ({_line(error)})"
             ) from error
         if "already open for write" in words:
-            raise _Refused(
+            raise Refused(
                 f"{path}: another process is writing it, or was killed while it did; if it is "
                 f"complete, clear the mark: h5clear -s {path}"
             ) from error
@@ -108,11 +109,11 @@ def _open_hdf5(path: Path) -> Group:
 def _open_zarr(path: Path, group: str) -> Group:
     if path.is_file():
         if zipfile.is_zipfile(path):
-            raise _Refused(f"{path}: is a zip file, a .zarr store is a folder; unpack it")
-        raise _Refused(f"{path}: is a file, a .zarr store is a folder")
+            raise Refused(f"{path}: is a zip file, a .zarr store is a folder; unpack it")
+        raise Refused(f"{path}: is a file, a .zarr store is a folder")
     if not is_group(path):
-        raise _Refused(f"{path}: is a folder without a zarr store in it")
-    folder = store_folder(f"{path}::{group}")
+        raise Refused(f"{path}: is a folder without a zarr store in it")
+    folder = disk_path(f"{path}::{group}")
     if folder.is_dir() and (gone := broken_link(folder)):
         raise FileNotFoundError(
             f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is gone; "
@@ -140,13 +141,13 @@ def _check_frames(root: Group, file: str | Path, tables: list[str]) -> None:
     if tables and not group and ("obs" not in root or "mod" in root):
         if path.suffix == ".h5ad":  # a renamed .h5mu
             path = path.with_suffix(".h5mu")
-            raise _Refused(
+            raise Refused(
                 f"{file}: holds several tables; rename it to {path.name} and name one: "
                 f"{_choices(path, tables)}"
             )
-        raise _Refused(f"{file}: holds several tables; name one: {_choices(path, tables)}")
+        raise Refused(f"{file}: holds several tables; name one: {_choices(path, tables)}")
     if "obs" not in root:
-        raise _Refused(f"{file}: is no AnnData file, it has no obs")
+        raise Refused(f"{file}: is no AnnData file, it has no obs")
     for frame in ("obs", "var"):
         if frame not in root:
             continue
@@ -154,12 +155,12 @@ def _check_frames(root: Group, file: str | Path, tables: list[str]) -> None:
             new, kind = f"{path.stem}_new{path.suffix}", path.suffix[1:]
             # Later ones read its zarr stores no more.
             by = "anndata 0.7 to 0.10" if kind == "zarr" else "anndata"
-            raise _Refused(
+            raise Refused(
                 f"{file}: is in the format of anndata 0.6 or older; write it anew with {by}: "
                 f'anndata.read_{kind}("{path}").write_{kind}("{new}")'
             )
         if "_index" not in root[frame].attrs:
-            raise _Refused(
+            raise Refused(
                 f"{file}: {frame} is no data frame, it names no index; write the file with anndata"
             )
 
@@ -184,7 +185,7 @@ def reading(found: Any, name: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         where = f"{place(found)}: {name}" if name else place(found).replace("::", ": ", 1)
-        raise ValueError(f"{where} cannot be read, it may be damaged: {_line(error)}") from error
+        raise damaged(where, error) from error
 
 
 def place(element: Any) -> str:
@@ -192,6 +193,11 @@ def place(element: Any) -> str:
     file = element.file.filename if hasattr(element, "file") else element.store.root
     inside = element.name.strip("/")
     return f"{file}::{inside}" if inside else str(file)
+
+
+def damaged(where: str, error: Exception) -> ValueError:
+    """Return the error of what cannot be read."""
+    return ValueError(f"{where} cannot be read, it may be damaged: {_line(error)}")
 
 
 def _line(error: Exception) -> str:
