@@ -83,17 +83,5 @@ def test_size_of_files_and_stores(tmp_path):
     assert resources.prepare_mb([f"{tmp_path}/e::s1_"], 1) >= 1000 + 11 * 4
 
 
-def test_a_10x_matrix_is_read_whole_and_asks_for_more(tmp_path):
-    content = bytes(1_000_000)
-    (tmp_path / "gex").mkdir()
-    for name in ("a.h5ad", "a.h5", "a.h5mu", "gex/matrix.mtx.gz"):
-        (tmp_path / name).write_bytes(content)
-    asked = [
-        resources.prepare_mb([str(tmp_path / name)], 1)
-        for name in ("a.h5ad", "a.h5mu::rna", "a.h5", "gex")
-    ]
-    assert asked == [1002, 1002, 1012, 1012]
-
-
 def test_a_step_beside_others_takes_half_the_cores():
     assert [resources.half(cores) for cores in (None, 1, 2, 3, 8)] == [2, 1, 1, 1, 4]

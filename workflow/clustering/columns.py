@@ -279,8 +279,12 @@ def write_clustering(
     record["versions"] = _versions()
     # One JSON text: a mapping would be a file or two for each of its entries.
     text = json.dumps(record, sort_keys=True)
+    uns: dict[str, Any] = {column: text}
+    if colors is not None:
+        uns[f"{column}_colors"] = colors
     if is_linkable(source):
-        new = [f"obs/{column}", f"uns/{column}"]
+        # Colors of other clusters under the name of this column are not linked.
+        new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
         with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
             write_categorical(store, column, codes, names)
             for name, value in uns.items():

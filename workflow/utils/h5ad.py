@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from utils.blocks import matrix_shape, n_blocks, row_blocks
 from utils.cli import progress
 from utils.io import ANNDATA, SLOTS, is_matrix, keys, plain_text, read_element
+from utils.palette import hexadecimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

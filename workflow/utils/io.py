@@ -100,11 +100,9 @@ def keys(root: Group, name: str = "") -> list[str]:
 
 
 def is_matrix(element: Any) -> bool:
-    """Whether an element is a matrix, dense or sparse; old files say nothing of a dense one."""
-    encoding = element.attrs.get("encoding-type", "array")
-    return encoding in ("csr_matrix", "csc_matrix") or (
-        encoding == "array" and len(getattr(element, "shape", ())) == 2
-    )
+    """Whether an element is a matrix, dense or sparse."""
+    kind = encoding(element)
+    return kind in ("csr_matrix", "csc_matrix") or (kind == "array" and len(element.shape) == 2)
 
 
 def length(root: Group, frame: str) -> int:
@@ -446,7 +444,7 @@ def _check_place(out: Path, source: str | Path | None) -> None:
     if out.suffix != ".zarr":
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
-        raise ValueError(f"{out}: is there and is no zarr store; it is not replaced")
+        raise ValueError(f"{out}: exists and is no zarr store; it is not replaced")
     if source is not None and not is_linkable(source):
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "
