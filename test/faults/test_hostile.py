@@ -154,7 +154,7 @@ NO_BATCH = "60 of 60 cells"
             STEPS,
             {
                 **dict.fromkeys(("pca", "fast_mnn", "gmvae"), f"{NO_COUNT}nan"),
-                "topics": "found missing",
+                "topics": f"{NO_COUNT}nan",
                 "harmony": "NaN, infinite or too large in 1 cells",
             },
         ),
@@ -163,7 +163,7 @@ NO_BATCH = "60 of 60 cells"
             STEPS,
             {
                 **dict.fromkeys(("pca", "fast_mnn", "gmvae"), f"{NO_COUNT}inf"),
-                "topics": "found inf",
+                "topics": f"{NO_COUNT}inf",
                 "harmony": "NaN, infinite or too large in 1 cells",
                 "mnn": "NaN or infinite in 1 of 60 cells",
             },
@@ -173,7 +173,7 @@ NO_BATCH = "60 of 60 cells"
             COUNTS,
             {
                 **dict.fromkeys(("pca", "fast_mnn", "gmvae"), f"{NO_COUNT}-3.0"),
-                "topics": "found -3",
+                "topics": f"{NO_COUNT}-3.0",
             },
         ),
         (fractions, COUNTS, {}),

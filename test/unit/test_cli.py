@@ -133,6 +133,16 @@ def test_errors_are_one_line(capsys, error, code, text):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_ctrl_c_is_one_line(capsys):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        cli.run(interrupted, argparse.ArgumentParser(prog="pca.py"), [])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "pca.py: interrupted (Ctrl-C)\n"
+
+
 def test_progress_yields_everything():
     assert list(cli.progress(range(5), desc="x")) == list(range(5))
     assert list(cli.progress(iter("ab"), desc="x", disable=True)) == ["a", "b"]

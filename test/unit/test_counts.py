@@ -113,6 +113,8 @@ def test_raw_with_other_genes_is_for_markers_only(store):
         ValueError, match=r"other genes than X \(80, X has 40\).*prepare\.py --layer"
     ):
         stored_matrix(root, "raw")
+    with pytest.raises(ValueError, match=r"raw\} \(by hand prepare\.py --layer raw\)"):
+        counts_of(root, needed_by="PCA")
     found, normalize = read_expression(root, "raw")
     assert found.var == "raw/var"
     assert normalize(next(row_blocks(found.values)), 0).max() > 5
@@ -121,7 +123,7 @@ def test_raw_with_other_genes_is_for_markers_only(store):
 def test_what_is_not_there(store):
     with pytest.raises(KeyError, match=r'no "count"; did you mean "counts".*counts, raw'):
         stored_matrix(store(LOG, raw=COUNTS, counts=COUNTS), "count")
-    with pytest.raises(KeyError, match="has no X; name a --layer. Available: counts"):
+    with pytest.raises(KeyError, match=r"has no X; name a --layer\. Available: counts"):
         stored_matrix(store(None, counts=COUNTS))
     assert read_expression(store(None, counts=COUNTS), None) == (None, None)
 
@@ -150,9 +152,9 @@ def test_a_wrong_value_has_names(store):
         ValueError, match=r'layers/umis of .*: cell "cell44", gene "g7": every valu'
     ):
         read_counts(found, None)
-    with pytest.raises(ValueError, match='cell "cell44", gene "g7".*found -2.0; are these scaled'):
-        with named_values(found):
-            check_counts(X, first_cell=0)
+    words = r'cell "cell44", gene "g7".*found -2\.0; are these scaled'
+    with pytest.raises(ValueError, match=words), named_values(found):
+        check_counts(X, first_cell=0)
 
 
 # ---------------------------------------------------------------- genes
@@ -202,14 +204,16 @@ def test_genes_of_a_column_or_file_are_used(choose, capsys, tmp_path):
     assert choose(use=str(file)) == [None, [1, 5]]
     assert "2 of 3 genes of" in (said := capsys.readouterr().err) and "are 1: APOE" in said
     file.write_text("APOE\nACTB\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="none of the 2 genes of .*APOE, ACTB.* called g0, g1, g2"):
+    with pytest.raises(ValueError, match=r"none of the 2 genes .*APOE, ACTB.* called g0, g1, g2"):
         choose(use=str(file))
     file.write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match="holds no name"):
         read_names(file)
     with pytest.raises(ValueError, match="must be true or false"):
         choose(use="text")
-    with pytest.raises(FileNotFoundError, match="neither a file nor a column of var. Columns: mt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"neither a file nor a column of var\. Columns: mt"
+    ):
         choose(use="nowhere")
 
 

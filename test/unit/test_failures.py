@@ -103,6 +103,22 @@ def test_of_a_group_the_job_that_failed(job, tmp_path):
     ]
 
 
+def test_where_snakemake_is_quiet_the_logs_of_the_jobs_tell(job, tmp_path):
+    failed = job("pca.py: error: x\n")
+    killed, well = job("reading\n", "skin", "mnn"), job("written\n", "skin", "merge")
+    logs = [str(log["log"]) for log in (failed, killed, well)]
+    quiet = failure_lines("", logs=str(tmp_path / "logs"), job_logs=logs)
+    assert quiet[:3] == ["1 job failed:", "  lung, pca", "    pca.py: error: x"]
+    text = STATUS.format(**failed, status=2) + STATUS.format(**killed, status=137)
+    both = failure_lines(text, logs=str(tmp_path / "logs"), job_logs=logs)
+    assert both[0] == "2 jobs failed:"
+    assert "was killed" in both[5]
+    stopped = job("reading\npca.py: interrupted (Ctrl-C)\n", "skin", "pca")
+    last = failure_lines("", logs=str(tmp_path / "logs"), job_logs=[str(stopped["log"])])
+    assert len(last) == 1
+    assert last[0].startswith("interrupted (Ctrl-C)")
+
+
 def test_an_interrupted_run_is_called_that(job, tmp_path):
     text = "Terminating processes on user request, this might take some time.\n"
     stopped = job("pca.py: interrupted (Ctrl-C)\n")

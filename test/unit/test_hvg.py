@@ -131,7 +131,7 @@ def test_real_data_as_scanpy(pancreas, flavor, key, n_top_genes):
 
 
 @pytest.mark.parametrize("n_top_genes", [20, 200, 700])
-def test_seurat_v3_with_batches_as_the_stored_table_of_scanpy_1_12(pancreas, n_top_genes):
+def test_seurat_v3_with_batches_as_the_stored_table(pancreas, n_top_genes):
     codes = pancreas.obs["batch"].astype("category").cat.codes.to_numpy()
     X, codes = pancreas.X[codes != 3], codes[codes != 3]
     options = {"flavor": "seurat_v3", "n_top_genes": n_top_genes, "batch": codes}

@@ -56,7 +56,7 @@ def file(tmp_path_factory):
             "preprocessing",
             {"integration": {"batch": "donr"}},
             'integration.batch: {}: adata.obs has no column "donr"; did you mean "donor"? '
-            "Available: cell_type, donor",
+            "Available: donor, cell_type",
         ),
         ("preprocessing", {"preprocessing": {"batch_key": "Donor"}}, "preprocessing.batch_key: {}"),
         ("preprocessing", {"preprocessing": {"subset": {"celltype": "a"}}}, "did you mean"),
@@ -189,7 +189,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     assert f"DATASETS.a.input.clustering: {empty}: cannot be read" in lines[0]
     assert lines[1].endswith(f"no such file: {tmp_path / 'gone.zarr'}")
     assert '"~" is not expanded, write /' in lines[2]
-    assert lines[3].endswith("Available: cell_type, donor, leiden_1.0_1")
+    assert lines[3].endswith("Available: donor, cell_type, leiden_1.0_1")
     assert len(lines) == 4
 
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse as sp
 
 from clustering.refine import own_components
-from preprocessing.gene_choice import GeneChoice
 from integration.harmony import harmonize
+from preprocessing.gene_choice import GeneChoice
 from utils.config import PCA
 
 

@@ -70,6 +70,17 @@ def test_size_of_files_and_stores(tmp_path):
     inside = sum(f.stat().st_size for f in (tmp_path / "b.zarr").rglob("*") if f.is_file())
     files = [str(tmp_path / name) for name in ("a.h5ad", "b.zarr")]
     assert resources.size_mb(files) == pytest.approx(1 + inside / 1e6)
+    (tmp_path / "c.h5mu").write_bytes(b"0" * 2_000_000)
+    (tmp_path / "d.zarr" / "tables" / "table").mkdir(parents=True)
+    (tmp_path / "d.zarr" / "tables" / "table" / "0").write_bytes(b"0" * 3_000_000)
+    (tmp_path / "d.zarr" / "image").write_bytes(b"0" * 9_000_000)
+    tables = [str(tmp_path / name) for name in ("c.h5mu::rna", "d.zarr::tables/table")]
+    assert resources.size_mb(tables) == pytest.approx(5)
+    assert resources.prepare_mb(tables, 2) == 2 * (1000 + 2 * 5)
+    # A 10x matrix is read whole.
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "s1_matrix.mtx.gz").write_bytes(b"0" * 4_000_000)
+    assert resources.prepare_mb([f"{tmp_path}/e::s1_"], 1) >= 1000 + 11 * 4
 
 
 def test_a_step_beside_others_takes_half_the_cores():

@@ -1,12 +1,16 @@
 """How text is written: for any anndata to read, whichever pandas is installed."""
 
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 
-from utils.io import new_store, write_element
+import utils.io
+from utils.io import new_store, plain_text, write_element
+from utils.links import ignores_case
 
 NAMES = ["x", "y", "z"]
 
@@ -50,3 +54,36 @@ def test_what_is_written_is_not_changed(tmp_path):
     with new_store(tmp_path / "a.zarr") as store:
         write_element(store, "obs", frame)
     pd.testing.assert_frame_equal(frame, before)
+
+
+@pytest.mark.parametrize("values", [[1, None], [True, None], [{"a": 1}, None], [1.5, "x", None]])
+def test_objects_that_are_no_text_are_not_made_text(values):
+    array = np.array(values, dtype=object)
+    assert plain_text(array) is array
+
+
+def test_names_that_the_file_system_cannot_tell_apart_are_refused(tmp_path, monkeypatch):
+    index = pd.Index(NAMES, dtype=object)
+    frame = pd.DataFrame({"Batch": 1, "batch": 2}, index=index)
+    with new_store(tmp_path / "a.zarr") as store:
+        write_element(store, "obs", frame)
+        write_element(store, "var", frame[[]])
+        assert not ignores_case(Path(store.store.root))
+    assert anndata.read_zarr(tmp_path / "a.zarr").obs.iloc[0].tolist() == [1, 2]
+
+    monkeypatch.setattr(utils.io, "ignores_case", lambda store: True)
+    line = 'has "Batch" and "batch", which the file system of the output cannot tell apart'
+    for value in (frame, dict(frame)):
+        with pytest.raises(ValueError, match=line), new_store(tmp_path / "b.zarr") as store:
+            write_element(store, "obs", value)
+    with pytest.raises(ValueError, match=line), new_store(tmp_path / "b.zarr") as store:
+        write_element(store, "obs", frame[["Batch"]])
+        write_element(store, "obs/batch", frame["batch"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+
+
+@pytest.mark.parametrize("name", ["ZARR.JSON", ".ZGROUP"])
+def test_a_file_system_that_ignores_case_is_known_by_its_metadata(tmp_path, name):
+    assert not ignores_case(tmp_path)
+    (tmp_path / name).touch()
+    assert ignores_case(tmp_path)

@@ -108,10 +108,11 @@ rule all:
     assert (tmp_path / PREPARED / "zarr.json").exists()
 
 
-def test_a_failed_run_ends_with_the_reason(tmp_path):
+@pytest.mark.parametrize("quiet", [[], ["--quiet", "all"]])
+def test_a_failed_run_ends_with_the_reason(quiet, tmp_path):
     section = {**SMALL, "preprocessing": {"subset": {"phase": ["G7"]}}}
     config = write_config(tmp_path, a=section, b=section)
-    done = snakemake(tmp_path, "--configfile", config, "--keep-going", check=False)
+    done = snakemake(tmp_path, "--configfile", config, "--keep-going", *quiet, check=False)
     assert done.returncode == 1
     lines = done.stderr.splitlines()[-7:]
     assert lines[0] == "cellstrata: 2 jobs failed:"

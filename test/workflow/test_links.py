@@ -7,11 +7,16 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 import zarr
 from anndata.tests.helpers import assert_equal
 from running import INPUT, read, snakemake, write_config
+
+from utils.h5ad import category_colors
+from utils.io import open_store
+from utils.palette import hexadecimal
 
 STORES = {
     "prepared.zarr": "prepare",
@@ -115,6 +120,41 @@ def test_the_file_that_stands_alone_is_the_atlas(finished):
         categories = file.obs[name.removesuffix("_colors")].cat.categories
         assert len(file.uns[name]) == len(categories)
     assert file.uns["batch_colors"].tolist() == ["#010203"] * file.obs["batch"].nunique()
+
+
+def test_a_file_that_is_there_is_kept(finished, tmp_path, script):
+    folder = finished / "results/mini/harmony"
+    mine = tmp_path / "mine.h5ad"
+    mine.write_text("my only copy")
+    merge = ["clustering/scripts/merge.py", folder / "umap.zarr", tmp_path / "atlas.zarr"]
+    merge += ["--clustering", folder / "clustering/leiden_0.5_1.zarr", "--h5ad", mine]
+    assert "mine.h5ad: exists; keeping it" in script(*merge).stderr
+    assert mine.read_text() == "my only copy"
+    script(*merge, "--overwrite")
+    assert anndata.read_h5ad(mine).shape == (300, 400)
+
+
+def test_an_atlas_that_is_copied_alone_has_no_zeros(finished, tmp_path):
+    alone = tmp_path / "far/away/alone.zarr"
+    shutil.copytree(finished / "results/mini/harmony/atlas.zarr", alone, symlinks=True)
+    with pytest.raises(KeyError):
+        read(alone)
+    root = zarr.open_group(alone, mode="r")
+    assert not [
+        name for name in ("X", "obsm/X_pca", "obsm/X_umap", "obsp/distances") if name in root
+    ]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_category_without_cells_has_a_color_too(tmp_path, zarr_format):
+    labels = pd.Categorical(["b", "a", "b"], categories=["a", "unused", "b"])
+    obs = pd.DataFrame({"leiden_1.0_1": labels, "text": ["x", "y", "z"]}, index=list("xyz"))
+    adata = anndata.AnnData(np.ones((3, 2), np.float32), obs=obs)
+    with anndata.settings.override(zarr_write_format=zarr_format):
+        adata.write_zarr(tmp_path / "a.zarr")
+    root = open_store(tmp_path / "a.zarr")
+    first, second = hexadecimal(2)
+    assert category_colors(root, "leiden_1.0_1").tolist() == [first, "#d9d9d9", second]
 
 
 def test_anndata_of_2024_opens_it(finished):

@@ -26,6 +26,7 @@ from utils.elements import (
 )
 from utils.io import keys, new_store, open_store, read_element, read_index, write_element
 from utils.messages import missing
+from utils.paths import is_linkable
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -281,7 +282,7 @@ def write_clustering(
     uns: dict[str, Any] = {column: text}
     if colors is not None:
         uns[f"{column}_colors"] = colors
-    if source.suffix == ".zarr":
+    if is_linkable(source):
         # Colors of other clusters under the name of this column are not linked.
         new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
         with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:

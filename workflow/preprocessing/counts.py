@@ -15,9 +15,9 @@ from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, des
 from preprocessing.normalize import WrongValue, check_counts
 from utils.blocks import matrix_shape, row_blocks
 from utils.cli import say
-from utils.io import _place as place
 from utils.io import keys, read_index
 from utils.messages import listed, missing
+from utils.opening import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,9 +60,7 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
     """
     layers = keys(root, "layers")
     if layer == "raw" and layer not in layers and _has_raw(root):
-        if not own_genes and not np.array_equal(
-            read_index(root, "raw/var"), read_index(root, "var")
-        ):
+        if not own_genes and not _same_genes(root):
             raise ValueError(
                 f"raw of {place(root)} has other genes than X ({_n_genes(root, 'raw/X'):,}, X has "
                 f"{_n_genes(root, 'X'):,}): take raw with its genes when the file is read, "
@@ -87,6 +85,10 @@ def has_x(root: Any) -> bool:
 
 def _has_raw(root: Any) -> bool:
     return "raw" in root and "X" in keys(root, "raw") and "var" in keys(root, "raw")
+
+
+def _same_genes(root: Any) -> bool:
+    return np.array_equal(read_index(root, "raw/var"), read_index(root, "var"))
 
 
 def _n_genes(root: Any, name: str) -> int:
@@ -128,7 +130,8 @@ def counts_of(
         seen = describe_matrix(found.values)
         if seen.kind == FRACTIONS:
             say(f"{found.name}: {seen}, taken as counts")
-        if seen.kind in (*LINEAR, EMPTY):
+        # Whole numbers of which some are negative are damaged counts: who reads them names one.
+        if seen.kind in (*LINEAR, EMPTY) or seen.whole == 1:
             return found
         what = f"holds {seen}"
     else:
@@ -140,7 +143,7 @@ def counts_of(
             where += f"; to use these values as they are, write {as_they_are}"
         if seen is not None and seen.kind == LOG:
             where += (
-                f"{',' if as_they_are else ';'} if they are counts after all, "
+                f"{', or,' if as_they_are else ';'} if they are counts after all, "
                 "preprocessing: {values: counts} (by hand --values counts)"
             )
     raise ValueError(f"{found.label} {what}, and {needed_by} needs counts; {where}")
@@ -167,9 +170,12 @@ def where_counts_are(root: Any, name: str, *, stage: str = "preprocessing") -> s
     holding = {path: key for path, key in places.items() if _holds_counts(root[path])}
     if holding:
         first = next(iter(holding.values()))
+        by_hand = f"--{option} {first}"
+        if stage == "preprocessing" and "raw/X" in holding and first == "raw":
+            by_hand = by_hand if _same_genes(root) else "prepare.py --layer raw"
         return (
             f"there are counts in {listed(list(holding))}: write {stage}: {{{option}: {first}}} "
-            f"(by hand --{option} {first})"
+            f"(by hand {by_hand})"
         )
     if name != "X" and has_x(root) and _holds_counts(root["X"]):
         return f"there are counts in X: leave out {stage}.{option} (by hand --{option})"

@@ -12,8 +12,9 @@ import numpy as np
 from preprocessing import choose
 from preprocessing.join import check_common, check_kinds, common_embeddings, join_genes
 from preprocessing.prepare_joined import write_joined
-from preprocessing.prepare_one import is_linkable, write_linked, write_one
+from preprocessing.prepare_one import is_kept_whole, write_linked, write_one
 from preprocessing.sources import open_sources
+from utils.paths import is_linkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,7 +117,7 @@ def prepare_store(
     )
     if len(sources) > 1:
         write_joined(sources, names, out, batch=batch, obsm=obsm, join=join, var_names=var_names)
-    elif is_linkable(sources[0]):
+    elif is_linkable(sources[0].file) and is_kept_whole(sources[0]):
         write_linked(sources[0], names, out, var_names=var_names)
     else:
         write_one(sources[0], names, out, var_names=var_names)

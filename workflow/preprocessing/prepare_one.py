@@ -21,7 +21,7 @@ from preprocessing.prepare_parts import (
 )
 from utils.cli import say
 from utils.io import keys, new_store, read_element, write_element
-from utils.paths import split_file
+from utils.paths import disk_path
 
 if TYPE_CHECKING:
     from preprocessing.sources import Source
@@ -29,20 +29,16 @@ if TYPE_CHECKING:
 ALIGNED = ("obsm", "varm", "obsp", "varp")
 
 
-def is_linkable(source: Source) -> bool:
-    path, group = split_file(source.file)
-    return (
-        path.suffix == ".zarr"
-        and not group
-        and bool(source.cells.all())
-        and np.array_equal(source.genes, np.arange(len(source.names)))
-    )
+def is_kept_whole(source: Source) -> bool:
+    """Whether all cells and genes of a file are kept."""
+    all_genes = np.arange(len(source.names))
+    return bool(source.cells.all()) and np.array_equal(source.genes, all_genes)
 
 
 def write_linked(source: Source, names: np.ndarray, out: Path, *, var_names: str | None) -> None:
     """Link to a store of which everything is kept; write what has other names or is added."""
-    root, path = source.root, Path(source.file)
-    say(f"linking {path}")
+    root, path = source.root, disk_path(source.file)
+    say(f"linking {source.file}")
     new = [f"obs/{column}" for column in source.quality]
     links, emptied = {}, []
     if source.takes_raw:
@@ -52,7 +48,7 @@ def write_linked(source: Source, names: np.ndarray, out: Path, *, var_names: str
     elif var_names is not None:
         new += ["var", *(["raw/var"] if var_names in keys(root, "raw/var") else [])]
         new += [f"{slot}/{name}" for slot, name in data_frames(root, "varm")]
-    with new_store(out, source=path, new=new, links=links) as store:
+    with new_store(out, source=source.file, new=new, links=links) as store:
         for column, values in source.quality.items():
             write_element(store, f"obs/{column}", values)
         for slot in emptied:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 
+from utils.encoding import encoding, stored_shape
 from utils.io import reading
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ CSC_BUDGET = 1 << 26
 
 def matrix_shape(matrix: Any) -> tuple[int, int]:
     """Return (cells, genes) of a stored matrix, dense or sparse."""
-    shape = matrix.shape if hasattr(matrix, "shape") else matrix.attrs["shape"]
-    return int(shape[0]), int(shape[1])
+    n_cells, n_genes = stored_shape(matrix)
+    return n_cells, n_genes
 
 
 def n_blocks(matrix: Any) -> int:
@@ -70,12 +71,12 @@ def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
 
 
 def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
-    encoding = matrix.attrs.get("encoding-type", "array")
-    if encoding == "csc_matrix":
+    kind = encoding(matrix)
+    if kind == "csc_matrix":
         yield from _csc_blocks(matrix, rows)
         return
     n, genes = matrix_shape(matrix)
-    if encoding != "csr_matrix":
+    if kind != "csr_matrix":
         for start in range(0, n, rows):
             yield native(np.asarray(matrix[start : start + rows]))
         return

@@ -1,18 +1,17 @@
 """The few kinds of elements that clustering reads and writes, without anndata and pandas.
 
 A workflow has a job for every cluster column, and importing those two takes half as long as the
-clustering of 50,000 cells. The layout is that of anndata's file format (on-disk specification of
-anndata 0.8 and later); whatever else a file holds is left to `utils.io.read_element`.
+clustering of 50,000 cells. All of it is read by `utils.encoding.read_value`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.encoding import write_plain, write_texts
-from utils.io import add_column, element, keys, obs_column, read_element, reading
+from utils.encoding import encoding, read_coded, read_value, write_plain, write_texts
+from utils.io import add_column, keys, obs_column, obs_element, read_element, reading
 from utils.messages import missing
 
 if TYPE_CHECKING:
@@ -73,12 +72,9 @@ def read_csr(root: Group, name: str) -> sp.csr_matrix:
     """
     import scipy.sparse as sp
 
-    found = element(root, name)
-    if _encoding(found) != "csr_matrix":
-        return sp.csr_matrix(read_element(root, name))
-    with reading(root, name):
-        parts = tuple(found[part][...] for part in ("data", "indices", "indptr"))
-        return sp.csr_matrix(parts, shape=tuple(found.attrs["shape"]))
+    matrix = sp.csr_matrix(read_element(root, name))
+    # Made anew, SciPy gives small matrices indices of 32 bits, however they are stored.
+    return sp.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def read_text(root: Group, name: str) -> str | None:
@@ -86,12 +82,11 @@ def read_text(root: Group, name: str) -> str | None:
     parent, _, key = name.rpartition("/")
     if parent not in root or not hasattr(root[parent], "keys") or key not in root[parent]:
         return None
-    with reading(root, name):
-        # Files of anndata before 0.8 say nothing of what an element is.
-        if _encoding(root[name]) not in ("string", "", None):
-            return None
-        value = root[name][()]
-        return value.decode() if isinstance(value, bytes) else str(value)
+    # Files of anndata 0.7 do not tell one text from several, and some not from numbers.
+    if encoding(root[name]) not in ("string", "string-array", ""):
+        return None
+    value = read_element(root, name)
+    return str(value) if isinstance(value, str) else None
 
 
 def read_categorical(root: Group, column: str) -> tuple[np.ndarray, list[str]]:
@@ -108,19 +103,17 @@ def read_categorical(root: Group, column: str) -> tuple[np.ndarray, list[str]]:
     KeyError
         If it is not there; lists what is.
     """
-    found = element(root, f"obs/{column}")
-    if _encoding(found) == "categorical" and _encoding(found["categories"]) == "string-array":
-        with reading(root, f"obs/{column}"):
-            codes, names = found["codes"][...], found["categories"][...]
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-    else:
-        import pandas as pd
+    found = obs_element(root, column)
+    with reading(root, f"obs/{column}"):
+        if encoding(found) == "categorical":
+            codes, categories, _ = read_coded(found)
+        else:
+            import pandas as pd
 
-        values = read_element(root, f"obs/{column}")
-        if not isinstance(values, pd.Categorical):
-            values = pd.Categorical(values)
-        codes, names = np.asarray(values.codes), [str(name) for name in values.categories]
-    codes = codes.astype(np.int64)
+            values = pd.Categorical(read_value(found))
+            codes, categories = values.codes, values.categories
+    names = [str(name) for name in categories]
+    codes = np.asarray(codes, dtype=np.int64)
     known = codes >= 0
     used = np.bincount(codes[known], minlength=len(names)) > 0
     # Text makes some categories one: 1 and "1".
@@ -143,9 +136,10 @@ def read_labels(root: Group, column: str) -> np.ndarray | pd.Series:
     KeyError
         If it is not there; lists what is.
     """
-    if column in keys(root, "obs") and _encoding(root[f"obs/{column}"]) == "categorical":
+    found = obs_element(root, column)
+    if encoding(found) == "categorical":
         with reading(root, f"obs/{column}"):
-            codes = root[f"obs/{column}/codes"][...]
+            codes = read_coded(found)[0]
         if codes.min(initial=0) >= 0:
             return codes.astype(np.int64)
     return obs_column(root, column)
@@ -161,7 +155,3 @@ def write_categorical(
     write_plain(group, "codes", codes, chunks=(max(len(codes), 1),))
     write_texts(group, "categories", np.array(names, dtype=object), "string-array")
     add_column(root["obs"], column)
-
-
-def _encoding(found: Any) -> str | None:
-    return found.attrs.get("encoding-type")

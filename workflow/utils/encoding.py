@@ -2,17 +2,20 @@
 
 Importing anndata takes longer than most steps take to read and write: 0.3 s, more than once for
 every method. What they read is mostly columns and arrays; what they write is arrays of numbers,
-CSR matrices, text, and mappings of these. The layout is that of anndata's file format (on-disk
-specification of anndata 0.8 and later), with the chunks and types of its own writer.
+CSR matrices, text, and mappings of these. `read_value` reads the layouts of anndata 0.7 and later;
+what is written has that of 0.8 and later, with the chunks and types of anndata's own writer.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import scipy.sparse as sp
     import zarr
 
 MAPPING = {"encoding-type": "dict", "encoding-version": "0.1.0"}
@@ -21,29 +24,159 @@ NULL = {"encoding-type": "null", "encoding-version": "0.1.0"}
 NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
-def read_value(found: Any) -> Any:
-    """Read a group or array as anndata does, which is loaded for what is no array or category."""
-    kind = found.attrs.get("encoding-type")
+def attribute(element: Any, name: str, default: Any = None) -> Any:
+    """Read an attribute of a group or array; text of a fixed length (Julia, R) is bytes in it."""
+    value = element.attrs.get(name, default)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "SO":
+        return [item.decode() if isinstance(item, bytes) else item for item in value.tolist()]
+    return value
+
+
+def encoding(element: Any) -> str:
+    """Return what a group or array is, in the words of anndata 0.8, also where it does not say.
+
+    Files of anndata 0.7 and before, and of other writers, say it by other means or not at all.
+
+    Parameters
+    ----------
+    element
+        A group or array of HDF5 or zarr.
+
+    Returns
+    -------
+    str
+        Such as ``array`` or ``categorical``; empty where only anndata can tell.
+    """
+    if kind := attribute(element, "encoding-type"):
+        return str(kind)
+    if sparse := attribute(element, "h5sparse_format"):  # csr, csc: anndata 0.6
+        return f"{sparse}_matrix"
+    if hasattr(element, "keys"):
+        return "dict"
+    if "categories" in element.attrs:
+        return "categorical"
+    if element.dtype.kind in "biufc":
+        return "array"
+    return "string-array" if element.dtype.kind in "OT" else ""
+
+
+def read_value(element: Any) -> Any:
+    """Read a group or array as anndata does, which is loaded only for what is rare.
+
+    Parameters
+    ----------
+    element
+        A group or array of HDF5 or zarr, in the layout of any anndata from 0.7 on.
+
+    Returns
+    -------
+    Any
+        In memory: an array, a sparse matrix, a ``pandas.Categorical``, another pandas array, a
+        data frame, a mapping (``raw`` too), a text, a number or ``None``.
+    """
+    kind = encoding(element)
     if kind == "array":
-        return found[()]
+        return element[()]
     if kind == "string-array":
-        return (found.asstr() if hasattr(found, "asstr") else found)[()]  # HDF5, zarr
+        return (element.asstr() if hasattr(element, "asstr") else element)[()]  # HDF5, zarr
     if kind == "categorical":
         import pandas as pd
 
-        codes, categories = read_value(found["codes"]), read_value(found["categories"])
-        return pd.Categorical.from_codes(codes, categories, ordered=bool(found.attrs["ordered"]))
+        codes, categories, ordered = read_coded(element)
+        return pd.Categorical.from_codes(codes, categories, ordered=ordered)
+    if kind == "dataframe":
+        return _read_frame(element)
+    if kind in ("dict", "raw"):
+        return {name: read_value(element[name]) for name in sorted(element.keys())}
+    if kind in ("csr_matrix", "csc_matrix"):
+        return _read_sparse(element, kind)
+    if kind == "null":
+        return None
+    if kind == "string":
+        return element.asstr()[()] if hasattr(element, "asstr") else str(element[()])
+    if kind == "numeric-scalar":
+        return element[()].item()
     from anndata.io import read_elem
 
-    return read_elem(found)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*written without encoding metadata")
+        return read_elem(element)
 
 
-def read_names(found: Any) -> np.ndarray:
+def read_coded(element: Any) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Read a ``categorical`` without pandas.
+
+    Parameters
+    ----------
+    element
+        What is `encoding` ``categorical``: a group, or in files of anndata 0.7 an array of codes
+        that refers to its categories.
+
+    Returns
+    -------
+    tuple
+        The position of each value's category (-1: it has none); the categories; whether they are
+        ordered.
+    """
+    if hasattr(element, "keys"):
+        ordered = bool(attribute(element, "ordered", False))
+        return read_value(element["codes"]), read_value(element["categories"]), ordered
+    place = element.attrs["categories"]
+    if hasattr(element, "parent"):  # HDF5: a reference, or a path
+        categories = element.parent[place]
+    else:
+        import zarr
+
+        parent = element.path.rpartition("/")[0]
+        categories = zarr.open_group(element.store, path=parent, mode="r", use_consolidated=False)[
+            place
+        ]
+    return element[()], read_value(categories), bool(attribute(categories, "ordered", False))
+
+
+def _read_frame(group: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = [str(name) for name in attribute(group, "column-order")]
+    index = attribute(group, "_index")
+    frame = pd.DataFrame(
+        {name: read_value(group[name]) for name in columns},
+        index=read_value(group[index]),
+        columns=columns or None,
+    )
+    if index != "_index":
+        frame.index.name = index
+    return frame
+
+
+def _read_sparse(group: Any, kind: str) -> sp.csr_matrix | sp.csc_matrix:
+    import scipy.sparse as sp
+
+    # Part by part, as the constructor would change the type of the indices.
+    matrix = (sp.csr_matrix if kind == "csr_matrix" else sp.csc_matrix)(
+        stored_shape(group), dtype=group["data"].dtype
+    )
+    matrix.data, matrix.indices, matrix.indptr = (
+        group[part][...] for part in ("data", "indices", "indptr")
+    )
+    return matrix
+
+
+def stored_shape(element: Any) -> tuple[int, ...]:
+    """Return the shape of an array or a sparse matrix without reading it."""
+    shape = getattr(element, "shape", None)
+    if shape is None:
+        shape = element.attrs.get("shape", element.attrs.get("h5sparse_shape"))
+    return tuple(int(n) for n in shape)
+
+
+def read_names(element: Any) -> np.ndarray:
     """Read the index of a data frame as an array of objects, also as pandas 3 has it written."""
-    nullable = found.attrs.get("encoding-type") == "nullable-string-array"
-    if nullable and not found["mask"][()].any():
-        found = found["values"]
-    return np.asarray(read_value(found), dtype=object)
+    if encoding(element) == "nullable-string-array" and not element["mask"][()].any():
+        element = element["values"]
+    return np.asarray(read_value(element), dtype=object)
 
 
 def is_plain(value: Any) -> bool:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import atexit
 import re
+import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 # Words of Snakemake's own log. The jobs of a group are indented, those that went well among them.
 _BLOCK = re.compile(
     r"^(?P<indent> *)Error in rule (?P<rule>\w+):\n(?P<body>(?:(?P=indent) +.*\n?)+)", re.M
 )
+# All that is left of a block where Snakemake is to be quiet; the shell's words end every rule here.
+_COMMAND = re.compile(r"\| tee (.+) >&2' returned non-zero exit status (\d+)")
+_ERROR = re.compile(r"\S+\.py: error: ")
 _JOB = re.compile(r"^ +jobid: (\d+)$", re.M)
 _LOG = re.compile(r"^ +log: (.+?)(?: \(check log file\(s\).*)?$", re.M)
 _INTERRUPTED = "Terminating processes on user request"
+_INTERRUPTED_JOB = ": interrupted (Ctrl-C)"  # the last line of a script (utils/cli.py)
+STARTED = time.time()
 _KILLED = {
     137: "was killed, most likely as there was not enough memory",
     139: "crashed (segmentation fault)",
@@ -30,36 +37,40 @@ _KILLED = {
 class Failure:
     """A job that failed."""
 
-    rule: str
     log: str
     status: int | None  # exit status of its command, where Snakemake names it
     grouped: bool  # whether it ran with others as one job, each of which may be the one that failed
 
 
-def failures(text: str) -> list[Failure]:
+def failures(text: str, job_logs: Iterable[str] = ()) -> list[Failure]:
     """Find the jobs that failed, and did not succeed when tried again, in a log of Snakemake.
 
     Parameters
     ----------
     text
-        The whole log of a run.
+        The whole log of a run; it says less with ``--quiet``.
+    job_logs
+        The logs that jobs of this run wrote; one with an error is of a job that failed.
     """
     jobs: dict[str, Failure] = {}
-    for block in _BLOCK.finditer(text):
+    statuses = {shlex.split(log)[0]: int(status) for log, status in _COMMAND.findall(text)}
+    blocks = list(_BLOCK.finditer(text))
+    for block in blocks:
         job, log = _JOB.search(block["body"]), _LOG.search(block["body"])
         finished = job and re.search(rf"^Finished jobid: {job[1]}\b", text[block.end() :], re.M)
         if log is None or finished:
             continue
         path = log[1].split(", ")[0]  # a cluster's log stands behind
-        before = text[: block.start()]
-        status = re.search(rf"{re.escape(path)}[^\n]* non-zero exit status (\d+)", before)
-        jobs[path] = Failure(
-            block["rule"], path, int(status[1]) if status else None, grouped=bool(block["indent"])
-        )
+        jobs[path] = Failure(path, statuses.get(path), grouped=bool(block["indent"]))
+    if not blocks:
+        jobs = {path: Failure(path, status, grouped=False) for path, status in statuses.items()}
+    for path in job_logs:
+        if any(map(_ERROR.match, _tail(path))):
+            jobs.setdefault(path, Failure(path, None, grouped=False))
     return list(jobs.values())
 
 
-def failure_lines(text: str, *, logs: str) -> list[str]:
+def failure_lines(text: str, *, logs: str, job_logs: Collection[str] = ()) -> list[str]:
     """Say why a run ended.
 
     Parameters
@@ -68,6 +79,8 @@ def failure_lines(text: str, *, logs: str) -> list[str]:
         The log of Snakemake.
     logs
         The folder of the jobs' logs, whose folders are data sets and methods.
+    job_logs
+        Those of these that were written in this run.
 
     Returns
     -------
@@ -75,9 +88,11 @@ def failure_lines(text: str, *, logs: str) -> list[str]:
         For each job that failed what failed, its error and its log; what was interrupted is not
         called a failure.
     """
-    interrupted = _INTERRUPTED in text
+    interrupted = _INTERRUPTED in text or any(
+        line.endswith(_INTERRUPTED_JOB) for path in job_logs for line in _tail(path)[-1:]
+    )
     lines = []
-    found = [(failure, *_reasons(failure)) for failure in failures(text)]
+    found = [(failure, *_reasons(failure)) for failure in failures(text, job_logs)]
     some_said = any(failure.grouped and said for failure, _, said in found)
     failed = [
         (failure, reasons)
@@ -99,12 +114,8 @@ def failure_lines(text: str, *, logs: str) -> list[str]:
 
 def _reasons(failure: Failure) -> tuple[list[str], bool]:
     """Return the lines to show of a job's log, and whether these are errors that it printed."""
-    try:
-        log = Path(failure.log).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        log = []
-    # A script prints its errors in one go, last.
-    errors = [line for line in log[-50:] if re.match(r"\S+\.py: error: ", line)]
+    log = _tail(failure.log)
+    errors = [line for line in log if _ERROR.match(line)]
     if errors:
         return errors, True
     how = _KILLED.get(failure.status or 0) or (
@@ -116,9 +127,20 @@ def _reasons(failure: Failure) -> tuple[list[str], bool]:
     return [how, *([f"its last line: {last.strip()[:200]}"] if last else [])], False
 
 
+def _tail(log: str) -> list[str]:
+    """Return the last lines of a log, where scripts print their errors; none if it is not there."""
+    try:
+        return Path(log).read_text(encoding="utf-8", errors="replace").splitlines()[-50:]
+    except OSError:
+        return []
+
+
 def tell_failures(snakemake_logs: Iterable[str], *, logs: str) -> None:
     """Print why a run failed, when this process ends: behind all that Snakemake still says."""
     texts = [Path(log).read_text(encoding="utf-8", errors="replace") for log in snakemake_logs]
-    if lines := failure_lines("\n".join(texts), logs=logs):
+    job_logs = [
+        str(path) for path in sorted(Path(logs).rglob("*.log")) if path.stat().st_mtime >= STARTED
+    ]
+    if lines := failure_lines("\n".join(texts), logs=logs, job_logs=job_logs):
         text = "\n".join(["", f"cellstrata: {lines[0]}", *lines[1:]])
         atexit.register(print, text, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from utils.blocks import matrix_shape, n_blocks, row_blocks
 from utils.cli import progress
 from utils.io import ANNDATA, SLOTS, is_matrix, keys, plain_text, read_element
+from utils.palette import hexadecimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from utils.io import Group
 
 CHUNK = 1 << 18
+GREY = "#d9d9d9"
 ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 # The fastest setting of a filter that every HDF5 library has.
 PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
@@ -70,6 +72,31 @@ def write_h5ad(root: Group, path: Path, *, uns: Mapping[str, Any] | None = None)
                 _write(file, slot, {**(uns or {}), **value} if slot == "uns" else value)
 
 
+def category_colors(root: Group, column: str) -> np.ndarray | None:
+    """Return the colors of a column of obs, as AnnData's ``uns/{column}_colors`` has them.
+
+    Parameters
+    ----------
+    root
+        As returned by `utils.io.open_store`.
+    column
+        Its name.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        One text a category, in their order: those of the pictures, grey where no cell has the
+        category. None where the column is not categorical.
+    """
+    values = read_element(root, f"obs/{column}")
+    if not hasattr(values, "categories"):
+        return None
+    colors = np.full(len(values.categories), GREY, dtype=object)
+    used = np.unique(values.codes[values.codes >= 0])
+    colors[used] = hexadecimal(len(used))
+    return colors
+
+
 def _write(group: h5py.Group, name: str, value: Any) -> None:
     import anndata
     from anndata.io import write_elem
@@ -114,6 +141,7 @@ def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
     n_values = 0
     for block in blocks:
         rows = sp.csr_matrix(block)
+        rows.sort_indices()  # which R's readers expect
         for part, array in arrays.items():
             array.resize((n_values + rows.nnz,))
             array[n_values:] = getattr(rows, part)

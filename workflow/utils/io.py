@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
 from utils.atomic import atomic_folder
-from utils.encoding import MAPPING, is_plain, read_names, read_value, write_plain
-from utils.links import broken_link, copy_linked, link, link_children
+from utils.encoding import (
+    MAPPING,
+    attribute,
+    encoding,
+    is_plain,
+    read_names,
+    read_value,
+    write_plain,
+)
+from utils.links import copy_linked, ignores_case, link, link_children
 from utils.messages import missing
+from utils.opening import open_store, place, reading
+from utils.paths import disk_path, is_linkable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -35,79 +44,7 @@ SLOTS = ("X", "obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns", "ra
 ANNDATA = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 
 
-# Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
-warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
-warnings.filterwarnings("ignore", message="(?s).*does not have a Zarr V3 specification")
-
-
 # ---------------------------------------------------------------- reading
-
-
-def open_store(file: str | Path) -> Group:
-    """Open an AnnData file for reading.
-
-    Parameters
-    ----------
-    file
-        An ``.h5ad`` file or a ``.zarr`` folder.
-
-    Returns
-    -------
-    h5py.File or zarr.Group
-        The root group, read-only.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file, or an element that it links to, is not there.
-    ValueError
-        If it is no AnnData file, or a damaged one.
-    """
-    path = Path(file)
-    if path.suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"{path}: ends neither in .h5ad nor in .zarr")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        if path.suffix == ".h5ad":
-            import h5py
-
-            root: Group = h5py.File(path, "r")
-        else:
-            if gone := broken_link(path):
-                raise FileNotFoundError(
-                    f"{path}: {gone.relative_to(path)} is a link to {gone.readlink()}, which is "
-                    "gone; put it back, or make this store again"
-                )
-            root = zarr.open_group(path, mode="r", use_consolidated=False)
-        has_obs = "obs" in root
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever the libraries make of a damaged file
-        raise ValueError(f"{path}: cannot be read, it may be damaged: {_line(error)}") from error
-    if not has_obs:
-        raise ValueError(f"{path}: is no AnnData file, it has no obs")
-    return root
-
-
-@contextlib.contextmanager
-def reading(found: Any, name: str = "") -> Iterator[None]:
-    """Say what cannot be read of which file, whatever the libraries make of a damaged one.
-
-    Parameters
-    ----------
-    found
-        A group or array of an opened store.
-    name
-        What is read in it; empty: all of it.
-    """
-    try:
-        yield
-    except Exception as error:
-        what = name or found.name.strip("/")
-        raise ValueError(
-            f"{_place(found)}: {what} cannot be read, it may be damaged: {_line(error)}"
-        ) from error
 
 
 def read_element(root: Group, name: str) -> Any:
@@ -139,9 +76,9 @@ def element(root: Group, name: str) -> Any:
     """Return a group or array of a store; a KeyError says what is there instead."""
     parent, _, key = name.rpartition("/")
     if parent and parent not in root:
-        raise KeyError(f'{_place(root)} has no {parent} and so no "{key}"')
+        raise KeyError(f'{place(root)} has no {parent} and so no "{key}"')
     if key not in (root[parent] if parent else root):
-        where = f"{_place(root)}: {parent or 'the store'} has no"
+        where = f"{place(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
     with reading(root, name):
         return root[name]
@@ -157,17 +94,15 @@ def keys(root: Group, name: str = "") -> list[str]:
             return []
         elements = sorted(group.keys())
         if "column-order" in group.attrs:
-            columns = [str(column) for column in group.attrs["column-order"]]
+            columns = [str(column) for column in attribute(group, "column-order")]
             return [column for column in columns if column in elements]
         return elements
 
 
 def is_matrix(element: Any) -> bool:
-    """Whether an element is a matrix, dense or sparse; old files say nothing of a dense one."""
-    encoding = element.attrs.get("encoding-type", "array")
-    return encoding in ("csr_matrix", "csc_matrix") or (
-        encoding == "array" and len(getattr(element, "shape", ())) == 2
-    )
+    """Whether an element is a matrix, dense or sparse."""
+    kind = encoding(element)
+    return kind in ("csr_matrix", "csc_matrix") or (kind == "array" and len(element.shape) == 2)
 
 
 def length(root: Group, frame: str) -> int:
@@ -206,13 +141,20 @@ def obs_column(root: Group, name: str) -> pd.Series:
     """
     import pandas as pd
 
+    column = obs_element(root, name)
+    with reading(root, f"obs/{name}"):
+        return pd.Series(read_value(column), index=read_index(root, "obs"), name=name)
+
+
+def obs_element(root: Group, name: str) -> Any:
+    """Return a column of obs as it is stored; a KeyError says what was probably meant."""
     if name not in keys(root, "obs"):
         raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    return pd.Series(read_element(root, f"obs/{name}"), index=read_index(root, "obs"), name=name)
+    return element(root, f"obs/{name}")
 
 
 def _index(frame: Group) -> Any:
-    return frame[frame.attrs["_index"]]
+    return frame[attribute(frame, "_index")]
 
 
 def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> AnnData:
@@ -308,11 +250,11 @@ def new_store(
     _check_place(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
-        zarr_format = _zarr_format(Path(source)) if source is not None else 3
+        zarr_format = _zarr_format(disk_path(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
         own = {*new, *links, *fresh}
         if source is not None:
-            link_children(Path(source), temporary, own, set(fresh))
+            link_children(disk_path(source), temporary, own, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
         for name in sorted(own):
             parent = name.rpartition("/")[0]
@@ -339,10 +281,21 @@ def write_element(root: zarr.Group, name: str, value: Any) -> None:
         Path of the element, such as ``obsm/X_pca`` or ``obs/leiden_1.0_1``.
     value
         What to write.
+
+    Raises
+    ------
+    ValueError
+        If two names differ by case only and the file system cannot hold both.
     """
     parent, _, key = name.rpartition("/")
     group = root[parent] if parent else root
     in_frame = parent in ("obs", "var")
+    if isinstance(value, dict):
+        _check_case(root, name, value)
+    elif hasattr(value, "columns"):
+        _check_case(root, name, value.columns)
+    elif in_frame:
+        _check_case(root, parent, [*group.attrs["column-order"], key])
     chunks: Any = "auto"
     if in_frame:
         # One chunk a column: a clustering output stays a handful of files.
@@ -390,16 +343,35 @@ def plain_text(value: Any) -> Any:
         return pd.DataFrame(columns, index=plain_text(value.index), columns=value.columns)
     if isinstance(value, pd.Categorical):
         return value.rename_categories(plain_text(value.categories))
+    if isinstance(value, np.ndarray):
+        # Objects that are no text are for anndata to refuse; as text they would be others.
+        is_column = value.dtype == object and value.ndim == 1 and _is_text(value)
+        return pd.array(value, dtype="string") if is_column and pd.isna(value).any() else value
     if not isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
-        # Objects of an array are text unless some are missing; anndata refuses all others.
-        is_objects = isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1
-        return pd.array(value, dtype="string") if is_objects and pd.isna(value).any() else value
-    is_text = isinstance(value.dtype, pd.StringDtype) or (
-        value.dtype == object and pd.api.types.infer_dtype(value, skipna=True) == "string"
-    )
-    if not is_text:
+        return value
+    if not _is_text(value):
         return value
     return value.astype("string" if pd.isna(value).any() else object)
+
+
+def _is_text(values: Any) -> bool:
+    import pandas as pd
+
+    if isinstance(values.dtype, pd.StringDtype):
+        return True
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "string"
+
+
+def _check_case(root: zarr.Group, parent: str, names: Collection[Any]) -> None:
+    """Refuse names of a group that would be one folder where the file system ignores case."""
+    first: dict[str, str] = {}
+    for name in map(str, names):
+        other = first.setdefault(name.casefold(), name)
+        if other != name and ignores_case(Path(str(root.store.root))):
+            raise ValueError(
+                f'{parent} has "{other}" and "{name}", which the file system of the output cannot '
+                "tell apart; rename one, or write to a file system that heeds case"
+            )
 
 
 def write_zarr_linked(
@@ -430,7 +402,7 @@ def write_zarr_linked(
         If `out_dir` is no place for a store, or `adata` has no such element.
     """
     values = {name: _element_of(adata, name) for name in files_to_keep}
-    linkable = in_dir is not None and Path(in_dir).suffix == ".zarr"
+    linkable = in_dir is not None and is_linkable(in_dir)
     with new_store(out_dir, source=in_dir if linkable else None, new=files_to_keep) as root:
         if not linkable and "obs" not in values:
             write_element(root, "obs", adata.obs[[]])
@@ -473,12 +445,12 @@ def _check_place(out: Path, source: str | Path | None) -> None:
         raise ValueError(f"{out}: the output must end in .zarr")
     if out.exists() and not is_store(out) and not _empty(out):
         raise ValueError(f"{out}: exists and is no zarr store; it is not replaced")
-    if source is not None and Path(source).suffix != ".zarr":
+    if source is not None and not is_linkable(source):
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "
             f"prepare.py {source} {Path(source).stem}.zarr"
         )
-    if source is not None and out.resolve() == Path(source).resolve():
+    if source is not None and out.resolve() == disk_path(source).resolve():
         raise ValueError(f"{out}: is the input too; name another output")
 
 
@@ -523,11 +495,3 @@ def _element_of(adata: AnnData, name: str) -> Any:
 
 def _empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
-
-
-def _place(found: Any) -> str:
-    return str(found.file.filename if hasattr(found, "file") else found.store.root)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -69,6 +69,11 @@ def copy_linked(folder: Path) -> None:
             copy_linked(item)
 
 
+def ignores_case(store: Path) -> bool:
+    """Whether a store lies where `a` and `A` are one name, as on most Macs."""
+    return any((store / name.upper()).exists() for name in METADATA)
+
+
 def is_group(folder: Path) -> bool:
     """Whether a folder of a store holds other elements, rather than an array."""
     if (folder / ".zgroup").is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ _CONVERT = {
 
 
 def split_file(file: str | Path) -> tuple[Path, str]:
-    """Split ``file.h5mu::rna`` or ``store.zarr::tables/table`` into the path and the group.
+    """Split ``file.h5mu::rna`` or ``store.zarr::tables/table`` into the path and what is in it.
 
     Parameters
     ----------
@@ -34,13 +35,30 @@ def split_file(file: str | Path) -> tuple[Path, str]:
     Returns
     -------
     tuple
-        The path, and the group in it: ``mod/rna``, ``tables/table``; empty: the whole file.
+        The path, and the group in it: ``mod/rna``, ``tables/table``; of a 10x ``.h5`` the genome,
+        of a folder the prefix of its files; empty: the whole file.
     """
     path, _, group = str(file).partition("::")
     group = group.strip("/")
     if PurePath(path).suffix == ".h5mu" and group and not group.startswith("mod/"):
         group = f"mod/{group}"
     return Path(path), group
+
+
+def disk_path(file: str | Path) -> Path:
+    """Return where a file is on disk: of a table in a zarr store, its own folder."""
+    path, group = split_file(file)
+    return path / group if is_linkable(file) else path
+
+
+def is_linkable(file: str | Path) -> bool:
+    """Tell by its name whether a file is a zarr store, or a table in one: links lead into it."""
+    return split_file(file)[0].suffix == ".zarr"
+
+
+def is_zarr(file: str | Path) -> bool:
+    """Tell whether a file is a zarr store, or a group in one, and can be linked to."""
+    return split_file(file)[0].suffix == ".zarr"
 
 
 def is_store(file: str | Path) -> bool:
@@ -60,10 +78,12 @@ def name_problem(file: str, *, stage: str = "preprocessing") -> str:
         Where it enters.
     """
     path, group = split_file(file)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(file)):
+        return f"{file!r}: addresses are not read; download it first"
     if path.suffix == ".h5mu":
         return "" if group else f"{file!r} holds several modalities; name one: {path}::rna"
-    if group and path.suffix != ".zarr":
-        return f"{file!r}: only .h5mu and .zarr hold several tables; remove ::{group}"
+    if group and path.suffix.lower() == ".h5ad":
+        return f"{file!r}: .h5ad holds one table; remove ::{group}"
     if path.suffix in (".h5ad", ".zarr"):
         return ""
     if path.suffix.lower() in (".h5ad", ".zarr", ".h5mu", ".h5"):

@@ -103,21 +103,20 @@ def merge(args):
 
 def export(args):
     """Write the atlas as one file, its clusters in the colors of the pictures."""
-    import numpy as np
-
     from utils.atomic import atomic_file
     from utils.cluster_names import parse_column
-    from utils.elements import read_categorical
-    from utils.h5ad import write_h5ad
+    from utils.h5ad import category_colors, write_h5ad
     from utils.io import keys, open_store
-    from utils.palette import hexadecimal
 
+    if Path(args.h5ad).exists() and not args.overwrite:
+        cli.say(f"{args.h5ad}: exists; keeping it; --overwrite makes it again")
+        return
     root = open_store(args.output_file)
-    columns = [name for name in keys(root, "obs") if parse_column(name)]
-    colors = {
-        f"{name}_colors": np.array(hexadecimal(len(read_categorical(root, name)[1])), dtype=object)
-        for name in columns
-    }
+    colors = {}
+    for name in filter(parse_column, keys(root, "obs")):
+        found = category_colors(root, name)
+        if found is not None:  # a column that came with the input may be text or numbers
+            colors[f"{name}_colors"] = found
     with atomic_file(args.h5ad) as path:
         write_h5ad(root, path, uns=colors)
     size = Path(args.h5ad).stat().st_size / 1e6

@@ -169,7 +169,7 @@ def expression(args, root, options, *, all_genes=False):
             root,
             args.layer,
             needed_by=args.method,
-            as_they_are=f"normalize: false to {args.method} (by hand --no-normalize)",
+            as_they_are=f"normalize: false under {args.method} (by hand --no-normalize)",
             **vars(cli.from_options("Values", args)),
         )
     else:

@@ -49,6 +49,7 @@ def main(args):
         read_index,
         write_element,
     )
+    from utils.paths import is_linkable
 
     options = cli.from_options("Topics", args)
     if kept(args.output_file, overwrite=args.overwrite):
@@ -98,7 +99,7 @@ def main(args):
         "obs/topic_scale": result.topic_scale,
         f"uns/{args.key_added}": json.dumps(record),
     }
-    source = args.input_file if Path(args.input_file).suffix == ".zarr" else None
+    source = args.input_file if is_linkable(args.input_file) else None
     if source is None:  # nothing can be linked: the names only
         frames = {name: pd.DataFrame(index=read_index(root, name)) for name in ("obs", "var")}
         values = frames | values
