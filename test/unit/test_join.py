@@ -95,6 +95,21 @@ def test_what_is_dropped_is_said(tmp_path, capsys):
     assert list(whole.obs) == ["kind", "file"]
 
 
+def test_the_name_of_the_index(tmp_path):
+    a, b = make("a"), make("a")
+    for part in (a, b):
+        part.obs.index.name, part.var.index.name = "barcode", "gene_id"
+    whole = prepared(tmp_path, [a, b])
+    assert (whole.obs.index.name, whole.var.index.name) == ("barcode", "gene_id")
+    for part in (a, b):
+        part.obs["barcode"] = part.obs_names
+    whole = prepared(tmp_path, [a, b])  # the files are added to the names, which then differ
+    assert list(whole.obs["barcode"]) == [*a.obs_names, *b.obs_names]
+    a.obs_names = ["twice"] * 9
+    a.obs["barcode"] = a.obs_names
+    assert list(prepared(tmp_path, [a]).obs["barcode"]) == ["twice"] * 9
+
+
 def test_fewer_than_half_of_the_genes_is_a_stop(tmp_path):
     ids = [f"ENSG{i}" for i in range(12)]
     a, b = make("a"), make("b", genes=ids)

@@ -48,7 +48,8 @@ def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[st
             continue
         share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
         middle = np.nanmedian(share) if np.isfinite(share).any() else np.nan
-        say(f"qc {group}: {len(genes):,} genes, median {middle:.3g} % of the counts of a cell")
+        n_genes = f"{len(genes):,} gene{'' if len(genes) == 1 else 's'}"
+        say(f"qc {group}: {n_genes}, median {middle:.3g} % of the counts of a cell")
 
 
 def _hint(pattern: str, names: list[str]) -> str:

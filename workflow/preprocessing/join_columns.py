@@ -191,8 +191,8 @@ def join_obs(frames: Sequence[pd.DataFrame], files: Sequence[str]) -> pd.DataFra
         name: join_column([frame[name].array for frame in frames], f'obs["{name}"]', files)
         for name in columns
     }
-    index = pd.Index(np.concatenate([frame.index.to_numpy(dtype=object) for frame in frames]))
-    return pd.DataFrame(joined, index=index)
+    index = np.concatenate([frame.index.to_numpy(dtype=object) for frame in frames])
+    return pd.DataFrame(joined, index=pd.Index(index, name=_index_name(frames)))
 
 
 def join_var(
@@ -240,7 +240,13 @@ def join_var(
             differing.append(name)
     say_dropped(f"{what} column", f"not in all {len(frames)} files", lost)
     say_dropped(f"{what} column", "which differs between the files", differing)
-    return pd.DataFrame(joined, index=pd.Index(names))
+    return pd.DataFrame(joined, index=pd.Index(names, name=_index_name(frames)))
+
+
+def _index_name(frames: Sequence[pd.DataFrame]) -> Any:
+    """Return what the index is called, if it is called the same in all files."""
+    names = [frame.index.name for frame in frames]
+    return names[0] if all(name == names[0] for name in names) else None
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:

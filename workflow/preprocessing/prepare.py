@@ -132,7 +132,7 @@ def _needs_counts(
     wanting = [key for key, value in wanted.items() if value]
     if wanting:
         return f"{' and '.join(wanting)} {'need' if len(wanting) > 1 else 'needs'}"
-    return "the other files have" if n_files > 1 and stage == "preprocessing" else ""
+    return "joined files need" if n_files > 1 and stage == "preprocessing" else ""
 
 
 def _choose(

@@ -98,7 +98,9 @@ def _joined_obs(sources: list[Source], frames: list[pd.DataFrame], label: str) -
     if len(set().union(*(frame.index for frame in frames))) < sum(map(len, frames)):
         say(f"cells of several files share names: the file is added to each (-{short[0]})")
         frames = [
-            frame.set_axis([f"{cell}-{name}" for cell in frame.index])
+            frame.set_axis(
+                pd.Index([f"{cell}-{name}" for cell in frame.index], name=frame.index.name)
+            )
             for frame, name in zip(frames, short, strict=True)
         ]
     obs = join_obs(frames, [source.file for source in sources])
@@ -106,7 +108,7 @@ def _joined_obs(sources: list[Source], frames: list[pd.DataFrame], label: str) -
         np.repeat(np.arange(len(frames)), [len(frame) for frame in frames]), categories=short
     )
     say(f'{len(frames)} files joined; obs["{label}"] names the file')
-    obs.index = unique_index(obs.index)
+    obs.index = unique_index(obs)
     return obs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,8 @@ from utils.io import keys, new_store, read_element, write_element
 from utils.paths import disk_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from preprocessing.sources import Source
 
 ALIGNED = ("obsm", "varm", "obsp", "varp")
@@ -68,7 +69,7 @@ def write_one(source: Source, names: np.ndarray, out: Path, *, var_names: str | 
 
     root = source.root
     obs = chosen_obs(source)
-    obs.index = unique_index(obs.index)
+    obs.index = unique_index(obs)
     emptied = say_raw(source) if source.takes_raw else []
     with new_store(out) as store:
         write_element(store, "obs", obs)

@@ -85,13 +85,16 @@ def chosen_obs(source: Source) -> pd.DataFrame:
     return frame.iloc[np.flatnonzero(source.cells)]
 
 
-def unique_index(index: pd.Index) -> pd.Index:
-    if index.is_unique:
-        return index
-    from anndata.utils import make_index_unique
+def unique_index(obs: pd.DataFrame) -> pd.Index:
+    """Return the names of the cells, each once, and called as no column is that differs."""
+    index = obs.index
+    if not index.is_unique:
+        from anndata.utils import make_index_unique
 
-    say("some cells share a name: a number is added to the later ones")
-    return make_index_unique(index.astype(str))
+        say("some cells share a name: a number is added to the later ones")
+        index = make_index_unique(index.astype(str))
+    is_column = index.name in obs and not (index == obs[index.name].to_numpy()).all()
+    return index.rename(None) if is_column else index
 
 
 def write_matrices(

@@ -263,7 +263,7 @@ class DataSet(Device):
     ] = Field(
         description="`{stage: file}` or `{stage: [file, ...]}` (.h5ad or .zarr); the stage "
         "(`preprocessing`, `integration`, `clustering`) is where the data set enters. "
-        "Several files are joined on their common genes."
+        "Several files are joined on their genes (`join`); the log says what they do not share."
     )
     seed: int | None = Field(None, ge=0, description="Random seed. Unset: the config's.")
     preprocessing: Preprocessing = Field(Preprocessing(), description="See below.")
