@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +23,8 @@ from utils.io import keys, new_store, read_element, write_element
 from utils.paths import disk_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from preprocessing.sources import Source
 
 ALIGNED = ("obsm", "varm", "obsp", "varp")
