@@ -162,6 +162,26 @@ def test_the_format_before_0_7_is_one_line(file, files):
     assert "\n" not in str(error.value)
 
 
+def test_steps_read_old_files_right_or_refuse_them(files, script, tmp_path):
+    expected = plain(files / "0.7.8" / "dense.h5ad")
+    expected = expected[expected.obs["cat"] == "10"]
+    done = script(
+        "preprocessing/scripts/prepare.py", files / "0.7.8" / "dense.h5ad", tmp_path / "a.zarr",
+        "--subset", '{"cat": ["10"]}',
+    )  # fmt: skip
+    assert "written without encoding metadata" not in done.stderr
+    found = plain(tmp_path / "a.zarr")
+    assert found.obs_names.equals(expected.obs_names)
+    np.testing.assert_array_equal(found.X, expected.X)
+    done = script(
+        "evaluation/scripts/metrics.py", files / "0.6.22" / "sparse.h5ad", tmp_path / "m.tsv",
+        "--batch", "cat", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "anndata 0.6 or older" in done.stderr
+
+
 def test_text_of_fixed_length_says_what_things_are(tmp_path):
     """HDF5.jl and R write attributes so; h5py returns bytes."""
     path = tmp_path / "a.h5ad"
