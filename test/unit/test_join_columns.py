@@ -18,11 +18,8 @@ def _ints(missing):
 
 COLUMNS = {
     "int64": np.array([1, 2, 2, -5]),
-    "uint8": np.array([1, 200, 0, 1], dtype=np.uint8),
     "large": np.array([2**60 + 1, 1, 2, 3]),
     "float": np.array([0.5, np.nan, 1.0, 2.0]),
-    "float32": np.array([0.25, 1.0, 1.0, 2.0], dtype=np.float32),
-    "Int64": _ints(missing=False),
     "Int64 missing": _ints(missing=True),
     "bool": np.array([True, False, True, True]),
     "boolean": pd.array([True, None, False, True], dtype="boolean"),
@@ -31,7 +28,6 @@ COLUMNS = {
     "categories": pd.Categorical(["b", "1", None, "b"], categories=["b", "1", "unused"]),
     "ordered": pd.Categorical(["lo", "hi", "lo", None], categories=["lo", "hi"], ordered=True),
     "categories int": pd.Categorical([1, 2, 2, None]),
-    "categories float": pd.Categorical([1.5, 2.0, None, 2.0]),
     "categories bool": pd.Categorical([True, False, None, True]),
     "nothing": np.full(4, np.nan),
     "no category": pd.Categorical([None] * 4, categories=["x"]),
