@@ -128,7 +128,7 @@ def test_sub_levels_of_the_graph_search_nothing():
 
 def test_sub_levels_that_go_back_to_the_counts():
     plan = plan_of(
-        "DATASETS: {a: {input: {integration: x.h5ad}, preprocessing: {n_comps: 20, layer: raw},"
+        "DATASETS: {a: {input: {integration: x.h5ad}, preprocessing: {n_comps: 20, layer: umis},"
         " integration: {batch: c, methods: {unintegrated: , strong: {method: harmony, theta: 4}}},"
         " clustering: {refine: integration, hierarchy: [0.5, {refine: neighbors}]}}}"
     )
@@ -139,7 +139,7 @@ def test_sub_levels_that_go_back_to_the_counts():
         )
         return plan.options("clustering", run)
 
-    pca = "--layer raw --pca_args '{\"n_comps\": 20}'"
+    pca = "--layer umis --pca_args '{\"n_comps\": 20}'"
     harmony = (
         "--batch c --batch_file results/a/strong/embedding.zarr --harmony_args '{\"theta\": 4.0}'"
     )
@@ -147,6 +147,17 @@ def test_sub_levels_that_go_back_to_the_counts():
     assert f"--refine pca {pca}" in words("unintegrated", "2")
     assert "--batch" not in words("unintegrated", "2")
     assert "--refine" not in words("strong", "1") + words("strong", "3")
+
+
+def test_raw_is_x_once_the_files_are_prepared():
+    plan = plan_of(
+        "DATASETS: {a: {input: {preprocessing: x.h5ad}, preprocessing: {layer: raw},"
+        " integration: {methods: [topics]}, clustering: {refine: pca, hierarchy: 2}}}"
+    )
+    assert "--layer raw" in plan.options("prepare", at())
+    run = at(method="topics", resolution="1.0", level="2")
+    for script in ("pca", "integration", "clustering"):
+        assert "--layer" not in plan.options(script, run)
 
 
 def test_siblings_only_where_ids_are_named():

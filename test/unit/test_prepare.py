@@ -55,7 +55,7 @@ def test_a_zarr_input_is_linked(tmp_path):
 
 def test_files_are_joined_on_common_genes(two, tmp_path):
     a, b, files = two
-    prepare_store(files, tmp_path / "out.zarr", stage="integration")
+    prepare_store(files, tmp_path / "out.zarr")
     whole = anndata.read_zarr(tmp_path / "out.zarr")
     assert list(whole.var_names) == ["g1", "g3"]
     assert list(whole.obs_names) == ["c1-first", "c2-first", "c3-first", "c3-second", "c4-second"]
