@@ -155,7 +155,7 @@ def test_raw_is_x_once_the_files_are_prepared():
         " integration: {methods: [topics]}, clustering: {refine: pca, hierarchy: 2}}}"
     )
     assert "--layer raw" in plan.options("prepare", at())
-    run = at(method="topics", resolution="1.0", level="2")
+    run = Wildcards(dataset="a", method="topics", algorithm="leiden", resolution="1.0", level="2")
     for script in ("pca", "integration", "clustering"):
         assert "--layer" not in plan.options(script, run)
 
