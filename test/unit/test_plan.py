@@ -128,7 +128,7 @@ def test_sub_levels_of_the_graph_search_nothing():
 
 def test_sub_levels_that_go_back_to_the_counts():
     plan = plan_of(
-        "DATASETS: {a: {input: {integration: x.h5ad}, preprocessing: {n_comps: 20, layer: umis},"
+        "DATASETS: {a: {input: {integration: x.h5ad}, preprocessing: {n_comps: 20, layer: counts},"
         " integration: {batch: c, methods: {unintegrated: , strong: {method: harmony, theta: 4}}},"
         " clustering: {refine: integration, hierarchy: [0.5, {refine: neighbors}]}}}"
     )
@@ -139,7 +139,7 @@ def test_sub_levels_that_go_back_to_the_counts():
         )
         return plan.options("clustering", run)
 
-    pca = "--layer umis --pca_args '{\"n_comps\": 20}'"
+    pca = "--layer counts --pca_args '{\"n_comps\": 20}'"
     harmony = (
         "--batch c --batch_file results/a/strong/embedding.zarr --harmony_args '{\"theta\": 4.0}'"
     )
@@ -151,13 +151,27 @@ def test_sub_levels_that_go_back_to_the_counts():
 
 def test_raw_is_x_once_the_files_are_prepared():
     plan = plan_of(
-        "DATASETS: {a: {input: {preprocessing: x.h5ad}, preprocessing: {layer: raw},"
-        " integration: {methods: [topics]}, clustering: {refine: pca, hierarchy: 2}}}"
+        "DATASETS: {a: {input: {preprocessing: [x.h5ad, y.h5ad]}, integration: {batch: c, methods:"
+        " {fast_mnn: }}, preprocessing: {layer: raw, join: outer, qc: {mt: '^MT-'},"
+        " subset: {pct_counts_mt: {max: 20}}}, clustering: {refine: pca, hierarchy: 2}}}"
     )
-    assert "--layer raw" in plan.options("prepare", at())
-    run = Wildcards(dataset="a", method="topics", algorithm="leiden", resolution="1.0", level="2")
+    run = Wildcards(
+        dataset="a", method="fast_mnn", algorithm="leiden", resolution="1.0", level="2"
+    )
+    words = plan.options("prepare", run)
+    assert "--layer raw --join outer" in words
+    assert """--qc '{"mt": "^MT-"}' --subset '{"pct_counts_mt": {"max": 20.0}}'""" in words
     for script in ("pca", "integration", "clustering"):
         assert "--layer" not in plan.options(script, run)
+
+
+def test_where_several_files_enter_is_said_to_prepare():
+    text = "DATASETS: {{a: {{input: {{{}: [x.h5ad, y.h5ad]}}, clustering: {{{}: true}}}}}}"
+    run = Wildcards(dataset="a")
+    words = plan_of(text.format("clustering", "recompute_umap")).options("prepare", run)
+    assert words == "--stage clustering --recompute_umap"
+    words = plan_of(text.format("integration", "recompute_neighbors")).options("prepare", run)
+    assert words == "--stage integration --recompute_neighbors"
 
 
 def test_siblings_only_where_ids_are_named():

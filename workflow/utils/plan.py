@@ -351,7 +351,7 @@ def _prepare(plan: Plan, wildcards: Any) -> list[str]:
     words += changed({"values": dataset.preprocessing.values}, {"values": None})
     words += changed({"stage": dataset.stage}, {"stage": "preprocessing"})
     recompute = ("recompute_umap", "recompute_neighbors")
-    if dataset.stage == "clustering":
+    if dataset.stage != "preprocessing":
         words += [f"--{key}" for key in recompute if getattr(dataset.clustering, key)]
     return words
 
