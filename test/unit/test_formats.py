@@ -256,6 +256,8 @@ def test_a_modality_is_a_data_set(tmp_path):
         read_element(open_store(f"{file}::rna"), "obsm/X_gone")
     with pytest.raises(KeyError, match=r'no table "mod/rnaa"; did you mean "mod/rna"'):
         open_store(f"{file}::rnaa")
+    with pytest.raises(KeyError, match=r'no table "mod/rna/X/data"'):
+        open_store(f"{file}::rna/X/data")
     with pytest.raises(ValueError, match=r"several modalities; name one: .*a.h5mu::rna"):
         open_store(file)
     renamed = file.rename(tmp_path / "a.h5ad")

@@ -17,10 +17,10 @@ from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from preprocessing.counts import stored_matrix
 from utils.blocks import matrix_shape, row_blocks
 from utils.elements import read_categorical, read_csr, read_labels, read_text
 from utils.io import (
-    counts_matrix,
     keys,
     length,
     new_store,
@@ -96,7 +96,7 @@ def test_elements_of_old_files_are_those_that_anndata_reads(version, file, files
     assert_same(read_element(root, "raw/X"), expected.raw.X, "raw/X")
     assert_same(read_element(root, "raw/var"), expected.raw.var, "raw/var")
     for layer in (None, "dense", "csr", "csc"):
-        matrix = counts_matrix(root, layer)
+        matrix = stored_matrix(root, layer).values  # noqa: PD011
         wanted = expected.X if layer is None else expected.layers[layer]
         assert matrix_shape(matrix) == expected.shape
         blocks = [sp.csr_matrix(block) for block in row_blocks(matrix, rows=5)]
@@ -162,6 +162,26 @@ def test_the_format_before_0_7_is_one_line(file, files):
     assert "\n" not in str(error.value)
 
 
+def test_steps_read_old_files_right_or_refuse_them(files, script, tmp_path):
+    expected = plain(files / "0.7.8" / "dense.h5ad")
+    expected = expected[expected.obs["cat"] == "10"]
+    done = script(
+        "preprocessing/scripts/prepare.py", files / "0.7.8" / "dense.h5ad", tmp_path / "a.zarr",
+        "--subset", '{"cat": ["10"]}',
+    )  # fmt: skip
+    assert "written without encoding metadata" not in done.stderr
+    found = plain(tmp_path / "a.zarr")
+    assert found.obs_names.equals(expected.obs_names)
+    np.testing.assert_array_equal(found.X, expected.X)
+    done = script(
+        "evaluation/scripts/metrics.py", files / "0.6.22" / "sparse.h5ad", tmp_path / "m.tsv",
+        "--batch", "cat", check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "anndata 0.6 or older" in done.stderr
+
+
 def test_text_of_fixed_length_says_what_things_are(tmp_path):
     """HDF5.jl and R write attributes so; h5py returns bytes."""
     path = tmp_path / "a.h5ad"
@@ -181,7 +201,7 @@ def test_text_of_fixed_length_says_what_things_are(tmp_path):
     assert keys(root, "obs") == ["b", "a"]
     assert read_element(root, "obs").equals(obs)
     assert read_categorical(root, "a")[1] == ["x", "y"]
-    assert next(row_blocks(counts_matrix(root))).tolist() == [[1, 0], [0, 1]]
+    assert next(row_blocks(stored_matrix(root).values)).tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_sparse_matrix_of_h5sparse_is_one(tmp_path):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Group = h5py.Group | zarr.Group
 
-# Where files of several tables keep them: MuData, SpatialData.
-HOLDERS = ("mod", "tables")
+# Where files of several tables keep them: MuData, SpatialData, SpatialData before 0.1.
+HOLDERS = ("mod", "tables", "table")
 
 # Two things that zarr 3 says of every v3 store that anndata writes; nothing can be done about them.
 warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
@@ -61,10 +61,11 @@ def open_store(file: str | Path) -> Group:
     try:
         whole = _open_zarr(path, group) if path.suffix == ".zarr" else open_hdf5(path)
         root = whole.get(group) if group else whole
+        root = root if hasattr(root, "keys") else None
         tables = _tables(whole)
         if root is not None:
             _check_frames(root, file, tables)
-    except (KeyError, FileNotFoundError, Refused):
+    except (FileNotFoundError, Refused):
         raise
     except Exception as error:  # whatever the libraries make of a damaged file
         raise damaged(f"{path}:", error) from error

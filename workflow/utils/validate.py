@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -80,16 +81,19 @@ def readable_data_sets(mapping: dict[str, Any]) -> dict[str, DataSet]:
                 break
             except ValidationError as error:
                 # All are looked up before the first is removed.
-                keys = [_key_at(section, item["loc"]) for item in error.errors()]
-                if None in keys:
+                keys = [_keys_at(section, item["loc"], item["msg"]) for item in error.errors()]
+                if [] in keys:
                     break
-                for parent, key in keys:
+                for parent, key in itertools.chain.from_iterable(keys):
                     parent.pop(key, None)
     return found
 
 
-def _key_at(section: Any, location: tuple[Any, ...]) -> tuple[dict, Any] | None:
-    """Find the key that an error is about, and the mapping that it is in."""
+def _keys_at(section: Any, location: tuple[Any, ...], words: str) -> list[tuple[dict, Any]]:
+    """Find the keys that an error is about, each with the mapping that it is in.
+
+    Where keys of a section do not go together, these are the ones that the words name.
+    """
     last = None
     for part in location:
         if not isinstance(section, dict):
@@ -97,7 +101,12 @@ def _key_at(section: Any, location: tuple[Any, ...]) -> tuple[dict, Any] | None:
         if part in section:  # else it names the branch of a union
             last = (section, part)
             section = section[part]
-    return None if location[:1] == ("input",) else last
+    if location[:1] == ("input",) or last is None:
+        return []
+    if not isinstance(section, dict):
+        return [last]
+    named = set(re.findall(r"\w+", words))
+    return [(section, key) for key in section if key in named] or [last]
 
 
 # Steps whose logs and benchmarks lie beside those of the methods.
