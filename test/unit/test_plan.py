@@ -155,9 +155,7 @@ def test_raw_is_x_once_the_files_are_prepared():
         " {fast_mnn: }}, preprocessing: {layer: raw, join: outer, qc: {mt: '^MT-'},"
         " subset: {pct_counts_mt: {max: 20}}}, clustering: {refine: pca, hierarchy: 2}}}"
     )
-    run = Wildcards(
-        dataset="a", method="fast_mnn", algorithm="leiden", resolution="1.0", level="2"
-    )
+    run = Wildcards(dataset="a", method="fast_mnn", algorithm="leiden", resolution="1.0", level="2")
     words = plan.options("prepare", run)
     assert "--layer raw --join outer" in words
     assert """--qc '{"mt": "^MT-"}' --subset '{"pct_counts_mt": {"max": 20.0}}'""" in words
