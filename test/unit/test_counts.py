@@ -54,12 +54,12 @@ def test_counts_are_found_by_name(store, ending):
         assert np.array_equal(read_counts(found, np.array([3, 1])).toarray(), values[:, [3, 1]])
 
 
-def test_a_layer_that_is_called_raw_goes_first(tmp_path):
-    adata = anndata.AnnData(sp.csr_matrix(LOG), layers={"raw": sp.csr_matrix(COUNTS)}, **frames())
-    adata.raw = anndata.AnnData(sp.csr_matrix(LOG), **frames())
+def test_raw_is_meant_where_a_layer_is_called_so_too(tmp_path):
+    adata = anndata.AnnData(sp.csr_matrix(LOG), layers={"raw": sp.csr_matrix(LOG)}, **frames())
+    adata.raw = anndata.AnnData(sp.csr_matrix(COUNTS), **frames())
     adata.write_zarr(tmp_path / "in.zarr")
     found = counts_of(open_store(tmp_path / "in.zarr"), "raw", needed_by="a test")
-    assert found.name == "layers/raw"
+    assert found.name == "raw/X"
 
 
 @pytest.mark.parametrize(

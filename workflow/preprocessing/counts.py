@@ -40,7 +40,7 @@ class StoredMatrix(NamedTuple):
 
 
 def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = False) -> StoredMatrix:
-    """Find X, a layer, or (``raw``, where no layer has this name) the matrix of raw.
+    """Find X, a layer, or (``raw``, where there is one) the matrix of raw.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
         If raw has other genes than var.
     """
     layers = keys(root, "layers")
-    if layer == "raw" and layer not in layers and _has_raw(root):
+    if layer == "raw" and _has_raw(root):
         if not own_genes and not _same_genes(root):
             raise ValueError(
                 f"raw of {place(root)} has other genes than X ({_n_genes(root, 'raw/X'):,}, X has "
@@ -165,7 +165,8 @@ def where_counts_are(root: Any, name: str, *, stage: str = "preprocessing") -> s
     option = f"{prefix}layer"
     places = {f"layers/{key}": key for key in keys(root, "layers")}
     if _has_raw(root):
-        places.setdefault("raw/X", "raw")
+        places.pop("layers/raw", None)  # "raw" is raw
+        places["raw/X"] = "raw"
     places.pop(name, None)
     holding = {path: key for path, key in places.items() if _holds_counts(root[path])}
     if holding:
