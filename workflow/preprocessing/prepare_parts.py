@@ -56,12 +56,12 @@ def renamed(frame: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def raw_var(source: Source, var_names: str | None) -> pd.DataFrame:
+def raw_var(source: Source, var_names: str | None, *, several: bool) -> pd.DataFrame:
     """Read the frame of the genes of raw, with the names that `var_names` has there."""
     frame = read_element(source.root, "raw/var")
     if var_names not in keys(source.root, "raw/var"):
         return frame
-    return renamed(frame, named_genes(source, "raw/var", var_names, several=False))
+    return renamed(frame, named_genes(source, "raw/var", var_names, several=several))
 
 
 def data_frames(root: Any, slot: str) -> list[tuple[str, str]]:

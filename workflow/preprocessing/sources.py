@@ -208,17 +208,21 @@ def _check_names(root: Any, file: str) -> None:
 
 def _gene_expression(source: Source) -> np.ndarray:
     """Return the positions of the genes, without what else was measured in the same cells."""
-    if "feature_types" not in keys(source.root, source.var):
+    root = source.root
+    with_it = [var for var in (source.var, "var") if "feature_types" in keys(root, var)]
+    if not with_it:
         return source.genes
-    types = np.asarray(
-        read_element(source.root, f"{source.var}/feature_types"), dtype=object
-    ).astype(str)
+    types = np.asarray(read_element(root, f"{with_it[0]}/feature_types"), dtype=object).astype(str)
+    if with_it[0] != source.var:  # of the same genes, or of some of those in raw
+        of_gene = dict(zip(read_index(root, "var").astype(str), types, strict=True))
+        types = np.array([of_gene.get(name, GENES) for name in source.names], dtype=object)
     is_gene = types == GENES
     if is_gene.all() or not is_gene.any():
         return source.genes
     others, counts = np.unique(types[~is_gene], return_counts=True)
     named = ", ".join(f"{n:,} of {kind}" for kind, n in zip(others, counts, strict=True))
-    say(f"{source.file}: {named} are left out of the {len(types):,} features (var/feature_types)")
+    where = f"{len(types):,} features ({with_it[0]}/feature_types)"
+    say(f"{source.file}: {named} are left out of the {where}")
     return np.flatnonzero(is_gene)
 
 
