@@ -10,7 +10,7 @@ from preprocessing.join import join_genes, join_uns
 from preprocessing.join_columns import join_obs, join_var
 from preprocessing.prepare_parts import (
     chosen_obs,
-    raw_var,
+    raw_vars,
     renamed,
     say_raw,
     take_rows,
@@ -155,7 +155,7 @@ def _common_raw(
     if len(with_raw) < len(sources):
         say(f"dropped: raw, which is in {len(with_raw)} of {len(sources)} files")
         return None
-    frames = [raw_var(source, var_names, several=True) for source in sources]
+    frames = raw_vars(sources, var_names)
     lists = [frame.index.to_numpy(dtype=object) for frame in frames]
     try:
         names, positions = join_genes(lists, files, join=join, what="genes of raw")
