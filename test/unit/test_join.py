@@ -84,8 +84,8 @@ def test_what_is_dropped_is_said(tmp_path, capsys):
     for line in (
         "dropped: 2 elements (obsm/X_pca, obsp/distances), each file has its own",
         "dropped: 1 obs column (age), not in all 2 files",
-        "dropped: 1 var column (chrom), which differs between the files",
-        "dropped: raw, which only 1 of 2 files have",
+        "dropped: 1 var column (chrom), not equal in all files",
+        "dropped: raw, which is in 1 of 2 files",
         "dropped: 1 uns element (title), not equal in all 2 files",
         "dropped: 1 element (layers/spliced), not in all 2 files",
         "12 genes are in all 2 files, 12 in any of them",

@@ -105,4 +105,4 @@ def test_columns_of_genes_are_kept_where_equal(capsys):
     assert list(joined["chrom"]) == ["1", "2", "X", "9"]
     assert joined["gc"].tolist()[::2] == [0.1, 0.3]
     assert np.isnan(joined["gc"].iloc[1])
-    assert "dropped: 1 var column (n), which differs between the files" in capsys.readouterr().err
+    assert "dropped: 1 var column (n), not equal in all files" in capsys.readouterr().err

@@ -218,27 +218,31 @@ def common_embeddings(
 
 
 def _width_problems(sources: Sequence[Source], name: str) -> list[str]:
-    widths = [_width(source.root[f"obsm/{name}"]) for source in sources]
-    for source, width in zip(sources, widths, strict=True):
-        if width != widths[0]:
+    """Say where the columns of an embedding are others than in the first file."""
+    of_files = [_columns(source.root[f"obsm/{name}"]) for source in sources]
+    for source, columns in zip(sources, of_files, strict=True):
+        if columns != of_files[0]:
             return [
-                f"obsm/{name} has {_columns(widths[0])} in {sources[0].file}, {_columns(width)} in "
-                f"{source.file}: no common embedding; {START_OVER}"
+                f"obsm/{name} has {_written(of_files[0])} in {sources[0].file}, "
+                f"{_written(columns)} in {source.file}: no common embedding; {START_OVER}"
             ]
     return []
 
 
-def _columns(n: int) -> str:
-    return f"{n} column" if n == 1 else f"{n} columns"
-
-
-def _width(element: Any) -> int:
+def _columns(element: Any) -> list[str] | tuple[int, ...]:
+    """Return the names of the columns of a data frame in obsm; of an array, how many there are."""
     shape = getattr(element, "shape", None)
     if shape is None:
         shape = element.attrs.get("shape")  # sparse
-    if shape is None:  # a data frame
-        return len(element.attrs.get("column-order", ()))
-    return int(shape[1]) if len(shape) > 1 else 1
+    if shape is None:
+        return [str(name) for name in element.attrs["column-order"]]
+    return tuple(int(n) for n in shape[1:])
+
+
+def _written(columns: list[str] | tuple[int, ...]) -> str:
+    if isinstance(columns, list):
+        return f"the columns {listed(columns, 10)}"
+    return "1 column" if columns in ((), (1,)) else f"{' x '.join(map(str, columns))} columns"
 
 
 def _component_problems(sources: Sequence[Source]) -> list[str]:
@@ -309,7 +313,7 @@ def _join_colors(
     column = name.removesuffix("_colors")
     color: dict[str, str] = {}
     for part, frame in zip(parts, frames, strict=True):
-        if name not in part or not hasattr(frame[column], "cat"):
+        if name not in part or column not in frame or not hasattr(frame[column], "cat"):
             continue
         given = np.asarray(part[name], dtype=object).ravel()
         for category, value in zip(frame[column].cat.categories, given, strict=False):

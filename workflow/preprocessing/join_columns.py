@@ -239,7 +239,7 @@ def join_var(
         else:
             differing.append(name)
     say_dropped(f"{what} column", f"not in all {len(frames)} files", lost)
-    say_dropped(f"{what} column", "which differs between the files", differing)
+    say_dropped(f"{what} column", "not equal in all files", differing)
     return pd.DataFrame(joined, index=pd.Index(names, name=_index_name(frames)))
 
 

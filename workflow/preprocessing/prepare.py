@@ -88,8 +88,11 @@ def prepare_store(
     ValueError, KeyError, TypeError
         If a file, column, value or layer is not there, files do not fit, or nothing is left.
     """
+    names_of_files = [str(file) for file in files]
+    if twice := sorted({file for file in names_of_files if names_of_files.count(file) > 1}):
+        raise ValueError(f"{', '.join(twice)} is listed twice")
     sources = open_sources(
-        [str(file) for file in files],
+        names_of_files,
         layer=layer,
         var_names=var_names,
         stage=stage,

@@ -10,7 +10,7 @@ from preprocessing.join import join_genes, join_uns
 from preprocessing.join_columns import join_obs, join_var
 from preprocessing.prepare_parts import (
     chosen_obs,
-    raw_var,
+    raw_vars,
     renamed,
     say_raw,
     take_rows,
@@ -153,15 +153,18 @@ def _common_raw(
         return None
     files = [source.file for source in sources]
     if len(with_raw) < len(sources):
-        say(f"dropped: raw, which only {len(with_raw)} of {len(sources)} files have")
+        say(f"dropped: raw, which is in {len(with_raw)} of {len(sources)} files")
         return None
-    frames = [raw_var(source, var_names) for source in sources]
+    frames = raw_vars(sources, var_names)
     lists = [frame.index.to_numpy(dtype=object) for frame in frames]
     try:
         names, positions = join_genes(lists, files, join=join, what="genes of raw")
     except ValueError as error:
         say(f"dropped: raw of all files: {error}")
         return None
-    if not len(names):
+    n_common = int(np.all(np.array(positions) >= 0, axis=0).sum())
+    fewest = min(map(len, lists))
+    if 2 * n_common < fewest or not n_common:
+        say(f"dropped: raw of all files, which share {n_common:,} of {fewest:,} genes")
         return None
     return positions, join_var(frames, positions, names, files, what="raw.var"), {}

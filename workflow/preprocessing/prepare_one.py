@@ -10,7 +10,7 @@ from preprocessing.prepare_parts import (
     chosen_obs,
     chosen_var,
     data_frames,
-    raw_var,
+    raw_vars,
     say_raw,
     take_rows,
     unique_index,
@@ -57,7 +57,7 @@ def write_linked(source: Source, names: np.ndarray, out: Path, *, var_names: str
         if "var" in new:
             write_element(store, "var", chosen_var(source, names))
         if "raw/var" in new:
-            write_element(store, "raw/var", raw_var(source, var_names))
+            write_element(store, "raw/var", raw_vars([source], var_names)[0])
         for name in new:
             if name.startswith("varm/"):
                 write_element(store, name, with_index(read_element(root, name), names))
@@ -89,4 +89,4 @@ def write_one(source: Source, names: np.ndarray, out: Path, *, var_names: str | 
         write_matrices(store, [source], emptied=emptied, n_genes=len(names))
         if "X" in keys(root, "raw") and source.x != "raw/X":
             varm = {name: read_element(root, f"raw/varm/{name}") for name in keys(root, "raw/varm")}
-            write_raw(store, [source], [None], raw_var(source, var_names), varm)
+            write_raw(store, [source], [None], raw_vars([source], var_names)[0], varm)

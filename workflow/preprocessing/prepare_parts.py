@@ -56,12 +56,19 @@ def renamed(frame: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
     return frame
 
 
-def raw_var(source: Source, var_names: str | None) -> pd.DataFrame:
-    """Read the frame of the genes of raw, with the names that `var_names` has there."""
-    frame = read_element(source.root, "raw/var")
-    if var_names not in keys(source.root, "raw/var"):
-        return frame
-    return renamed(frame, named_genes(source, "raw/var", var_names, several=False))
+def raw_vars(sources: Sequence[Source], var_names: str | None) -> list[pd.DataFrame]:
+    """Read the frames of the genes of raw, with the names that `var_names` has there."""
+    frames = [read_element(source.root, "raw/var") for source in sources]
+    with_it = [i for i, frame in enumerate(frames) if var_names in frame]
+    named = named_genes(
+        [sources[i] for i in with_it],
+        ["raw/var"] * len(with_it),
+        str(var_names),
+        several=len(sources) > 1,
+    )
+    for i, names in zip(with_it, named, strict=True):
+        frames[i] = renamed(frames[i], names)
+    return frames
 
 
 def data_frames(root: Any, slot: str) -> list[tuple[str, str]]:

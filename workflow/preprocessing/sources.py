@@ -149,11 +149,12 @@ def open_sources(
             columns = keys(sources[0].root, sources[0].var)
             raise KeyError(missing(f"{files[0]}: adata.var has no column", var_names, columns))
         for source in sources:
-            if source in with_it:
-                source.is_renamed = True
-                source.names = named_genes(source, source.var, var_names, several=len(files) > 1)
-            else:
+            if source not in with_it:
                 say(f"{source.file}: var has no {var_names}: its own names of genes are taken")
+        places = [source.var for source in with_it]
+        lists = named_genes(with_it, places, var_names, several=len(files) > 1)
+        for source, names in zip(with_it, lists, strict=True):
+            source.is_renamed, source.names = True, names
     return sources
 
 
@@ -208,56 +209,77 @@ def _check_names(root: Any, file: str) -> None:
 
 def _gene_expression(source: Source) -> np.ndarray:
     """Return the positions of the genes, without what else was measured in the same cells."""
-    if "feature_types" not in keys(source.root, source.var):
+    root = source.root
+    with_it = [var for var in (source.var, "var") if "feature_types" in keys(root, var)]
+    if not with_it:
         return source.genes
-    types = np.asarray(
-        read_element(source.root, f"{source.var}/feature_types"), dtype=object
-    ).astype(str)
+    types = np.asarray(read_element(root, f"{with_it[0]}/feature_types"), dtype=object).astype(str)
+    if with_it[0] != source.var:  # of the same genes, or of some of those in raw
+        of_gene = dict(zip(read_index(root, "var").astype(str), types, strict=True))
+        types = np.array([of_gene.get(name, GENES) for name in source.names], dtype=object)
     is_gene = types == GENES
     if is_gene.all() or not is_gene.any():
         return source.genes
     others, counts = np.unique(types[~is_gene], return_counts=True)
     named = ", ".join(f"{n:,} of {kind}" for kind, n in zip(others, counts, strict=True))
-    say(f"{source.file}: {named} are left out of the {len(types):,} features (var/feature_types)")
+    where = f"{len(types):,} features ({with_it[0]}/feature_types)"
+    say(f"{source.file}: {named} are left out of the {where}")
     return np.flatnonzero(is_gene)
 
 
-def named_genes(source: Source, var: str, column: str, *, several: bool) -> np.ndarray:
+def named_genes(
+    sources: Sequence[Source], places: Sequence[str], column: str, *, several: bool
+) -> list[np.ndarray]:
     """Take the names of genes from a column of var; say which keep the old ones.
 
     Parameters
     ----------
-    source
-        The file.
-    var
-        ``var`` or ``raw/var``.
+    sources
+        The files that have the column.
+    places
+        Where each has it: ``var`` or ``raw/var``.
     column
-        A column of it.
+        The column.
     several
-        Whether files are joined: a name that occurs twice is then none that tells genes apart,
-        and these genes keep their old names. Else a number is added, as anndata does.
+        Whether files are joined: a name that several genes of one of them share is then used in
+        none, where it would take different genes for one. Else a number is added, as anndata does.
+
+    Returns
+    -------
+    list of numpy.ndarray
+        For each file the names of all genes there.
     """
     import pandas as pd
 
-    values = pd.Series(np.asarray(read_element(source.root, f"{var}/{column}"), dtype=object))
-    old = read_index(source.root, var).astype(str).astype(object)
-    unnamed = (values.isna() | (values.astype(str).str.strip() == "")).to_numpy()
-    names = np.where(unnamed, old, values.astype(str).to_numpy()).astype(object)
-    where = f"{source.file}: {var}/{column}"
-    if unnamed.any():
-        n_unnamed = f"{unnamed.sum():,} of {len(names):,}"
-        say(f"{where} is empty for {n_unnamed} genes, which keep their names")
-    repeated = pd.Series(names).duplicated(keep=False).to_numpy()
-    if not repeated.any():
-        return names
-    examples = listed(sorted(set(names[repeated])), 5)
-    if several:
-        say(
-            f"{where}: {repeated.sum():,} genes share a name ({examples}) and keep their old ones, "
-            "by which files are joined"
-        )
-        return np.where(repeated, old, names).astype(object)
-    from anndata.utils import make_index_unique
+    old, new = [], []
+    for source, var in zip(sources, places, strict=True):
+        old.append(read_index(source.root, var).astype(str).astype(object))
+        new.append(_column_names(source, old[-1], var, column))
+    twice = {name for names in new for name in names[pd.Series(names).duplicated().to_numpy()]}
+    if not twice:
+        return new
+    examples = listed(sorted(twice), 5)
+    if not several:
+        from anndata.utils import make_index_unique
 
-    say(f"{where}: {repeated.sum():,} genes share a name ({examples}): a number is added")
-    return np.asarray(make_index_unique(pd.Index(names.astype(str))), dtype=object)
+        n_genes = sum(name in twice for name in new[0])
+        where = f"{sources[0].file}: {places[0]}/{column}"
+        say(f"{where}: {n_genes:,} genes share a name ({examples}): a number is added")
+        return [np.asarray(make_index_unique(pd.Index(new[0].astype(str))), dtype=object)]
+    say(
+        f"{places[0]}/{column}: {len(twice):,} name{'s' * (len(twice) > 1)} of several genes of a "
+        f"file ({examples}): these genes keep their old names, by which files are joined"
+    )
+    repeated = [np.array([name in twice for name in names], dtype=bool) for names in new]
+    return [np.where(*three).astype(object) for three in zip(repeated, old, new, strict=True)]
+
+
+def _column_names(source: Source, old: np.ndarray, var: str, column: str) -> np.ndarray:
+    import pandas as pd
+
+    values = pd.Series(np.asarray(read_element(source.root, f"{var}/{column}"), dtype=object))
+    unnamed = (values.isna() | (values.astype(str).str.strip() == "")).to_numpy()
+    if unnamed.any():
+        n_unnamed = f"{unnamed.sum():,} of {len(old):,}"
+        say(f"{source.file}: {var}/{column} is empty for {n_unnamed} genes, which keep their names")
+    return np.where(unnamed, old, values.astype(str).to_numpy()).astype(object)
