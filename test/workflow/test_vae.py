@@ -118,7 +118,7 @@ def test_the_refusal_is_exit_code_2_and_only_for_own_packages(tmp_path, monkeypa
     mapping = {
         "DATASETS": {
             "a": {
-                "input": {"integration": str(INPUT / "pancreas_mini.h5ad")},
+                "input": {"preprocessing": str(INPUT / "pancreas_mini.h5ad")},
                 "integration": {"batch": "batch", "methods": {"pvae": {}}},
             }
         }
