@@ -98,6 +98,8 @@ def prepare_store(
         stage=stage,
         needs_counts=_needs_counts(len(files), stage, qc, min_genes, min_cells),
     )
+    if not any(len(source.cells) for source in sources):
+        raise ValueError(f"{names_of_files[0]}: no cell is left of 0")
     obsm: list[str] = []
     if len(sources) > 1:
         obsm = common_embeddings(
