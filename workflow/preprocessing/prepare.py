@@ -110,8 +110,6 @@ def prepare_store(
         )
         if stage == "preprocessing" and values is None:
             check_kinds(sources)
-    if not any(len(source.cells) for source in sources):
-        raise ValueError(f"{files[0]}: no cell is left of 0")
     names = _choose(
         sources,
         join=join,
