@@ -9,7 +9,8 @@ import pytest
 import zarr
 
 import utils.io
-from utils.io import new_store, plain_text, write_element
+from utils.h5ad import write_h5ad
+from utils.io import new_store, open_store, plain_text, write_element
 from utils.links import ignores_case
 
 NAMES = ["x", "y", "z"]
@@ -87,3 +88,20 @@ def test_a_file_system_that_ignores_case_is_known_by_its_metadata(tmp_path, name
     assert not ignores_case(tmp_path)
     (tmp_path / name).touch()
     assert ignores_case(tmp_path)
+
+
+def test_a_file_for_older_versions_has_no_none_and_no_nullable_text(tmp_path, capsys):
+    frame = pd.DataFrame({"text": pd.array(["x", pd.NA, "z"], dtype="string")}, index=NAMES)
+    with new_store(tmp_path / "a.zarr") as store:
+        write_element(store, "obs", frame)
+        write_element(store, "var", frame)
+        write_element(store, "uns", {"log1p": {"base": None}, "kept": {"a": 1}})
+    write_h5ad(open_store(tmp_path / "a.zarr"), tmp_path / "a.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "a.h5ad")
+    for values in (adata.obs["text"], adata.var["text"]):
+        assert values.dtype == "category"
+        assert values.isna().tolist() == [False, True, False]
+        assert values.dropna().tolist() == ["x", "z"]
+    assert adata.uns["log1p"] == {}
+    assert adata.uns["kept"] == {"a": 1}
+    assert "uns/log1p/base is None, which anndata 0.10 cannot read" in capsys.readouterr().err

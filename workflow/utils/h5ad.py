@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from utils.blocks import matrix_shape, n_blocks, row_blocks
-from utils.cli import progress
+from utils.cli import progress, say
 from utils.io import ANNDATA, SLOTS, is_matrix, keys, plain_text, read_element
 from utils.palette import hexadecimal
 
@@ -49,27 +49,39 @@ def write_h5ad(root: Group, path: Path, *, uns: Mapping[str, Any] | None = None)
     with h5py.File(path, "w") as file:
         file.attrs.update(ANNDATA)
         for slot in SLOTS:
-            if slot == "X":
-                if "X" in root and is_matrix(root["X"]):
-                    _copy_matrix(file, "X", root["X"])
+            if slot in ("X", "layers", "obsp"):
+                _copy_matrices(file, slot, root)
             elif slot == "raw":
-                if "X" in keys(root, "raw"):
-                    group = file.create_group("raw")
-                    group.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
-                    _copy_matrix(group, "X", root["raw/X"])
-                    for name in ("var", "varm"):
-                        if name in root["raw"]:
-                            _write(group, name, read_element(root, f"raw/{name}"))
-            elif slot in ("layers", "obsp"):
-                _write(file, slot, {})
-                for name in keys(root, slot):
-                    if is_matrix(root[f"{slot}/{name}"]):
-                        _copy_matrix(file[slot], name, root[f"{slot}/{name}"])
-                    else:
-                        _write(file[slot], name, read_element(root, f"{slot}/{name}"))
+                _copy_raw(file, root)
             else:
                 value = read_element(root, slot) if slot in root else {}
                 _write(file, slot, {**(uns or {}), **value} if slot == "uns" else value)
+
+
+def _copy_matrices(file: h5py.Group, slot: str, root: Group) -> None:
+    """Copy X, or all elements of a mapping of matrices."""
+    if slot == "X":
+        if "X" in root and is_matrix(root["X"]):
+            _copy_matrix(file, "X", root["X"])
+        return
+    _write(file, slot, {})
+    for name in keys(root, slot):
+        element = root[f"{slot}/{name}"]
+        if is_matrix(element):
+            _copy_matrix(file[slot], name, element)
+        else:
+            _write(file[slot], name, read_element(root, f"{slot}/{name}"))
+
+
+def _copy_raw(file: h5py.Group, root: Group) -> None:
+    if "X" not in keys(root, "raw"):
+        return
+    group = file.create_group("raw")
+    group.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
+    _copy_matrix(group, "X", root["raw/X"])
+    for name in keys(root, "raw"):
+        if name != "X":
+            _write(group, name, read_element(root, f"raw/{name}"))
 
 
 def category_colors(root: Group, column: str) -> np.ndarray | None:
@@ -101,8 +113,32 @@ def _write(group: h5py.Group, name: str, value: Any) -> None:
     import anndata
     from anndata.io import write_elem
 
+    where = f"{group.name}/{name}".strip("/")
     with anndata.settings.override(allow_write_nullable_strings=True):
-        write_elem(group, name, plain_text(value))
+        write_elem(group, name, plain_text(_for_older(value, where)))
+
+
+def _for_older(value: Any, where: str) -> Any:
+    """Return what anndata 0.10 can read: it knows neither None nor text with missing values."""
+    import pandas as pd
+
+    if isinstance(value, dict):
+        for name in [name for name, item in value.items() if item is None]:
+            say(f"{where}/{name} is None, which anndata 0.10 cannot read: left out of the file")
+        return {
+            name: _for_older(item, f"{where}/{name}")
+            for name, item in value.items()
+            if item is not None
+        }
+    if not isinstance(value, pd.DataFrame):
+        return value
+    texts = {
+        name: pd.Categorical(value[name])
+        for name in value
+        if value[name].isna().any()
+        and pd.api.types.infer_dtype(value[name], skipna=True) == "string"
+    }
+    return value.assign(**texts)
 
 
 def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
