@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import zarr
 
 from utils.atomic import atomic_file
+from utils.elements import write_categorical
 from utils.io import (
     keys,
     new_store,
@@ -203,3 +204,27 @@ def test_atomic_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "1"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_half_of_a_deleted_store_is_not_read_as_zeros(tmp_path, zarr_format):
+    source = anndata.AnnData(np.ones((4, 3), dtype=np.float32))
+    source.obs["type"] = pd.Categorical(["a", "a", "b", "b"])
+    with anndata.settings.override(zarr_write_format=zarr_format):
+        source.write_zarr(tmp_path / "in.zarr")
+    new = ["obsm/X_pca", "obs/cluster", "obsp/graph"]
+    with new_store(tmp_path / "out.zarr", source=tmp_path / "in.zarr", new=new) as store:
+        write_element(store, "obsm/X_pca", np.ones((4, 2), dtype=np.float32))
+        write_element(store, "obsp/graph", sp.csr_matrix(np.eye(4, dtype=np.float32)))
+        write_categorical(store, "cluster", np.array([0, 0, 1, 1]), ["0", "1"])
+    whole = anndata.read_zarr(tmp_path / "out.zarr")
+    assert whole.obs["cluster"].tolist() == ["0", "0", "1", "1"]
+    assert (whole.obsm["X_pca"] == 1).all()
+    for element in ("obsm/X_pca", "obs/cluster/codes", "obsp/graph/data"):
+        for chunk in (tmp_path / "out.zarr" / element).rglob("*"):
+            if chunk.is_file() and chunk.name not in ("zarr.json", ".zarray", ".zattrs"):
+                chunk.unlink()
+    left = anndata.read_zarr(tmp_path / "out.zarr")
+    assert np.isnan(left.obsm["X_pca"]).all()
+    assert np.isnan(left.obsp["graph"].data).all()
+    assert left.obs["cluster"].isna().all()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 
-from utils.encoding import encoding, stored_shape
+from utils.encoding import encoding, lost_value, stored_shape
 from utils.io import reading
 
 if TYPE_CHECKING:
@@ -274,6 +274,7 @@ def _write_dense(
         name,
         shape=(n_cells, n_genes),
         dtype=dtype,
+        fill_value=lost_value(dtype),
         chunks=(rows, max(n_genes, 1)),
         compressors=_compressor(parent),
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
@@ -310,7 +311,14 @@ def _write_csr(
     )
     codec = _compressor(parent)
     arrays = {
-        key: group.create_array(key, shape=(0,), dtype=kind, chunks=(CHUNK,), compressors=codec)
+        key: group.create_array(
+            key,
+            shape=(0,),
+            dtype=kind,
+            fill_value=lost_value(kind),
+            chunks=(CHUNK,),
+            compressors=codec,
+        )
         for key, kind in (("data", dtype), ("indices", np.int32))
     }
     attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}
@@ -343,6 +351,8 @@ def _write_csr(
             n_held = flush(everything=False)
     flush(everything=True)
     joined = np.concatenate(pointers)
-    array = group.create_array("indptr", shape=joined.shape, dtype=np.int64, chunks=joined.shape)
+    array = group.create_array(
+        "indptr", shape=joined.shape, dtype=np.int64, fill_value=-1, chunks=joined.shape
+    )
     array.attrs.update(attributes)
     array[:] = joined

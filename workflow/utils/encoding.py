@@ -224,9 +224,21 @@ def write_plain(group: zarr.Group, key: str, value: Any, *, chunks: Any = "auto"
 
 
 def _write_numbers(group: zarr.Group, key: str, value: np.ndarray, **options: Any) -> None:
-    scalar = {} if value.ndim else {"filters": None, "fill_value": None}
-    array = group.create_array(key, shape=value.shape, dtype=value.dtype, **options, **scalar)
+    if not value.ndim:
+        options |= {"filters": None, "fill_value": None}
+    elif (lost := lost_value(value.dtype)) is not None:
+        options["fill_value"] = lost
+    array = group.create_array(key, shape=value.shape, dtype=value.dtype, **options)
     array[...] = value
+
+
+def lost_value(dtype: np.dtype) -> float | int | None:
+    """Return what zarr reads where a chunk is gone: NaN, -1; None: its default, which is 0.
+
+    With 0, half of a deleted array would be taken for data. An index of -1 is refused, a code of -1
+    is a missing category.
+    """
+    return {"f": float("nan"), "i": -1}.get(np.dtype(dtype).kind)
 
 
 def write_texts(group: zarr.Group, key: str, texts: np.ndarray, encoding: str) -> None:
