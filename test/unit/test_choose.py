@@ -123,7 +123,8 @@ def test_raw_becomes_x(tmp_path, adata, suffix, same_genes, capsys):
     assert np.array_equal(found.X.toarray(), full.X.toarray())
     assert list(found.var_names) == GENES
     assert found.raw is None
-    assert set(found.layers) == ({"twice"} if same_genes else set())
+    # anndata 0.13 counts X among the layers.
+    assert set(found.layers) - {None} == ({"twice"} if same_genes else set())
     assert ("symbol" in found.var) == same_genes
     assert found.obs["total_counts"].tolist() == full.X.sum(1).A1.tolist()
     assert (tmp_path / "out.zarr" / "X").is_symlink() == (suffix == ".zarr")

@@ -231,7 +231,7 @@ def write_h5mu(path):
     with h5py.File(path, "w") as root:
         root.attrs["encoding-type"] = "MuData"
         for name, n_genes in (("rna", 5), ("prot", 2)):
-            write_elem(root, f"mod/{name}", a_table(n_genes))
+            write_elem(root.require_group("mod"), name, a_table(n_genes))
         write_elem(root, "obs", pd.DataFrame(index=CELLS))
         write_elem(root, "var", pd.DataFrame(index=SYMBOLS[:1]))
         write_elem(root, "obsmap", {"rna": np.arange(4), "prot": np.arange(4)})
@@ -241,7 +241,7 @@ def write_h5mu(path):
 def write_spatialdata(path):
     """Write a store with a table and an image."""
     root = zarr.open_group(path, mode="w", zarr_format=2)
-    write_elem(root, "tables/table", a_table(5))
+    write_elem(root.require_group("tables"), "table", a_table(5))
     root.create_group("images").create_array("he", shape=(2, 2), dtype="uint8")
     return path
 

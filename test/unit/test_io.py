@@ -210,8 +210,8 @@ def test_atomic_file(tmp_path):
 def test_half_of_a_deleted_store_is_not_read_as_zeros(tmp_path, zarr_format):
     source = anndata.AnnData(np.ones((4, 3), dtype=np.float32))
     source.obs["type"] = pd.Categorical(["a", "a", "b", "b"])
-    with anndata.settings.override(zarr_write_format=zarr_format):
-        source.write_zarr(tmp_path / "in.zarr")
+    group = zarr.open_group(tmp_path / "in.zarr", mode="w", zarr_format=zarr_format)
+    anndata.io.write_elem(group, "/", source)
     new = ["obsm/X_pca", "obs/cluster", "obsp/graph"]
     with new_store(tmp_path / "out.zarr", source=tmp_path / "in.zarr", new=new) as store:
         write_element(store, "obsm/X_pca", np.ones((4, 2), dtype=np.float32))

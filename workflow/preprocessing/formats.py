@@ -140,7 +140,7 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
         _one_of(path, prefix, endings) for endings in (MATRIX, BARCODES, GENES)
     )
     cell_rows, gene_rows = _rows(barcodes), _rows(genes)
-    counts = sp.csr_matrix(mmread(matrix).T, dtype=np.float32)
+    counts = sp.csr_matrix(mmread(matrix, spmatrix=True).T, dtype=np.float32)
     n_cells, n_genes = counts.shape
     for place, found, wanted in ((barcodes, cell_rows, n_cells), (genes, gene_rows, n_genes)):
         if len(found) != wanted:

@@ -339,8 +339,15 @@ def plain_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain_text(item) for key, item in value.items()}
     if isinstance(value, pd.DataFrame):
-        columns = {name: plain_text(value[name].values) for name in value.columns}
-        return pd.DataFrame(columns, index=plain_text(value.index), columns=value.columns)
+        # By astype: pandas 3 makes text of objects that a data frame is made of.
+        texts = [name for name in value.columns if _is_text(value[name])]
+        types = {name: "string" if value[name].isna().any() else object for name in texts}
+        categories = {
+            name: plain_text(value[name].array)
+            for name in value.columns
+            if isinstance(value[name].dtype, pd.CategoricalDtype)
+        }
+        return value.astype(types).assign(**categories).set_axis(plain_text(value.index))
     if isinstance(value, pd.Categorical):
         return value.rename_categories(plain_text(value.categories))
     if isinstance(value, np.ndarray):
