@@ -9,8 +9,9 @@ import pytest
 import zarr
 
 import utils.io
+from utils.encoding import plain_text
 from utils.h5ad import write_h5ad
-from utils.io import new_store, open_store, plain_text, write_element
+from utils.io import new_store, open_store, write_element
 from utils.links import ignores_case
 
 NAMES = ["x", "y", "z"]

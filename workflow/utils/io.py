@@ -21,6 +21,7 @@ from utils.encoding import (
     attribute,
     encoding,
     is_plain,
+    plain_text,
     read_names,
     read_value,
     write_plain,
@@ -319,54 +320,6 @@ def _write_any(group: zarr.Group, key: str, value: Any, chunks: Any) -> None:
     options = {} if chunks == "auto" else {"chunks": chunks}
     with anndata.settings.override(allow_write_nullable_strings=True):
         write_elem(group, key, plain_text(value), dataset_kwargs=options)
-
-
-def plain_text(value: Any) -> Any:
-    """Return a value with its text as objects, where none is missing.
-
-    anndata then writes it as ``string-array``, which every version from 0.8 on reads, whichever
-    pandas is installed; text with missing values stays a ``nullable-string-array``.
-
-    Parameters
-    ----------
-    value
-        A data frame, a column, an index, a mapping of these, or anything else, which is returned
-        as it is. It is not changed.
-    """
-    import numpy as np
-    import pandas as pd
-
-    if isinstance(value, dict):
-        return {key: plain_text(item) for key, item in value.items()}
-    if isinstance(value, pd.DataFrame):
-        # By astype: pandas 3 makes text of objects that a data frame is made of.
-        texts = [name for name in value.columns if _is_text(value[name])]
-        types = {name: "string" if value[name].isna().any() else object for name in texts}
-        categories = {
-            name: plain_text(value[name].array)
-            for name in value.columns
-            if isinstance(value[name].dtype, pd.CategoricalDtype)
-        }
-        return value.astype(types).assign(**categories).set_axis(plain_text(value.index))
-    if isinstance(value, pd.Categorical):
-        return value.rename_categories(plain_text(value.categories))
-    if isinstance(value, np.ndarray):
-        # Objects that are no text are for anndata to refuse; as text they would be others.
-        is_column = value.dtype == object and value.ndim == 1 and _is_text(value)
-        return pd.array(value, dtype="string") if is_column and pd.isna(value).any() else value
-    if not isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
-        return value
-    if not _is_text(value):
-        return value
-    return value.astype("string" if pd.isna(value).any() else object)
-
-
-def _is_text(values: Any) -> bool:
-    import pandas as pd
-
-    if isinstance(values.dtype, pd.StringDtype):
-        return True
-    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == "string"
 
 
 def _check_case(root: zarr.Group, parent: str, names: Collection[Any]) -> None:
