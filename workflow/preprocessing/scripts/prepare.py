@@ -11,11 +11,16 @@ from utils import cli
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
-        "Turn one or several anndata files into one zarr store.\n\n"
+        "Turn one or several files into one zarr store.\n\n"
         "A .zarr file that nothing is dropped from is linked, an .h5ad file is converted in\n"
         "blocks of rows, several files are joined on their genes; a line says what is dropped."
     )
-    parser._actions[1].nargs = "+"
+    files = parser._actions[1]
+    files.nargs = "+"
+    files.help = (
+        "Input files: anndata (.h5ad, .zarr), one table of several (file.h5mu::rna, "
+        "store.zarr::tables/table), or a 10x matrix (.h5, a folder with matrix.mtx)"
+    )
     parser.add_argument(
         "--batch",
         nargs="+",
@@ -31,11 +36,12 @@ def make_parser():
         help="Where the data set enters; after preprocessing several files share an embedding "
         "(default: %(default)s)",
     )
-    for what in ("umap", "neighbors"):
+    for option, what in (("umap", "a layout"), ("neighbors", "a graph")):
         parser.add_argument(
-            f"--recompute_{what}",
+            f"--recompute_{option}",
             action="store_true",
-            help="It is computed anew after this: those of several files do not matter",
+            help=f"Drop {what} that each of several files has; else it is refused after "
+            "preprocessing",
         )
     cli.add_model(parser, "Preparation")
     cli.add_model(parser, "Values")
