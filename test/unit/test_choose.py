@@ -164,3 +164,16 @@ def test_errors(tmp_path, adata, options, error, match):
     with pytest.raises(error, match=match):
         prepared(tmp_path, adata, **options)
     assert not (tmp_path / "out.zarr").exists()
+
+
+@pytest.mark.parametrize("keep_genes", [(), ("use",)])
+def test_cells_that_detect_few_genes_go_whether_quality_is_asked_for_or_not(
+    tmp_path, adata, keep_genes
+):
+    options = {"min_genes": 5, "keep_genes": keep_genes}
+    plain = prepared(tmp_path, adata, **options)
+    with_quality = prepared(tmp_path, adata, qc={"mt": "^MT-"}, **options)
+    genes = adata.var["use"] if keep_genes else np.ones(8, bool)
+    expected = adata.obs_names[np.asarray((adata[:, genes].X > 0).sum(axis=1)).ravel() >= 5]
+    assert 0 < len(expected) < 30
+    assert plain.obs_names.tolist() == with_quality.obs_names.tolist() == expected.tolist()

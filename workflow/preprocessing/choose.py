@@ -187,9 +187,11 @@ def keep_genes(sources: Sequence[Source], columns: Sequence[str], names: np.ndar
 
 
 def keep_detected(
-    sources: Sequence[Source], n_genes: int, *, min_genes: int, min_cells: int
+    sources: Sequence[Source], n_genes: int, *, min_genes: int, min_cells: int, counted: bool
 ) -> np.ndarray:
     """Drop cells with few detected genes; return which genes are detected in enough of the others.
+
+    `counted`: the quality of the cells was found from the same genes, and is not counted again.
 
     Raises
     ------
@@ -198,9 +200,13 @@ def keep_detected(
     """
     if min_genes:
         for source in sources:
-            blocks = source.blocks(source.counts, "counting genes")
-            detected = [_per_cell(block != 0) for block in blocks]
-            source.cells &= np.concatenate([np.empty(0, int), *detected]) >= min_genes
+            if counted:
+                detected = source.quality["n_genes_by_counts"]
+            else:
+                blocks = source.blocks(source.counts, "counting genes")
+                parts = [_per_cell(block != 0) for block in blocks]
+                detected = np.concatenate([np.empty(0, int), *parts])
+            source.cells &= detected >= min_genes
         _say_cells(sources, f"min_genes {min_genes}")
     if not min_cells:
         return np.ones(n_genes, dtype=bool)

@@ -166,7 +166,13 @@ def _choose(
     choose.keep_cells(sources, cells_by, subset)
     marked = choose.keep_genes(sources, genes_by, names)
     names = _take_genes(sources, names, marked)
-    detected = choose.keep_detected(sources, len(names), min_genes=min_genes, min_cells=min_cells)
+    detected = choose.keep_detected(
+        sources,
+        len(names),
+        min_genes=min_genes,
+        min_cells=min_cells,
+        counted=bool(qc) and bool(marked.all()),
+    )
     return _take_genes(sources, names, detected)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from utils.paths import is_store, split_file
 
@@ -35,8 +34,8 @@ def read_contents(file: str) -> Contents | str:
 
     try:
         root = open_store(file)
-        slots = {slot: keys(root, slot) for slot in ("layers", "obsm", "uns", "raw")}
-        slots |= {frame: _columns(root, frame) for frame in ("obs", "var", "raw/var")}
+        names = ("layers", "obsm", "uns", "raw", "obs", "var", "raw/var")
+        slots = {slot: keys(root, slot) for slot in names}
         top = keys(root)
         has_x = "X" in top and root["X"].attrs.get("encoding-type") != "null"
     except Exception as error:  # whatever the libraries make of a damaged file
@@ -45,15 +44,3 @@ def read_contents(file: str) -> Contents | str:
     if hasattr(root, "close"):
         root.close()
     return Contents(file, slots, has_x=has_x, has_raw="X" in slots["raw"])
-
-
-def _columns(root: Any, frame: str) -> list[str]:
-    """List the columns of obs or var; before anndata 0.7 these are one array."""
-    from utils.io import keys
-
-    group = root.get(frame)
-    kind = getattr(group, "dtype", None)
-    if kind is not None and kind.names:
-        return list(kind.names)
-    # Of anndata 0.7; no column.
-    return [name for name in keys(root, frame) if name != "__categories"]

@@ -56,11 +56,6 @@ def is_linkable(file: str | Path) -> bool:
     return split_file(file)[0].suffix == ".zarr"
 
 
-def is_zarr(file: str | Path) -> bool:
-    """Tell whether a file is a zarr store, or a group in one, and can be linked to."""
-    return split_file(file)[0].suffix == ".zarr"
-
-
 def is_store(file: str | Path) -> bool:
     """Tell by its name whether a file is an AnnData store, rather than another source of counts."""
     return split_file(file)[0].suffix in (".h5ad", ".zarr", ".h5mu")

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.cluster_names import ClusterColumn
 from utils.config_methods import Counts, Latent, start
 from utils.contents import read_contents
 from utils.messages import missing
 from utils.paths import is_store
-from utils.plan import depth, resolution_names
+from utils.plan import depth
 from utils.plan_evaluation import scored
 
 if TYPE_CHECKING:
@@ -222,9 +223,9 @@ def _cluster_columns(dataset: DataSet) -> list[str]:
     """Name the cluster columns that the run makes."""
     clustering = dataset.clustering
     return [
-        f"{algorithm}_{resolution}_{level}"
+        str(ClusterColumn(algorithm, resolution, level))
         for algorithm in clustering.algorithm
-        for resolution in resolution_names(clustering)
+        for resolution in clustering.resolutions
         for level in range(1, depth(clustering) + 1)
     ]
 
