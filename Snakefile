@@ -51,6 +51,7 @@ include: "workflow/preprocessing/rules.smk"
 include: "workflow/integration/rules.smk"
 include: "workflow/clustering/rules.smk"
 include: "workflow/evaluation/rules.smk"
+include: "workflow/explorer/rules.smk"
 
 
 rule all:

@@ -69,7 +69,7 @@ def quality(stage: str, result: dict, data: dict) -> str:
     from sklearn.metrics import adjusted_rand_score
 
     from clustering.communities import modularity
-    from clustering.search import nearest_neighbors
+    from numerics.knn import nearest_neighbors
 
     if "indices" in result:
         sample = np.sort(np.random.default_rng(1).choice(len(data["X"]), 1000, replace=False))
@@ -135,8 +135,8 @@ def run_all(args: argparse.Namespace) -> list[tuple]:
 
 def make_data(n: int, folder: Path, args: argparse.Namespace) -> Path:
     """Write the cells, their neighbours and their graph."""
-    from clustering.graph import fuzzy_connectivities
-    from clustering.search import nearest_neighbors
+    from clustering.connectivities import fuzzy_connectivities
+    from numerics.knn import nearest_neighbors
 
     X, groups = mixture(n)
     found = nearest_neighbors(X, K, threads=args.threads)
@@ -155,8 +155,8 @@ def environment(threads: int) -> dict[str, str]:
 
 def import_times() -> list[tuple[str, float]]:
     """Return the best of three times that each import takes beyond Python's own start."""
-    modules = ("clustering.search", "clustering.graph", "clustering.communities",
-               "clustering.hierarchy", "clustering.layout", "scipy.sparse", "pandas",
+    modules = ("numerics.knn", "clustering.connectivities", "clustering.communities",
+               "clustering.hierarchy", "clustering.umap", "scipy.sparse", "pandas",
                "clustering.leiden", "igraph", "leidenalg", "zarr", "anndata")  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(WORKFLOW)}
 

@@ -237,7 +237,7 @@ def machine_rates(n_dims: int, clusters: int) -> dict[str, float]:
 def time_parts(folder: Path, clusters: int) -> dict[str, float]:
     """CPU seconds of the parts of one run on one thread, S kept."""
     sys.path.insert(0, str(WORKFLOW))
-    from integration.harmony import algorithm, clustering, harmonize, layout
+    from integration.harmony import algorithm, chunks, harmonize, soft_clusters
 
     spent: dict[str, float] = {}
 
@@ -253,11 +253,11 @@ def time_parts(folder: Path, clusters: int) -> dict[str, float]:
         setattr(owner, name, timed)
 
     clock(algorithm, "_start_centroids", "k-means")
-    clock(layout, "sort_cells", "sort")
-    clock(clustering.Clustering, "start", "first S")
-    clock(clustering.Clustering, "update", "block updates, regression sums")
-    clock(clustering.Clustering, "move", "correction, next S")
-    clock(clustering.Clustering, "finish", "last correction")
+    clock(chunks, "sort_cells", "sort")
+    clock(soft_clusters.Clustering, "start", "first S")
+    clock(soft_clusters.Clustering, "update", "block updates, regression sums")
+    clock(soft_clusters.Clustering, "move", "correction, next S")
+    clock(soft_clusters.Clustering, "finish", "last correction")
     cells, batches = np.load(folder / "cells.npy"), np.load(folder / "batches.npy")
     start = time.process_time()
     harmonize(

@@ -17,7 +17,7 @@ K = 15
 
 
 def neighbours_cellstrata(data, threads):
-    from clustering.search import nearest_neighbors
+    from numerics.knn import nearest_neighbors
 
     X = data["X"]
     return lambda: {"indices": nearest_neighbors(X, K, threads=threads).indices}
@@ -59,14 +59,14 @@ def neighbours_scanpy_warm(data, threads):
 
 
 def graph_cellstrata(data, threads):
-    from clustering.graph import neighbor_graph
+    from clustering.connectivities import neighbor_graph
 
     return lambda: {"indices": neighbor_graph(data["X"], n_neighbors=K, threads=threads)
                     .distances.indices.reshape(-1, K - 1)}  # fmt: skip
 
 
 def connectivities_cellstrata(data, threads):
-    from clustering.graph import fuzzy_connectivities
+    from clustering.connectivities import fuzzy_connectivities
 
     return lambda: {"nnz": fuzzy_connectivities(data["indices"], data["distances"]).nnz}
 
@@ -214,7 +214,7 @@ def parents_scanpy_warm(data, threads):
 
 
 def layout_cellstrata(data, threads):
-    from clustering.layout import umap_layout
+    from clustering.umap import umap_layout
 
     weights = weights_of(data)
     return lambda: {"layout": umap_layout(weights, threads=threads)}
@@ -248,7 +248,7 @@ def layout_brisc(data, threads):
 def output_cellstrata(data, threads):
     import pandas as pd
 
-    from clustering.columns import write_clustering
+    from clustering.stores import write_clustering
     from utils.io import new_store, write_element
 
     folder = Path(tempfile.mkdtemp())

@@ -19,8 +19,8 @@ from pathlib import Path
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 MODULES = (
     "anndata.io h5py pandas pydantic scipy.sparse zarr igraph"
-    " clustering.columns clustering.communities clustering.graph clustering.hierarchy"
-    " clustering.layout clustering.leiden clustering.tree"
+    " clustering.stores clustering.communities clustering.connectivities clustering.hierarchy"
+    " clustering.umap clustering.leiden clustering.cluster_tree"
     " integration.harmony integration.mnn integration.topics"
     " preprocessing.hvg preprocessing.pca preprocessing.prepare utils.validate"
     " scipy.fft scipy.linalg scipy.optimize scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial"

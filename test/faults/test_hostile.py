@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 from running import read
 
-from clustering.graph import neighbor_graph
+from clustering.connectivities import neighbor_graph
 
 PREPARE = "preprocessing/scripts/prepare.py"
 PCA = "preprocessing/scripts/pca.py"

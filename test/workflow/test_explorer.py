@@ -13,7 +13,7 @@ from browser import BROWSERS, Browser, find_browser
 from matplotlib.image import imread
 from running import read
 
-from evaluation.explorer.page import Method, explorer_page
+from explorer.page import Method, explorer_page
 from utils.palette import palette
 
 if TYPE_CHECKING:

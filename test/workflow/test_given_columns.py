@@ -17,8 +17,8 @@ import scipy.sparse as sp
 from running import INPUT, REPO, read, snakemake, write_config
 from scipy.spatial import cKDTree
 
-from clustering.columns import foreign_graph
 from clustering.communities import find_communities
+from clustering.stores import foreign_graph
 
 ODD = {
     "CD4_Mem": "T cell (CD4), memory",

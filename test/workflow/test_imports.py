@@ -28,7 +28,7 @@ LOADED = {
     "clustering/scripts/merge.py": {"zarr"},
     "evaluation/scripts/plots.py": {"matplotlib", "pandas", "zarr"},
     "evaluation/scripts/comparison.py": {"matplotlib", "pandas", "zarr"},
-    "evaluation/scripts/explorer.py": {"matplotlib", "pandas", "zarr"},
+    "explorer/scripts/explorer.py": {"matplotlib", "pandas", "zarr"},
 }
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import say
-from utils.messages import unknown
+from utils.errors import unknown
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

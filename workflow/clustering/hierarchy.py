@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.cluster_names import child_name, natural_order
+from clustering.cluster_names import child_name, natural_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-    from clustering.search import Neighbors
+    from numerics.knn import Neighbors
 
     Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
 
@@ -97,7 +97,7 @@ def split(
     algorithm, seed, **clustering_args
         As for `clustering.communities.find_communities`.
     n_neighbors, metric
-        As for `clustering.search.nearest_neighbors`.
+        As for `numerics.knn.nearest_neighbors`.
     threads
         Batches of parents that are worked on at a time; one that is most of the work searches its
         neighbours with several. The result does not depend on it.
@@ -122,7 +122,7 @@ def split(
     from scipy.sparse import issparse
     from threadpoolctl import threadpool_limits
 
-    from utils.cli import progress
+    from utils.log import progress
 
     codes, names = parents if isinstance(parents, tuple) else _coded(parents)
     refined = callable(representation)
@@ -131,7 +131,7 @@ def split(
             f"parents have {len(codes)} cells, the representation {representation.shape[0]}"
         )
     from clustering.communities import check_options, check_resolution
-    from clustering.search import check_search
+    from numerics.knn import check_search
 
     check_options(algorithm, **clustering_args)
     check_search(n_neighbors, metric, threads)
@@ -273,7 +273,7 @@ def _split_batch(
 ) -> list[tuple[np.ndarray, Unsplit | None]]:
     """Cluster each parent's cells; return labels, and a reason where a parent stays whole."""
     from clustering.communities import CommunityGraph, find_communities
-    from clustering.search import finite_rows, search
+    from numerics.knn import finite_rows, search
 
     results: list[tuple[np.ndarray, Unsplit | None]] = []
     keeps, graphs, found, which = [], [], [], []
@@ -315,7 +315,7 @@ def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
     """Return the connectivities of several sets of cells, computed as one of separate blocks."""
     import scipy.sparse as sp
 
-    from clustering.graph import fuzzy_connectivities
+    from clustering.connectivities import fuzzy_connectivities
 
     graphs: dict[int, sp.csr_matrix] = {}
     # Sets with fewer cells than neighbours have rows of their own length.

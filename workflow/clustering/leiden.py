@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.compiled import compiled
+from utils.jit import compiled
 
 # Nodes near each other in memory are visited near each other in time: shuffled only so far.
 REACH = 1024

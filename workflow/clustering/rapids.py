@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clustering.communities import renumber_by_size
-from clustering.graph import Graph, of_all_cells
-from clustering.layout import check_options, default_epochs, first_state, places_of_all_cells
-from clustering.search import finite_rows
+from clustering.connectivities import Graph, of_all_cells
+from clustering.umap import check_options, default_epochs, first_state, places_of_all_cells
+from numerics.knn import finite_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def neighbor_graph_gpu(
     Returns
     -------
     Graph
-        As `clustering.graph.neighbor_graph` returns it.
+        As `clustering.connectivities.neighbor_graph` returns it.
     """
     import numpy as np
     import rapids_singlecell as rsc
@@ -114,7 +114,7 @@ def umap_layout_gpu(
     Parameters
     ----------
     connectivities, min_dist, spread, n_epochs, seed
-        As for `clustering.layout.umap_layout`.
+        As for `clustering.umap.umap_layout`.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def umap_layout_gpu(
     FloatingPointError
         If a place is not finite.
     ValueError
-        As `clustering.layout.umap_layout`.
+        As `clustering.umap.umap_layout`.
     """
     import numpy as np
     import rapids_singlecell as rsc

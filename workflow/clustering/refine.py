@@ -99,8 +99,8 @@ def _gather(
 def _components(
     counts: sp.csr_matrix, options: PCA, choice: GeneChoice | None = None
 ) -> np.ndarray:
+    from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.gene_choice import GeneChoice, variable_genes
-    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
 
     target_sum = options.target_sum

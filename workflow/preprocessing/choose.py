@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import say
+from utils.errors import listed, missing
 from utils.io import keys, obs_column, read_element
-from utils.messages import listed, missing
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from numerics.normalize import WrongValue, check_counts
 from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, describe_matrix
-from preprocessing.normalize import WrongValue, check_counts
 from utils.blocks import matrix_shape, row_blocks
-from utils.cli import say
+from utils.errors import listed, missing
 from utils.io import keys, read_index
-from utils.messages import listed, missing
+from utils.log import say
 from utils.opening import place
 
 if TYPE_CHECKING:

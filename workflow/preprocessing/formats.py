@@ -10,8 +10,8 @@ import gzip
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from utils.cli import say
-from utils.messages import missing
+from utils.errors import missing
+from utils.log import say
 from utils.opening import Refused, damaged, open_hdf5, open_store
 from utils.paths import is_store, name_problem, split_file
 

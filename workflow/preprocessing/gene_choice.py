@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from utils.cli import say
+from utils.errors import listed
 from utils.io import keys, read_element
-from utils.messages import listed
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

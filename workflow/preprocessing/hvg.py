@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from preprocessing.normalize import check_counts, median_target_sum, normalize_block, numbered
+from numerics.normalize import check_counts, median_target_sum, normalize_block, numbered
 from preprocessing.running_moments import RunningMoments
-from utils.cli import say
-from utils.messages import listed
+from utils.errors import listed
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
-    from preprocessing.normalize import Blocks
+    from numerics.normalize import Blocks
 
 VALUES = 1 << 20  # summed at once
 # What an excluded gene has, where it is no score.

@@ -8,9 +8,9 @@ import numpy as np
 
 from preprocessing.join_columns import say_dropped
 from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, describe_matrix
-from utils.cli import say
+from utils.errors import listed
 from utils.io import keys, read_element, read_index
-from utils.messages import listed
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

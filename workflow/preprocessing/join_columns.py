@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import say
-from utils.messages import listed
+from utils.errors import listed
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

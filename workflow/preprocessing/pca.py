@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import scipy.sparse as sp
 
-from preprocessing.normalize import check_finite, numbered
-from utils.cli import say
+from numerics.normalize import check_finite, numbered
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from preprocessing.normalize import Block, Blocks
+    from numerics.normalize import Block, Blocks
 
 S = TypeVar("S")
 T = TypeVar("T")

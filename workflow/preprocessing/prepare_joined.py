@@ -19,8 +19,8 @@ from preprocessing.prepare_parts import (
     write_matrices,
     write_raw,
 )
-from utils.cli import say
 from utils.io import keys, new_store, read_element, write_element
+from utils.log import say
 from utils.paths import split_file
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from preprocessing.prepare_parts import (
     write_matrices,
     write_raw,
 )
-from utils.cli import say
 from utils.io import keys, new_store, read_element, write_element
+from utils.log import say
 from utils.paths import disk_path
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from preprocessing.join_columns import say_dropped
 from preprocessing.sources import named_genes
 from utils.blocks import stored_type, write_blocks
-from utils.cli import say
 from utils.io import is_matrix, keys, read_element, read_index, write_element
+from utils.log import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

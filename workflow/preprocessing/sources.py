@@ -10,9 +10,9 @@ import scipy.sparse as sp
 
 from preprocessing.formats import open_counts
 from utils.blocks import matrix_shape, n_blocks, row_blocks
-from utils.cli import progress, say
+from utils.errors import bad_name, listed, missing
 from utils.io import is_matrix, keys, length, read_element, read_index
-from utils.messages import bad_name, listed, missing
+from utils.log import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

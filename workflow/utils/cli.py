@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -20,14 +19,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.atomic import NO_PLACE
 from utils.device import N_CELL_CPU
-from utils.messages import bad_name
+from utils.errors import bad_name
+from utils.log import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from pydantic import BaseModel
 
-T = TypeVar("T")
 M = TypeVar("M", bound="BaseModel")
 
 OPTIONS = Path(__file__).with_name("options.json")
@@ -229,47 +228,3 @@ def _fail(error: BaseException, prog: str, code: int, *, debug: bool) -> None:
     for line in text.strip().split("\n"):
         print(f"{prog}: error: {line}", file=sys.stderr)
     sys.exit(code)
-
-
-def say(text: str) -> None:
-    """Write one line to the log."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def progress(
-    iterable: Iterable[T], *, desc: str, total: int | None = None, disable: bool = False
-) -> Iterator[T]:
-    """Iterate with a progress bar on a terminal, with a line every 20 seconds in a log.
-
-    Parameters
-    ----------
-    iterable
-        What to iterate over.
-    desc
-        The name of the step, shown in front of the bar.
-    total
-        Number of items; taken from ``len(iterable)`` where it has a length.
-    disable
-        Show nothing.
-
-    Yields
-    ------
-    The items of ``iterable``.
-    """
-    if disable:
-        yield from iterable
-        return
-    if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(iterable, desc=desc, total=total, leave=False, mininterval=0.2)
-        return
-    last = time.monotonic()
-    for done, item in enumerate(iterable):
-        if time.monotonic() - last > 20:
-            last = time.monotonic()
-            share = f"{done}/{total} ({100 * done // total} %)" if total else f"{done}"
-            print(f"{desc}: {share}", file=sys.stderr, flush=True)
-        yield item

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 from pydantic import Field, model_validator
 
 from utils.config_values import NAME, Columns, Model, Normalization, Numbers
-from utils.messages import unknown
+from utils.errors import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from utils.config_values import Columns, Model, Plain, as_list
-from utils.messages import bad_name
+from utils.errors import bad_name
 
 ENDS = ("min", "max")
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from utils.cluster_names import deepest_level
-from utils.messages import bad_name
+from clustering.cluster_names import deepest_level
+from utils.errors import bad_name
 
 MOST_LEVELS = 20
 # Said of numbers that came as text.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.encoding import encoding, read_coded, read_value, write_plain, write_texts
+from utils.errors import missing
 from utils.io import add_column, keys, obs_column, obs_element, read_element, reading
-from utils.messages import missing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

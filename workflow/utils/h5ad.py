@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from utils.blocks import matrix_shape, n_blocks, row_blocks
-from utils.cli import progress, say
 from utils.encoding import plain_text
 from utils.io import ANNDATA, SLOTS, is_matrix, keys, read_element
+from utils.log import progress, say
 from utils.palette import hexadecimal
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from utils.encoding import (
     read_value,
     write_plain,
 )
+from utils.errors import missing
 from utils.links import copy_linked, ignores_case, link, link_children
-from utils.messages import missing
 from utils.opening import open_store, place, reading
 from utils.paths import disk_path, is_linkable
 

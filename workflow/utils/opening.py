@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
+from utils.errors import missing
 from utils.links import broken_link, is_group
-from utils.messages import missing
 from utils.paths import disk_path, name_problem, split_file
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from utils.cluster_names import ClusterColumn, deepest_level, resolution_text
+from clustering.cluster_names import ClusterColumn, deepest_level, resolution_text
 from utils.config import PCA, Clustering, Config, DataSet, Preprocessing, SubLevel
 from utils.config_methods import Counts, Latent, start
 from utils.config_preparation import Preparation

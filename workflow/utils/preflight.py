@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.cluster_names import ClusterColumn
+from clustering.cluster_names import ClusterColumn
 from utils.config_methods import Counts, Latent, start
 from utils.contents import read_contents
-from utils.messages import missing
+from utils.errors import missing
 from utils.paths import is_store
 from utils.plan import depth
 from utils.plan_evaluation import scored

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from utils.config import Config, DataSet
 from utils.config_methods import METHODS
 from utils.config_values import AS_TEXT, number_in
-from utils.messages import one_line, unknown
+from utils.errors import one_line, unknown
 from utils.plan import BENCHMARKS, LOGS, REPORTS, STORES
 
 if TYPE_CHECKING:

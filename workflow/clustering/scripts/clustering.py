@@ -9,6 +9,7 @@ import argparse
 
 from utils import cli
 from utils.device import N_CELL_CPU
+from utils.log import say
 
 
 def make_parser():
@@ -135,8 +136,8 @@ def main(args):
     if args.hierarchy is not None and args.level == 1:
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
 
-    from clustering.columns import parent_column, read_clusters, read_colors, write_clustering
-    from utils.cluster_names import ClusterColumn, parse_column
+    from clustering.cluster_names import ClusterColumn, parse_column
+    from clustering.stores import parent_column, read_clusters, read_colors, write_clustering
     from utils.io import kept, keys, length, open_store
 
     root = open_store(args.input_file)
@@ -156,7 +157,7 @@ def main(args):
             f"{length(root, 'obs'):,}; give a store of the same cells"
         )
     if column in keys(given, "obs") and not args.overwrite:
-        cli.say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
+        say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
         codes, names = read_clusters(given, column)
         colors = read_colors(given, column, names)
         done = {"kept_from": str(given_file)}
@@ -178,8 +179,8 @@ def cluster(args, root):
     """Cluster the whole graph; on the GPU where that was decided and works."""
     import numpy as np
 
-    from clustering.columns import read_graph
     from clustering.communities import DEFAULT_FLAVOR, build, find_communities, too_many_clusters
+    from clustering.stores import read_graph
     from utils.device import Device, choose_device, try_gpu
 
     whole = read_graph(root, args.neighbors_key)
@@ -190,7 +191,7 @@ def cluster(args, root):
     linked = np.flatnonzero(degree)
     if 0 < len(linked) < n_cells:
         whole = whole[linked][:, linked]
-        cli.say(f"{n_cells - len(linked):,} cells have no neighbours and get no label")
+        say(f"{n_cells - len(linked):,} cells have no neighbours and get no label")
     graph = build(whole)
     del whole  # at ten million cells two gigabytes
     # cuGraph has other options, of which those with the same name mean another thing.
@@ -215,14 +216,14 @@ def cluster(args, root):
         device = Device("cpu", f"the GPU found {labels.max() + 1:,} clusters")
     if device.name == "cpu":
         labels = find_communities(graph, **options, **args.clustering_args)
-    cli.say(f"device: {device}")
+    say(f"device: {device}")
     seeded = {}
     if device.name == "gpu":
         from clustering.rapids import takes_seed
 
         if not takes_seed(args.algorithm):
             seeded = {"seed": None}
-            cli.say(f"{args.algorithm} takes no seed on a GPU: labels may differ from run to run")
+            say(f"{args.algorithm} takes no seed on a GPU: labels may differ from run to run")
     if len(labels) < n_cells:
         inside, labels = labels, np.full(n_cells, -1)
         labels[linked] = inside
@@ -242,10 +243,10 @@ def cluster(args, root):
 
 def subcluster(args, root, parent):
     """Split every cluster of the level above within its own neighbours."""
-    from clustering.columns import check_cluster_ids, read_clusters
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
-    from utils.messages import unknown
+    from clustering.stores import check_cluster_ids, read_clusters
+    from utils.errors import unknown
 
     neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
     if wrong := [name for name in args.neighbors_args if name not in neighbors]:
@@ -275,7 +276,7 @@ def subcluster(args, root, parent):
     lost = int(((result.codes < 0) & (parents[0] >= 0)).sum())
     if lost:
         what = "neighbors within it" if args.refine == "graph" else "coordinates"
-        cli.say(f"{lost:,} cells of a cluster that is split have no {what} and get no label")
+        say(f"{lost:,} cells of a cluster that is split have no {what} and get no label")
     return (
         result.codes,
         result.names,
@@ -296,14 +297,14 @@ def subcluster(args, root, parent):
 
 def read_basis(args, root, use_rep):
     """Read what parents are split by, and its name for the record."""
-    from clustering.columns import (
+    from clustering.communities import build
+    from clustering.stores import (
         foreign_graph,
         graph_key,
         neighbors_params,
         read_graph,
         read_representation,
     )
-    from clustering.communities import build
     from utils.io import keys
 
     if args.refine in ("pca", "integration"):
@@ -318,7 +319,7 @@ def read_basis(args, root, use_rep):
         return f"obsp/{name}", build(read_graph(root, args.neighbors_key)).adjacency
     key, representation = read_representation(root, use_rep, args.neighbors_key)
     if foreign := foreign_graph(neighbors_params(root, args.neighbors_key)):
-        cli.say(
+        say(
             f"uns/{args.neighbors_key} is not a plain nearest-neighbor graph ({foreign}): "
             f"neighbors within each cluster are searched anew in {key}, and what that graph "
             "integrates is not in them; to split the graph itself write clustering: "

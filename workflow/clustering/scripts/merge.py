@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -53,8 +54,8 @@ def merge(args):
     import csv
     import io
 
-    from clustering.columns import count_clusters, read_clusters
-    from clustering.tree import COLUMNS, cluster_tree, newick
+    from clustering.cluster_tree import COLUMNS, cluster_tree, newick
+    from clustering.stores import count_clusters, read_clusters
     from utils.atomic import atomic_file
     from utils.io import keys, length, new_store, open_store
 
@@ -98,18 +99,18 @@ def merge(args):
             if file:
                 with atomic_file(file) as temporary:
                     temporary.write_text(text)
-    cli.say(f"{args.output_file}: {n_cells:,} cells, {len(lines) - 1} cluster columns")
+    say(f"{args.output_file}: {n_cells:,} cells, {len(lines) - 1} cluster columns")
 
 
 def export(args):
     """Write the atlas as one file, its clusters in the colors of the pictures."""
+    from clustering.cluster_names import parse_column
     from utils.atomic import atomic_file
-    from utils.cluster_names import parse_column
     from utils.h5ad import category_colors, write_h5ad
     from utils.io import keys, open_store
 
     if Path(args.h5ad).exists() and not args.overwrite:
-        cli.say(f"{args.h5ad}: exists; keeping it; --overwrite makes it again")
+        say(f"{args.h5ad}: exists; keeping it; --overwrite makes it again")
         return
     root = open_store(args.output_file)
     colors = {}
@@ -120,7 +121,7 @@ def export(args):
     with atomic_file(args.h5ad) as path:
         write_h5ad(root, path, uns=colors)
     size = Path(args.h5ad).stat().st_size / 1e6
-    cli.say(f"{args.h5ad}: all of {args.output_file} in one file, {size:,.1f} MB")
+    say(f"{args.h5ad}: all of {args.output_file} in one file, {size:,.1f} MB")
 
 
 if __name__ == "__main__":

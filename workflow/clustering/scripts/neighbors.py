@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -25,7 +26,7 @@ def make_parser():
 
 def main(args):
     """Search, weigh, write obsp and uns."""
-    from clustering.columns import graph_key, read_representation
+    from clustering.stores import graph_key, read_representation
     from utils.io import kept, keys, new_store, open_store, write_element
 
     options = cli.from_options("Neighbors", args)
@@ -36,10 +37,10 @@ def main(args):
     if not args.overwrite and key in keys(root, "uns"):
         graph = graph_key(root, key, "connectivities")
         if graph in keys(root, "obsp"):
-            cli.say(f"{args.input_file}: uses its neighbors {key}; --overwrite computes them again")
+            say(f"{args.input_file}: uses its neighbors {key}; --overwrite computes them again")
             with new_store(args.output_file, source=args.input_file):
                 return
-        cli.say(f"{args.input_file}: uns has {key} but obsp has no {graph}: computed again")
+        say(f"{args.input_file}: uns has {key} but obsp has no {graph}: computed again")
     use_rep, representation = read_representation(root, options.use_rep, key)
     graph, device = compute(args, representation, options)
     names = {
@@ -55,7 +56,7 @@ def main(args):
         if graph.recall is not None:
             params["recall"] = graph.recall
         write_element(store, f"uns/{key}", {**names, "params": params})
-    cli.say(
+    say(
         f"{args.output_file}: {graph.connectivities.nnz:,} neighbours of "
         f"{representation.shape[0]:,} cells in {use_rep}"
     )
@@ -63,7 +64,7 @@ def main(args):
 
 def compute(args, representation, options):
     """Search on the GPU where that was decided and works, else on the CPU."""
-    from clustering.graph import neighbor_graph
+    from clustering.connectivities import neighbor_graph
     from utils.device import choose_device, try_gpu
 
     device = choose_device(
@@ -83,7 +84,7 @@ def compute(args, representation, options):
     graph, device = try_gpu(device, on_gpu)
     if graph is None:
         graph = neighbor_graph(representation, threads=args.threads, **parameters)
-    cli.say(f"device: {device}")
+    say(f"device: {device}")
     return graph, device
 
 

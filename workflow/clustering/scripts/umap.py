@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -31,7 +32,7 @@ def main(args):
         return
     root = open_store(args.input_file)
     if not args.overwrite and "X_umap" in keys(root, "obsm"):
-        cli.say(f"{args.input_file}: uses its X_umap; --overwrite computes it again")
+        say(f"{args.input_file}: uses its X_umap; --overwrite computes it again")
         with new_store(args.output_file, source=args.input_file):
             return
     layout, device = compute(args, root, options)
@@ -40,12 +41,12 @@ def main(args):
         write_element(store, "obsm/X_umap", layout)
         params = {"min_dist": options.min_dist, "spread": options.spread, "seed": args.seed}
         write_element(store, "uns/umap", {"params": {**params, **device.record()}})
-    cli.say(f"{args.output_file}: X_umap of {layout.shape[0]:,} cells")
+    say(f"{args.output_file}: X_umap of {layout.shape[0]:,} cells")
 
 
 def compute(args, root, options):
     """Lay out on the GPU where that was decided and works, else on the CPU."""
-    from clustering.columns import read_graph
+    from clustering.stores import read_graph
     from utils.device import choose_device, try_gpu
 
     graph = read_graph(root, args.neighbors_key)
@@ -59,10 +60,10 @@ def compute(args, root, options):
 
     layout, device = try_gpu(device, on_gpu)
     if layout is None:
-        from clustering.layout import umap_layout
+        from clustering.umap import umap_layout
 
         layout = umap_layout(graph, threads=args.threads, **parameters)
-    cli.say(f"device: {device}")
+    say(f"device: {device}")
     return layout, device
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import progress, say
 
 
 def make_parser():
@@ -38,7 +39,7 @@ def make_parser():
 
 def main(args):
     """Draw each column, join and draw the scores."""
-    from evaluation.plots import compare_embeddings, file_stem, save_figure
+    from evaluation.figures.embedding import compare_embeddings, file_stem, save_figure
     from utils.atomic import atomic_folder
     from utils.elements import read_embedding
     from utils.io import obs_column, open_store
@@ -51,22 +52,22 @@ def main(args):
     layouts = [read_embedding(root, args.basis, n_dims=2) for root in roots]
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
-        for name in cli.progress(args.colors, desc="plots"):
+        for name in progress(args.colors, desc="plots"):
             columns = [obs_column(root, name) for root in roots]
             panels = list(zip(args.names, layouts, columns, strict=True))
             save_figure(compare_embeddings(panels, title=name), folder / f"{file_stem(name)}.png")
         if args.metrics:
             write_scores(args.metrics, folder)
         pictures = sum(1 for _ in folder.glob("*.png"))
-    cli.say(f"{args.output_file}: {pictures} pictures")
+    say(f"{args.output_file}: {pictures} pictures")
 
 
 def write_scores(files, folder):
     """Join the tables, with the method (the name of the folder) first; draw them."""
     import pandas as pd
 
-    from evaluation.charts import score_charts
-    from evaluation.plots import file_stem, save_figure
+    from evaluation.figures.charts import score_charts
+    from evaluation.figures.embedding import file_stem, save_figure
 
     paths = [Path(file).resolve() for file in files]
     # A group may be called "NA"; only what is empty is missing.

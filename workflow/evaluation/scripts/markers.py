@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import progress, say
 
 
 def make_parser():
@@ -28,8 +29,8 @@ def main(args):
     """Read labels, stream the expression, test, write the best genes."""
     import pandas as pd
 
-    from evaluation.inputs import read_codes, read_expression, read_parents, siblings
-    from evaluation.markers import Grouping, gene_blocks, rank_sums, top_markers
+    from evaluation.clusters.markers import Grouping, gene_blocks, rank_sums, top_markers
+    from evaluation.stores import read_codes, read_expression, read_parents, siblings
     from preprocessing.counts import named_values
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
@@ -48,7 +49,7 @@ def main(args):
         genes = read_index(root, matrix.var)
         blocks = gene_blocks(matrix.values, normalize=normalize)
         with named_values(matrix):
-            found = rank_sums(cli.progress(blocks, desc="markers"), groupings)
+            found = rank_sums(progress(blocks, desc="markers"), groupings)
     tables = [
         top_markers(sums, genes, column.groups, n_markers=options.n_markers).assign(column=name)
         for (name, column), sums in zip(columns.items(), found, strict=True)
@@ -57,7 +58,7 @@ def main(args):
     table = table[["column", *table.columns[:-1]]]
     with atomic_file(args.output_file) as path:
         table.to_csv(path, sep="\t", index=False, float_format="%.5g")
-    cli.say(f"{args.output_file}: {len(table):,} markers of {len(columns)} clusterings")
+    say(f"{args.output_file}: {len(table):,} markers of {len(columns)} clusterings")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -42,9 +43,9 @@ def make_parser():
 
 def main(args):
     """Read graph, embedding and labels; score; write the table."""
-    from clustering.columns import read_graph, read_representation
-    from evaluation.inputs import read_codes, read_neighborhoods
-    from evaluation.metrics import method_metrics
+    from clustering.stores import read_graph, read_representation
+    from evaluation.scores.metrics import method_metrics
+    from evaluation.stores import read_codes, read_neighborhoods
     from utils.atomic import atomic_file
     from utils.elements import read_embedding
     from utils.io import open_store
@@ -67,7 +68,7 @@ def main(args):
     )
     with atomic_file(args.output_file) as path:
         table.to_csv(path, sep="\t", index=False, float_format="%.6g")
-    cli.say(f"{args.output_file}: {table['metric'].nunique()} metrics of {key}")
+    say(f"{args.output_file}: {table['metric'].nunique()} metrics of {key}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import progress, say
 
 
 def make_parser():
@@ -36,11 +37,11 @@ def main(args):
     """Draw each column, write the table behind the pictures."""
     import pandas as pd
 
-    from evaluation.plots import file_stem, plot_embedding, save_figure
+    from evaluation.figures.embedding import file_stem, plot_embedding, save_figure
     from utils.atomic import atomic_folder
     from utils.elements import read_embedding
+    from utils.errors import missing
     from utils.io import keys, open_store, read_element, read_index
-    from utils.messages import missing
 
     root = open_store(args.input_file)
     for name in [*args.colors, *args.clusters]:
@@ -50,7 +51,7 @@ def main(args):
     layout = read_embedding(root, args.basis, n_dims=2)
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
-        for name, values in cli.progress(columns.items(), desc="plots", total=len(columns)):
+        for name, values in progress(columns.items(), desc="plots", total=len(columns)):
             figure = plot_embedding(
                 layout,
                 values,
@@ -67,7 +68,7 @@ def main(args):
             float_format="%.6g",
             compression={"method": "gzip", "mtime": 0, "compresslevel": 1},
         )
-    cli.say(f"{args.output_file}: {len(columns)} pictures")
+    say(f"{args.output_file}: {len(columns)} pictures")
 
 
 if __name__ == "__main__":

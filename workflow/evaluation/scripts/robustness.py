@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from utils import cli
+from utils.log import progress, say
 
 
 def make_parser():
@@ -42,10 +43,10 @@ def main(args):
     import numpy as np
     import pandas as pd
 
-    from evaluation.inputs import read_codes, read_parents, siblings
-    from evaluation.robustness import as_table, resolution_table, robustness, unknown
+    from clustering.cluster_names import families
+    from evaluation.clusters.robustness import as_table, resolution_table, robustness, unknown
+    from evaluation.stores import read_codes, read_parents, siblings
     from utils.atomic import atomic_file
-    from utils.cluster_names import families
     from utils.io import open_store
 
     options = cli.from_options("Robustness", args)
@@ -55,7 +56,7 @@ def main(args):
     columns = {name: read_codes(root, name) for name in args.clusters}
     parents = read_parents(root, columns)
     tables = []
-    for name, column in cli.progress(columns.items(), desc="robustness", total=len(columns)):
+    for name, column in progress(columns.items(), desc="robustness", total=len(columns)):
         recluster = way_to_cluster(root, name, columns, args)
         found = unknown(len(column.groups))
         if recluster is not None:
@@ -78,10 +79,10 @@ def main(args):
         with atomic_file(args.resolutions) as path:
             compared.to_csv(path, sep="\t", index=False, float_format="%.4g")
         for row in compared[compared["suggested"] == "yes"].itertuples():
-            cli.say(f"suggested of {row.family}: {row.column}, {row.reason}")
+            say(f"suggested of {row.family}: {row.column}, {row.reason}")
     with atomic_file(args.output_file) as path:
         table.to_csv(path, sep="\t", index=False, float_format="%.4g")
-    cli.say(
+    say(
         f"{args.output_file}: {len(columns)} clusterings, {options.rounds} rounds with "
         f"{options.subsample:.0%} of the cells"
     )
@@ -95,27 +96,27 @@ def way_to_cluster(root, name, columns, args):
     """
     import numpy as np
 
-    from clustering.columns import read_graph, read_record, read_representation
     from clustering.communities import build
-    from evaluation.inputs import read_codes
-    from evaluation.robustness import restricted, restricted_within
+    from clustering.stores import read_graph, read_record, read_representation
+    from evaluation.clusters.robustness import restricted, restricted_within
+    from evaluation.stores import read_codes
 
     record = read_record(root, name)
     if not record:
-        cli.say(
+        say(
             f"{name} came with the input: its clusters cannot be made again, so their robustness "
             "is not known"
         )
         return None
     if any(isinstance(why, str) for why in record.get("unsplit", {}).values()):
-        cli.say(
+        say(
             f"{name} was made by an earlier version, which did not record what this needs: its "
             "robustness is not known; make the column again (clustering: {overwrite: true})"
         )
         return None
     refine = record.get("refine", "neighbors")
     if refine not in ("neighbors", "graph"):
-        cli.say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
+        say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
         return None
     options = {"algorithm": record["algorithm"], **record["clustering_args"]}
     if record["level"] == 1:

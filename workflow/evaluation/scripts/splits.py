@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -33,9 +34,9 @@ def make_parser():
 
 def main(args):
     """Read the tables and labels, write the splits."""
-    from clustering.columns import read_representation
-    from evaluation.inputs import read_codes, read_parents, read_table
-    from evaluation.splits import split_table
+    from clustering.stores import read_representation
+    from evaluation.clusters.splits import split_table
+    from evaluation.stores import read_codes, read_parents, read_table
     from utils.atomic import atomic_file
     from utils.io import open_store
 
@@ -54,7 +55,7 @@ def main(args):
         table.to_csv(path, sep="\t", index=False, float_format="%.4g")
     count = table["suggestion"].value_counts().to_dict()
     words = [f"{n} to {what}" for what, n in count.items() if what]
-    cli.say(f"{args.output_file}: {', '.join(words)}")
+    say(f"{args.output_file}: {', '.join(words)}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import progress, say
 
 
 def make_parser():
@@ -31,13 +32,13 @@ def main(args):
     """Count, write the tables, draw."""
     import pandas as pd
 
-    from evaluation.charts import composition_chart
-    from evaluation.clustree import draw_tree, tree_tables
-    from evaluation.composition import composition, composition_table
-    from evaluation.inputs import read_codes
-    from evaluation.plots import file_stem, save_figure
+    from clustering.cluster_names import families
+    from evaluation.clusters.composition import composition, composition_table
+    from evaluation.figures.charts import composition_chart
+    from evaluation.figures.clustree import draw_tree, tree_tables
+    from evaluation.figures.embedding import file_stem, save_figure
+    from evaluation.stores import read_codes
     from utils.atomic import atomic_folder
-    from utils.cluster_names import families
     from utils.io import open_store
 
     root = open_store(args.input_file)
@@ -49,13 +50,13 @@ def main(args):
     tables = {"nodes": [], "edges": [], "composition": []}
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
-        for name, members in cli.progress(trees.items(), desc="trees", total=len(trees)):
+        for name, members in progress(trees.items(), desc="trees", total=len(trees)):
             nodes, edges = tree_tables([columns[member] for member in members])
             figure = draw_tree(nodes, edges, title=f"{head}{name}")
             save_figure(figure, folder / f"{file_stem(f'tree_{name}'.replace(' ', '_'))}.png")
             tables["nodes"].append(nodes.assign(tree=name))
             tables["edges"].append(edges.assign(tree=name))
-        for name, column in cli.progress(columns.items(), desc="composition", total=len(columns)):
+        for name, column in progress(columns.items(), desc="composition", total=len(columns)):
             bars, notes = composition(column, others)
             tables["composition"].append(composition_table(column, others))
             if bars:
@@ -69,7 +70,7 @@ def main(args):
                 path = folder / f"{name}.tsv"
                 table.to_csv(path, sep="\t", index=False, float_format="%.4g")
         pictures = sum(1 for _ in folder.glob("*.png"))
-    cli.say(f"{args.output_file}: {pictures} pictures")
+    say(f"{args.output_file}: {pictures} pictures")
 
 
 if __name__ == "__main__":

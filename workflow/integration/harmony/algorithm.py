@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import progress
-
-from . import layout, parallel
-from .clustering import Clustering, normalise_rows
-from .correction import kept_levels, ridge_penalty, ridge_regression
-from .inputs import array_namespace, check_blocks, check_cells, check_values, encode_keys
-from .kmeans import Initialization, kmeans
-from .paper import PaperClustering
-from .parameters import DEFAULT_ALPHA, DEFAULT_PRUNE, Flavor, Parameters, check_parameters
+from integration.harmony import chunks
+from integration.harmony.checks import (
+    array_namespace,
+    check_blocks,
+    check_cells,
+    check_values,
+    encode_keys,
+)
+from integration.harmony.correction import kept_levels, ridge_penalty, ridge_regression
+from integration.harmony.paper import PaperClustering
+from integration.harmony.parameters import (
+    DEFAULT_ALPHA,
+    DEFAULT_PRUNE,
+    Flavor,
+    Parameters,
+    check_parameters,
+)
+from integration.harmony.soft_clusters import Clustering, normalise_rows
+from numerics.kmeans import Initialization, kmeans
+from utils import threads as parallel
+from utils.log import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .batches import Batches, NaBatch
+    from integration.batches import Batches, NaBatch
 
 KEEP_SHARE = 0.6  # of the available memory that the similarities may take
 
@@ -216,7 +228,7 @@ def harmonize(
     if original and threads not in (None, 1):
         raise ValueError("original=True runs on one thread; set threads=1")
     threads = 1 if xp is not np or original else parallel.resolve_threads(threads)
-    portions = layout.CPU if xp is np else layout.GPU
+    portions = chunks.CPU if xp is np else chunks.GPU
     cells = check_cells(Z if kept is None else Z[xp.asarray(kept)], dtype, xp)
     parameters = check_parameters(
         len(cells),
@@ -255,11 +267,11 @@ def harmonize(
             clustering = PaperClustering(cells, encoded, parameters, rng, blocks)
         else:
             if blocks is None:
-                blocks = layout.draw_blocks(len(cells), parameters.block_proportion, rng)
+                blocks = chunks.draw_blocks(len(cells), parameters.block_proportion, rng)
             clustering = Clustering(
                 cells,
                 encoded,
-                layout.sort_cells(
+                chunks.sort_cells(
                     blocks, encoded.combinations, replace(portions, chunk=parameters.chunk_size)
                 ),
                 parameters,

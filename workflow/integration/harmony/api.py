@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from integration.batches import factorize
+from integration.harmony.algorithm import Harmonized, harmonize
+from integration.harmony.gpu import harmonize_with_rapids
+from integration.harmony.soft_clusters import normalise_rows
 from utils.device import gpu_problem
-from utils.messages import missing, unknown
-
-from .algorithm import Harmonized, harmonize
-from .batches import factorize
-from .clustering import normalise_rows
-from .rapids import harmonize_with_rapids
+from utils.errors import missing, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

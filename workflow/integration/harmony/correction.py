@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .batches import Batches
+    from integration.batches import Batches
 
 
 def correct_rows(

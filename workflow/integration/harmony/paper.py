@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .clustering import Kernel, diversity_penalty, diversity_terms, normalise_rows
-from .layout import draw_blocks
+from integration.harmony.chunks import draw_blocks
+from integration.harmony.soft_clusters import (
+    Kernel,
+    diversity_penalty,
+    diversity_terms,
+    normalise_rows,
+)
 
 if TYPE_CHECKING:
-    from .batches import Batches
-    from .clustering import Sums
-    from .parameters import Parameters
+    from integration.batches import Batches
+    from integration.harmony.parameters import Parameters
+    from integration.harmony.soft_clusters import Sums
 
 
 class PaperClustering:

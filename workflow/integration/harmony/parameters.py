@@ -46,10 +46,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from .kmeans import Initialization
+from numerics.kmeans import Initialization
 
 if TYPE_CHECKING:
-    from .batches import Batches
+    from integration.batches import Batches
 
 Flavor = Literal["harmony2", "harmony1"]
 FEWEST_CELLS = 6

@@ -1,8 +1,8 @@
 """Mutual nearest neighbours: integrate an embedding or expression values (Haghverdi 2018)."""
 
-from .fast import FastMNNResult, cosine_norm, fast_mnn, multi_batch_pca
-from .gene import mnn_correct
-from .reduced import MNNResult, project_simplex, reduced_mnn
+from integration.mnn.fast import FastMNNResult, cosine_norm, fast_mnn, multi_batch_pca
+from integration.mnn.gene import mnn_correct
+from integration.mnn.reduced import MNNResult, project_simplex, reduced_mnn
 
 __all__ = [
     "FastMNNResult",

@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import say
-
-from ..harmony.batches import factorize
-from ..harmony.kmeans import kmeans
-from ..harmony.parallel import workers
+from integration.batches import factorize
+from numerics.kmeans import kmeans
+from utils.log import say
+from utils.threads import workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from .inputs import Batches
-    from .orders import Part
+    from integration.mnn.arguments import Batches
+    from integration.mnn.orders import Part
 
 FEW_CELLS = 20  # cells in pairs, below which a merge rests on little
 MUCH_LOST = 0.1  # share of a batch's variance

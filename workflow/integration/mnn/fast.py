@@ -9,9 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
-from ..harmony.parallel import resolve_threads, workers
-from .inputs import Batches, check_number, encode_batches, subset_genes
-from .reduced import MNNResult, reduced_mnn
+from integration.mnn.arguments import Batches, check_number, encode_batches, subset_genes
+from integration.mnn.reduced import MNNResult, reduced_mnn
+from utils.threads import resolve_threads, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

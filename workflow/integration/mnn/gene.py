@@ -14,15 +14,20 @@ import numpy as np
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from utils.cli import progress
-
-from ..harmony.parallel import workers
-from .diagnostics import describe, find_clusters, merge_table, say_merge
-from .fast import cosine_lengths
-from .inputs import check_cells, check_number, check_options, encode_batches, subset_genes
-from .orders import Part, join, merge_all, merge_tree, split
-from .pairs import average_vectors, mutual_pairs
-from .reduced import MNNResult, batch_size
+from integration.mnn.arguments import (
+    check_cells,
+    check_number,
+    check_options,
+    encode_batches,
+    subset_genes,
+)
+from integration.mnn.diagnostics import describe, find_clusters, merge_table, say_merge
+from integration.mnn.fast import cosine_lengths
+from integration.mnn.orders import Part, join, merge_all, merge_tree, split
+from integration.mnn.pairs import average_vectors, mutual_pairs
+from integration.mnn.reduced import MNNResult, batch_size
+from utils.log import progress
+from utils.threads import workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from utils.messages import unknown
+from utils.errors import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .inputs import Batches
+    from integration.mnn.arguments import Batches
 
 Tree = int | tuple["Tree", "Tree"]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from utils.cli import say
-
-from .search import Found, nearest
+from integration.mnn.nearest import Found, nearest
+from utils.log import say
 
 
 def neighbors_of(n_cells: int, k: int, prop_k: float | None) -> int:

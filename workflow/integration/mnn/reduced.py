@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from utils.cli import progress, say
-
-from .diagnostics import (
+from integration.mnn.arguments import check_cells, check_options, encode_batches
+from integration.mnn.diagnostics import (
     describe,
     describe_loss,
     dimensions,
@@ -19,10 +18,16 @@ from .diagnostics import (
     merge_table,
     say_merge,
 )
-from .inputs import check_cells, check_options, encode_batches
-from .orders import Part, join, merge_all, merge_tree, split
-from .pairs import average_vectors, mutual_pairs, neighbors_of, say_recall, tricube_average
-from .search import Found, nearest
+from integration.mnn.nearest import Found, nearest
+from integration.mnn.orders import Part, join, merge_all, merge_tree, split
+from integration.mnn.pairs import (
+    average_vectors,
+    mutual_pairs,
+    neighbors_of,
+    say_recall,
+    tricube_average,
+)
+from utils.log import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

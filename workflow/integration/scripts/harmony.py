@@ -8,6 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -81,7 +82,7 @@ def main(args):
         write_element(store, new[0], result.corrected)
         write_element(store, new[1], json.dumps(record))
     end = "converged" if result.converged else "stopped"
-    cli.say(f"{args.output_file}: {args.key_added}, {end} after {len(result.rounds)} iterations")
+    say(f"{args.output_file}: {args.key_added}, {end} after {len(result.rounds)} iterations")
 
 
 def integrate(args, Z, batches, **options):
@@ -102,7 +103,7 @@ def integrate(args, Z, batches, **options):
     result, device = try_gpu(device, on_gpu)
     if result is None:
         result = harmonize(Z, batches, seed=args.seed, threads=args.threads, **options)
-    cli.say(f"device: {device}")
+    say(f"device: {device}")
     return result, device
 
 

@@ -9,6 +9,7 @@ import argparse
 import json
 
 from utils import cli
+from utils.log import progress, say
 
 MODELS = {"mnn": "MNN", "fast_mnn": "FastMNN", "mnn_correct": "MNNCorrect"}
 CHOICES = tuple(MODELS)
@@ -88,7 +89,7 @@ def main(args):
         table["notes"] = [" | ".join(notes) for notes in table["notes"]]
         with atomic_file(args.table) as path:
             table.to_csv(path, sep="\t", index=False)
-    cli.say(f"{args.output_file}: {args.key_added}, {len(table)} merges, {len(result.notes)} notes")
+    say(f"{args.output_file}: {args.key_added}, {len(table)} merges, {len(result.notes)} notes")
 
 
 def correct_embedding(args, root, batch, options):
@@ -101,7 +102,7 @@ def correct_embedding(args, root, batch, options):
     Z = read_embedding(root, args.basis)
     part = ~np.isnan(Z).all(axis=1)
     if not part.all():
-        cli.say(f"{(~part).sum():,} of {len(Z):,} cells are NaN in {args.basis} and stay so")
+        say(f"{(~part).sum():,} of {len(Z):,} cells are NaN in {args.basis} and stay so")
     if not part.any():
         raise ValueError(f"{args.basis} is NaN in all {len(Z):,} cells")
     cells = Z[part]
@@ -158,9 +159,9 @@ def expression(args, root, options, *, all_genes=False):
     """
     import numpy as np
 
-    from integration.counts import variable_genes
+    from integration.gene_counts import variable_genes
+    from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.counts import counts_blocks, counts_of, stored_matrix
-    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
     from utils.blocks import matrix_shape, n_blocks, row_blocks
 
     target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
@@ -184,12 +185,12 @@ def expression(args, root, options, *, all_genes=False):
             f"components of all {len(genes):,} genes need {16 * len(genes) ** 2 / 1e9:.0f} GB; "
             "mark fewer in var/highly_variable (pca.py does)"
         )
-    cli.say(f"{len(genes):,} of {n_genes:,} genes")
+    say(f"{len(genes):,} of {n_genes:,} genes")
     taken = np.arange(n_genes) if all_genes else genes
 
     def counts():
         blocks = counts_blocks(stored) if normalize else row_blocks(matrix)
-        return cli.progress(blocks, desc="counts", total=n_blocks(matrix))
+        return progress(blocks, desc="counts", total=n_blocks(matrix))
 
     if normalize and target_sum is None:
         target_sum = median_target_sum(counts)

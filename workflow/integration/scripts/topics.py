@@ -8,6 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -37,7 +38,7 @@ def main(args):
     import numpy as np
     import pandas as pd
 
-    from integration.counts import read_counts, variable_genes
+    from integration.gene_counts import read_counts, variable_genes
     from preprocessing.counts import counts_of
     from utils.io import (
         kept,
@@ -109,7 +110,7 @@ def main(args):
         write_figures(args, result.weights, topics, read_index(root, "var"), groups)
     end = "converged" if result.converged else "stopped"
     fitted = f", deviance {result.deviance:,.0f}" if options.model == "poisson_nmf" else ""
-    cli.say(
+    say(
         f"{args.output_file}: {args.key_added}, {options.n_topics} topics of {n_genes:,} genes, "
         f"{end} after {result.n_iterations} iterations{fitted}"
     )
@@ -117,8 +118,8 @@ def main(args):
 
 def check_plot(path, groups):
     """Refuse a picture that could not be drawn before time is spent on the fit."""
-    from evaluation.plots import figure_format
-    from evaluation.structure import check_groups
+    from evaluation.figures.embedding import figure_format
+    from evaluation.figures.structure_plot import check_groups
 
     figure_format(path)
     if groups is not None:
@@ -156,8 +157,8 @@ def write_figures(args, weights, topics, names, groups):
             table = top_genes(topics, names)
             table.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
     if args.plot:
-        from evaluation.plots import save_figure
-        from evaluation.structure import structure_plot
+        from evaluation.figures.embedding import save_figure
+        from evaluation.figures.structure_plot import structure_plot
 
         title = f"{topics.shape[1]} topics" + (f" by {args.groups}" if args.groups else "")
         save_figure(structure_plot(weights, groups, title=title), args.plot)

@@ -8,6 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -40,7 +41,7 @@ def main(args):
     import pandas as pd
     from anndata import AnnData
 
-    from integration.counts import read_counts, variable_genes
+    from integration.gene_counts import read_counts, variable_genes
     from preprocessing.counts import counts_of
     from utils.extras import missing_package
     from utils.io import kept, keys, open_store, read_index, write_zarr_linked
@@ -68,7 +69,7 @@ def main(args):
     genes = variable_genes(root)
     counts = read_counts(matrix, genes)
     chosen = "all" if genes is None else "var/highly_variable"
-    cli.say(f"{counts.shape[0]:,} cells x {counts.shape[1]:,} genes ({chosen})")
+    say(f"{counts.shape[0]:,} cells x {counts.shape[1]:,} genes ({chosen})")
     found, device = embed(args, counts, covariates, options)
     record = {
         "method": args.method,
@@ -91,7 +92,7 @@ def main(args):
     write_zarr_linked(adata, args.input_file, args.output_file, files_to_keep=new)
     last = max(found["history"], key=lambda epoch: epoch.get("held_out_elbo", epoch["epoch"]))
     kind = "held_out_elbo" if "held_out_elbo" in last else "elbo"
-    cli.say(
+    say(
         f"{args.output_file}: {key}, {len(found['history'])} epochs; {kind} {last[kind]:.2f} "
         f"in epoch {last['epoch']}"
     )
@@ -111,7 +112,7 @@ def embed(args, counts, covariates, options):
     import torch
 
     from integration import vae
-    from integration.vae.inputs import design
+    from integration.vae.design import design
     from utils.device import choose_device, try_gpu
 
     columns = design(covariates)
@@ -138,7 +139,7 @@ def embed(args, counts, covariates, options):
         problem=vae.gpu_problem,
     )
     result, device = try_gpu(device, lambda: compute("cuda"))
-    cli.say(f"device: {device}")
+    say(f"device: {device}")
     return result or compute("cpu"), device
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.compiled import compiled
+from utils.jit import compiled
 
 # Sums may be reordered, NaN stays NaN.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .model import TopicModel, check_counts, check_n_topics, put_back, without_empty
+from integration.topics.model import (
+    TopicModel,
+    check_counts,
+    check_n_topics,
+    put_back,
+    without_empty,
+)
 
 
 def lda(

@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.cli import progress
-
-from .kernel import sweep
-from .model import TopicModel, check_counts, check_n_topics, put_back, without_empty
+from integration.topics.kernel import sweep
+from integration.topics.model import (
+    TopicModel,
+    check_counts,
+    check_n_topics,
+    put_back,
+    without_empty,
+)
+from utils.log import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .training import fit, latent, probabilities
+from integration.vae.training import fit, latent, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from utils.cli import progress
-
-from .inputs import as_counts, as_covariates, log_factorials
+from integration.vae.design import as_counts, as_covariates, log_factorials
+from utils.log import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import scipy.sparse as sp
 
-    from .models import GMVAE, PVAE, Elbo
+    from integration.vae.models import GMVAE, PVAE, Elbo
 
     Model = TypeVar("Model", bound=PVAE)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import progress, say
 
 
 def make_parser():
@@ -57,7 +58,7 @@ def main(args):
 
 def compute(args, root, matrix, options):
     """Read the matrix in blocks, write the components."""
-    from preprocessing.normalize import median_target_sum, normalize_block, row_totals
+    from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
     from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
     from utils.io import new_store, write_element
@@ -66,12 +67,12 @@ def compute(args, root, matrix, options):
 
     def counts(step):
         blocks = row_blocks(matrix) if args.threads == 1 else ahead(row_blocks(matrix))
-        return cli.progress(blocks, desc=step, total=n_blocks(matrix))
+        return progress(blocks, desc=step, total=n_blocks(matrix))
 
     target_sum = options.target_sum
     if options.normalize and target_sum is None:
         target_sum = median_target_sum(lambda: counts("median total"))
-        cli.say(f"target_sum: {target_sum:g}, the median total")
+        say(f"target_sum: {target_sum:g}, the median total")
     genes, table = choose_genes(root, counts, n_genes, target_sum, options)
 
     def values(step):
@@ -101,7 +102,7 @@ def compute(args, root, matrix, options):
         write_element(store, "uns/pca", {"params": params, **record})
         for name, column in table.items():
             write_element(store, f"var/{name}", column)
-    cli.say(
+    say(
         f"{args.output_file}: X_pca of {n_cells:,} cells, {n_comps} components of "
         f"{len(found.components):,} genes ({found.variance_ratio.sum():.1%} of their variance)"
     )

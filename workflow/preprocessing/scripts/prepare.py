@@ -6,6 +6,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from utils import cli
+from utils.log import say
 
 
 def make_parser():
@@ -66,7 +67,7 @@ def main(args):
         **vars(cli.from_options("Preparation", args)),
         **vars(cli.from_options("Values", args)),
     )
-    cli.say(f"{args.output_file}: {shape[0]:,} cells x {shape[1]:,} genes")
+    say(f"{args.output_file}: {shape[0]:,} cells x {shape[1]:,} genes")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,22 @@
+"""docs/outputs.md names everything that the workflow writes, and every column of its tables."""
+
+import re
+from pathlib import Path
+
+from evaluation.clusters import markers, splits
+from evaluation.scores import metrics
+from utils.plan import STORES
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "outputs.md").read_text()
+
+
+def test_every_file_is_named():
+    missing = [path for path in STORES.values() if f"`{path}`" not in PAGE.replace("/`", "`")]
+    assert not missing
+
+
+def test_every_column_is_named():
+    columns = {*metrics.COLUMNS, *markers.MARKER_COLUMNS, *splits.SPLIT_COLUMNS}
+    named = set(re.findall(r"`([^`]+)`", PAGE))
+    assert not columns - named
+    assert not {*metrics.BATCH_METRICS, *metrics.LABEL_METRICS} - named

@@ -1,0 +1,155 @@
+"""Names of cluster columns, ``{algorithm}_{resolution}_{level}``, and of the clusters in them.
+
+The only place that writes and reads these names. Which cluster lies in which is not read from a
+name, it is counted from the cells (`clustering.cluster_tree`): a column that came with the input
+has names of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from utils.errors import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ALGORITHMS = ("leiden", "louvain")
+_COLUMN = re.compile(rf"({'|'.join(ALGORITHMS)})_([0-9][0-9.e+-]*)_([1-9][0-9]*)")
+_DEEPER = re.compile(r"(?:_[0-9]+)*\Z")
+
+
+class ClusterColumn(NamedTuple):
+    """What the name of a cluster column says; its text is the name, it sorts as people count."""
+
+    algorithm: str
+    resolution: float
+    level: int
+
+    def __str__(self) -> str:
+        """Write the name: ``leiden_1.0_1``, ``leiden_1e-05_2``."""
+        return f"{self.family}_{self.level}"
+
+    @property
+    def family(self) -> str:
+        """What all levels share: ``leiden_1.0``."""
+        return f"{self.algorithm}_{resolution_text(self.resolution)}"
+
+
+def resolution_text(resolution: float | str) -> str:
+    """Write a resolution as in the names of columns: ``1`` is ``1.0``."""
+    return str(float(resolution))
+
+
+def parse_column(name: str) -> ClusterColumn | None:
+    """Read the name of a cluster column; None where it is another column."""
+    parts = _COLUMN.fullmatch(name)
+    if parts is None:
+        return None
+    algorithm, resolution, level = parts.groups()
+    try:
+        column = ClusterColumn(algorithm, float(resolution), int(level))
+    except ValueError:
+        return None
+    # leiden_1_1 and leiden_1.0_1 would be two columns of one name.
+    return column if str(column) == name else None
+
+
+def column_above(name: str, columns: Iterable[str]) -> str | None:
+    """Return the column of the nearest level above, of the same algorithm and resolution."""
+    column = parse_column(name)
+    if column is None:
+        return None
+    others = [other for other in map(parse_column, columns) if other is not None]
+    above = [other for other in others if other[:2] == column[:2] and other.level < column.level]
+    return str(max(above)) if above else None
+
+
+def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
+    """Group cluster columns that differ in one thing.
+
+    Parameters
+    ----------
+    columns
+        Names of columns; those that are no cluster columns are left out.
+    fixed
+        ``level``: those of level 1 at several resolutions, as ``leiden resolutions``;
+        ``resolution``: those of several levels, as ``leiden_0.5 levels``.
+
+    Returns
+    -------
+    dict
+        The columns of each family in the order of what differs.
+    """
+    members: dict[str, list[ClusterColumn]] = {}
+    for column in filter(None, map(parse_column, columns)):
+        if fixed == "level" and column.level == 1:
+            members.setdefault(f"{column.algorithm} resolutions", []).append(column)
+        elif fixed == "resolution":
+            members.setdefault(f"{column.family} levels", []).append(column)
+    return {name: [str(column) for column in sorted(family)] for name, family in members.items()}
+
+
+# ---------------------------------------------------------------- clusters
+
+
+def child_name(parent: str, number: int) -> str:
+    """Name a child: the parent's name, then its number by size.
+
+    Two parents of one column have no child of the same name, whatever they are called: without its
+    last part the name is the parent's.
+    """
+    return f"{parent}_{number}"
+
+
+def deepest_level(cluster: str) -> int:
+    """Return the deepest level that a cluster of this name can be of.
+
+    ``3`` and ``CD4_Mem`` are of level 1, ``3_0`` is of level 2; ``Mono_1`` may be the second child
+    of ``Mono`` or a name that came with the input.
+    """
+    return 1 + _DEEPER.search(cluster)[0].count("_")
+
+
+def is_below(cluster: str, ancestor: str) -> bool:
+    """Whether a cluster's name is that of an ancestor with numbers behind it."""
+    rest = cluster.removeprefix(ancestor)
+    return rest not in (cluster, "") and _DEEPER.match(rest) is not None
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Refuse names of clusters that no table, tree file or picture could show.
+
+    Parameters
+    ----------
+    names
+        Of the clusters of a column.
+    where
+        The start of the message, such as ``adata.obs["leiden_1.0_1"]``.
+
+    Raises
+    ------
+    ValueError
+        If one is empty, or has a tab, a line break or another control character.
+    """
+    for name in names:
+        if not name or len(f"{name}.".splitlines()) > 1 or re.search(r"[\x00-\x1f\x7f]", name):
+            what = f'a cluster called "{one_line(name)}"' if name else "a cluster without a name"
+            raise ValueError(
+                f"{where} has {what}; names of clusters must not be empty and must have no tab or "
+                "line break: rename it in the input"
+            )
+
+
+def natural_order(labels: Iterable[str]) -> list[str]:
+    """Sort labels by their parts as numbers: ``9_11`` before ``10_2``.
+
+    Parts that are no numbers come after those that are, in alphabetical order.
+    """
+    return sorted(labels, key=_natural_key)
+
+
+def _natural_key(label: str) -> list[tuple[int, int, str]]:
+    parts = str(label).split("_")
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]

@@ -1,0 +1,325 @@
+"""Two-dimensional layout of the neighbour graph: UMAP, all cells of an epoch at once.
+
+umap-learn moves one edge after the other, which is a loop for a compiler and is tied to one thread
+if its result shall be the same twice. Here an epoch moves all cells from where they were at its
+start, so that it is a few passes over arrays and any number of threads gives the same bits. Nor
+does it draw the cells that repel others: all do, by a field on a grid.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.log import progress
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+# umap-learn's number of negative samples per edge.
+NEGATIVES = 5
+# Tasks that the edges are shared out over; must not depend on the number of threads.
+PARTS = 4
+# Between nodes of the grid, in distances at which two cells are half similar. A third keeps fewer
+# neighbours of few cells, a twelfth takes twice as long there and keeps hardly more.
+STEP = 1 / 6
+# Of the grid in each direction, at most: where the layout is wider, the step is doubled.
+NODES = 512
+# Share of the repulsion's stiffness in the damping: at 0 cells that are close together explode.
+DAMPING = np.float32(0.5)
+# No cell repels another more than this, as in umap-learn.
+STRONGEST = np.float32(4)
+TINY = np.float32(1e-12)
+
+
+def umap_layout(
+    connectivities: sp.csr_matrix,
+    *,
+    min_dist: float = 0.5,
+    spread: float = 1.0,
+    n_epochs: int | None = None,
+    threads: int = 1,
+    seed: int = 0,
+) -> np.ndarray:
+    """Lay out cells by UMAP (McInnes, Healy & Melville 2018, arXiv:1802.03426).
+
+    Minimises umap-learn's expected loss (Damrich & Hamprecht 2021, arXiv:2103.14608): every edge
+    attracts with its weight, and a cell is repelled by the mean of all cells, `NEGATIVES` times per
+    unit of its weight. Where umap-learn draws the edges and the repelling cells of an epoch, here
+    all of them act; the repulsion is a convolution on a grid (as Linderman et al. 2019, FIt-SNE,
+    doi:10.1038/s41592-018-0308-4). A step is divided by one plus the stiffness of the cell's
+    springs, without which a step of all cells at once overshoots. Starts from
+    `clustering.isomap.first_places`.
+
+    Parameters
+    ----------
+    connectivities
+        Weights as `clustering.connectivities.neighbor_graph` and scanpy store them, cells x cells;
+        see `clustering.communities.build`. A cell without weights gets no place.
+    min_dist, spread
+        Of the layout; scanpy's defaults.
+    n_epochs
+        Steps; None takes 500 up to 10,000 cells and 200 above, as umap-learn.
+    threads
+        Tasks that are worked on at a time, of the `PARTS` + 1 of an epoch; the result does not
+        depend on it.
+    seed
+        At least 0; of the start alone.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, cells x 2; NaN for cells without a place.
+
+    Raises
+    ------
+    ValueError
+        As `clustering.communities.build`, if fewer than 3 cells have neighbours, or if an option
+        is out of range.
+
+    Notes
+    -----
+    Peak memory: 40 bytes per weight, most of it for bringing neighbours together in memory (0.16 GB
+    for 200,000 cells, 0.74 GB for a million at k = 15), and up to 0.06 GB for the grid.
+    Compared with umap-learn in test/bench/RESULTS.md.
+    """
+    from threadpoolctl import threadpool_limits
+
+    check_options(min_dist, spread, n_epochs, seed)
+    graph, start, cells = first_state(connectivities, seed=seed)
+    n_epochs = n_epochs or default_epochs(len(cells))
+    # Arrays are summed in an order that must not depend on the number of threads.
+    with threadpool_limits(1, user_api="blas"):
+        layout = _optimise(
+            graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads
+        )
+    return places_of_all_cells(layout, cells, connectivities.shape[0])
+
+
+def check_options(min_dist: float, spread: float, n_epochs: int | None, seed: int) -> None:
+    """Raise a ValueError if an option of `umap_layout` is out of range."""
+    if not 0 <= min_dist < 3 * spread:
+        raise ValueError(
+            f"min_dist must be from 0 to below 3 x spread ({spread}), found {min_dist}"
+        )
+    if n_epochs is not None and n_epochs < 1:
+        raise ValueError(f"n_epochs must be at least 1, found {n_epochs}")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be from 0 to {2**31 - 1}, found {seed}")
+
+
+def first_state(
+    connectivities: sp.csr_matrix, *, seed: int
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """Return what a layout starts from, on the CPU and on a GPU.
+
+    Parameters
+    ----------
+    connectivities, seed
+        As for `umap_layout`.
+
+    Returns
+    -------
+    (csr_matrix, numpy.ndarray, numpy.ndarray)
+        The graph of the cells that have neighbours, its largest weight 1; their first places,
+        float32, n x 2, the farthest 10 from the middle; the numbers of these cells.
+
+    Raises
+    ------
+    ValueError
+        As `clustering.communities.build`, and if fewer than 3 cells have neighbours.
+    """
+    from threadpoolctl import threadpool_limits
+
+    from clustering.communities import build
+    from clustering.isomap import first_places
+
+    graph, order = build(connectivities).compact
+    n = graph.shape[0]
+    placed = np.flatnonzero(np.diff(graph.indptr))
+    if len(placed) < 3:
+        raise ValueError(
+            f"a layout needs at least 3 cells with neighbours, found {len(placed)} of {n}"
+        )
+    if len(placed) < n:
+        graph = graph[placed][:, placed]
+    # The smallest weights are not lost, or cells would be without any.
+    graph.data = np.maximum(graph.data / graph.data.max(), TINY)
+    with threadpool_limits(1, user_api="blas"):
+        rng = np.random.default_rng(seed)
+        start = first_places(graph, rng)
+        start *= 10 / max(np.abs(start).max(), TINY)
+        start = (start + rng.normal(0, 1e-4, start.shape)).astype(np.float32)
+    return graph, start, placed if order is None else order[placed]
+
+
+def places_of_all_cells(layout: np.ndarray, cells: np.ndarray, n_cells: int) -> np.ndarray:
+    """Return the layout of all cells, NaN for those that have no place in `layout`."""
+    result = np.full((n_cells, 2), np.nan, dtype=np.float32)
+    result[cells] = layout
+    return result
+
+
+def default_epochs(n_cells: int) -> int:
+    """Return umap-learn's number of epochs."""
+    return 500 if n_cells <= 10_000 else 200
+
+
+def curve(min_dist: float, spread: float) -> tuple[float, float]:
+    """Return a and b of ``1 / (1 + a d^2b)``, fitted as umap-learn does.
+
+    The target is 1 up to `min_dist` and falls as ``exp(-(d - min_dist) / spread)`` beyond. Fitted
+    for a spread of 1, so that small and large ones are found as well.
+    """
+    from scipy.optimize import curve_fit
+
+    d = np.linspace(0, 3, 300)
+    target = np.where(d < min_dist / spread, 1.0, np.exp(min_dist / spread - d))
+    # The search passes through a b below 0.
+    with np.errstate(all="ignore"):
+        (a, b), _ = curve_fit(lambda d, a, b: 1 / (1 + a * d ** (2 * b)), d, target, maxfev=20_000)
+        a *= np.float64(spread) ** (-2 * b)
+    if not (0 < a < np.inf and b > 0):
+        raise ValueError(f"no curve fits min_dist {min_dist} and spread {spread}: take others")
+    return float(a), float(b)
+
+
+def _optimise(
+    graph: sp.csr_matrix,
+    layout: np.ndarray,
+    ab: tuple[float, float],
+    *,
+    n_epochs: int,
+    threads: int,
+) -> np.ndarray:
+    """Move all cells `n_epochs` times, by less and less."""
+    import scipy.sparse as sp
+
+    n = graph.shape[0]
+    edges = sp.triu(graph, 1, format="csr")
+    # Edges that umap-learn would never draw.
+    edges.data[edges.data < 1 / n_epochs] = 0
+    edges.eliminate_zeros()
+    strength = edges @ np.ones(n, dtype=np.float32) + edges.T @ np.ones(n, dtype=np.float32)
+    negatives = strength[:, None] * np.float32(NEGATIVES / n)
+    cuts = np.searchsorted(edges.indptr, np.linspace(0, edges.nnz, PARTS + 1))
+    cuts[-1] = n
+    parts = [(edges[first:last], slice(first, last)) for first, last in itertools.pairwise(cuts)]
+    places = np.ones((n, 3), dtype=np.float32)
+    with ThreadPoolExecutor(threads) as pool:
+        for epoch in progress(range(n_epochs), desc="layout"):
+            rate = np.float32(1 - epoch / n_epochs)
+            places[:, :2] = layout
+            repelled = pool.submit(_repulsion, layout, ab)
+            attracted = [pool.submit(_attraction, *part, layout, places, ab) for part in parts]
+            # In this order, so that the sums have the same bits whoever was first.
+            pull = functools.reduce(np.add, (part.result() for part in attracted))
+            push = repelled.result()
+            push *= negatives
+            stiffness = pull[:, 2:] + DAMPING * push[:, 2:]
+            force = pull[:, :2] - pull[:, 2:] * layout + push[:, :2]
+            layout = layout + rate * force / (1 + rate * stiffness)
+    return layout
+
+
+def _attraction(
+    edges: sp.csr_matrix, rows: slice, at: np.ndarray, places: np.ndarray, ab: tuple[float, float]
+) -> np.ndarray:
+    """Return the sums of coefficient times (x, y, 1) of the other ends of each cell's edges.
+
+    `edges` has some rows of a triangle of the graph, `places` (x, y, 1) of all cells. The
+    coefficient ``2ab d^(2b-2) / (1 + a d^2b)`` counts twice: each edge of the two that are one here
+    moves both its ends; it is ``4b / (d^2 (1 + d^-2b / a))``, which does not overflow.
+    """
+    import scipy.sparse as sp
+
+    a, b = ab[0], np.float32(ab[1])
+    # One complex number is one place: half the lookups.
+    at = at.view(np.complex64).ravel()
+    apart = at.take(edges.indices)
+    apart -= np.repeat(at[rows], np.diff(edges.indptr))
+    squared = np.square(apart.real)
+    squared += np.square(apart.imag)
+    np.maximum(squared, TINY, out=squared)
+    weight = np.log(squared)
+    weight *= -b
+    weight -= np.float32(np.log(a))
+    with np.errstate(over="ignore"):
+        np.exp(weight, out=weight)
+        weight += 1
+        weight *= squared
+    np.divide(edges.data, weight, out=weight)
+    weight *= 4 * b
+    weights = sp.csr_matrix((weight, edges.indices, edges.indptr), shape=edges.shape)
+    sums = weights.T @ places[rows]
+    sums[rows] += weights @ places
+    return sums
+
+
+def _repulsion(at: np.ndarray, ab: tuple[float, float]) -> np.ndarray:
+    """Return the push of all cells on each, and the sum of its coefficients, cells x 3.
+
+    A cell is shared out over the four nodes about it of a grid; their density is convolved with
+    the kernel; a cell gets the sums at its four nodes by the same shares. So no cell moves itself,
+    and two cells move each other by as much.
+    """
+    import scipy.sparse as sp
+    from scipy import fft
+
+    a, b = ab
+    x, y = np.ascontiguousarray(at.T)
+    x -= x.min()
+    y -= y.min()
+    extent = float(max(x.max(), y.max()))
+    step = STEP * a ** (-0.5 / b)
+    if extent > step * NODES:
+        step *= 2.0 ** np.ceil(np.log2(extent / (step * NODES)))
+    # A few more than needed, so that the kernel is seldom another.
+    nodes = int(extent / step) // 16 * 16 + 18
+    x /= np.float32(step)
+    y /= np.float32(step)
+    column, row = x.astype(np.int32), y.astype(np.int32)
+    x -= column
+    y -= row
+    share = np.empty((len(at), 4), dtype=np.float32)
+    share[:, 3] = x * y
+    share[:, 2] = x - share[:, 3]
+    share[:, 1] = y - share[:, 3]
+    share[:, 0] = 1 - x - share[:, 1]
+    node = (column * nodes + row)[:, None] + np.array([0, 1, nodes, nodes + 1], dtype=np.int32)
+    starts = np.arange(0, node.size + 1, 4, dtype=np.int32)
+    shares = sp.csr_matrix((share.ravel(), node.ravel(), starts), shape=(len(at), nodes * nodes))
+    density = shares.T @ np.ones(len(at), dtype=np.float32)
+    # Twice the size, so that the other side of the layout is not the next on the circle.
+    size = fft.next_fast_len(2 * nodes, real=True)
+    field = fft.rfft2(density.reshape(nodes, nodes), s=(size, size)) * _kernel(size, step, a, b)
+    field = fft.ifft(field, axis=1, overwrite_x=True)[:, :nodes]
+    field = fft.irfft(field, n=size, axis=2)[:, :, :nodes]
+    return shares @ np.ascontiguousarray(field.reshape(3, -1).T)
+
+
+@functools.lru_cache(maxsize=2)
+def _kernel(size: int, step: float, a: float, b: float) -> np.ndarray:
+    """Return the transform of a cell's push on the nodes about it, x and y, and its coefficient.
+
+    The coefficient is ``2b / ((0.001 + d^2) (1 + a d^2b))``, and at most `STRONGEST` / d.
+    """
+    from scipy import fft
+
+    def coefficient(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        squared = x * x + y * y
+        with np.errstate(over="ignore"):
+            weight = 2 * b / ((1e-3 + squared) * (1 + a * squared**b))
+        return np.minimum(weight, STRONGEST / np.sqrt(np.maximum(squared, TINY)))
+
+    apart = fft.fftfreq(size, 1 / size) * step
+    x, y = np.meshgrid(apart, apart, indexing="ij")
+    weight = coefficient(x, y)
+    # Its mean over the square about the cell.
+    inside = ((np.arange(32) + 0.5) / 32 - 0.5) * step
+    weight[0, 0] = coefficient(inside[:, None], inside).mean()
+    return fft.rfft2(np.stack([weight * x, weight * y, weight]).astype(np.float32))

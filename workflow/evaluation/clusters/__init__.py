@@ -1,0 +1,1 @@
+"""What tells clusters apart, and which of them can be relied on."""

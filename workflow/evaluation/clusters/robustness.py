@@ -1,0 +1,328 @@
+"""Do clusters come back? A part of the cells is clustered again, several times.
+
+The graph of a part of the cells is the stored graph restricted to them: no neighbours are searched
+again. Clusters of level 1 come from the graph of all cells; below it, the graph within each parent
+is computed once, as sub-clustering does, and then restricted. A round so costs as much as Leiden on
+the cells it takes, and nothing else.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from evaluation.scores.agreement import contingency
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pandas as pd
+    import scipy.sparse as sp
+
+    Recluster = Callable[[np.ndarray, int], np.ndarray]
+
+# Below this a cluster is said to dissolve, above it to be stable (Hennig 2007, 2008).
+DISSOLVED, STABLE = 0.5, 0.75
+
+
+class Robustness(NamedTuple):
+    """How each cluster fares, arrays of one value per cluster; NaN for one that was never drawn."""
+
+    jaccard: np.ndarray  # median over rounds of the best overlap with a new cluster
+    together: np.ndarray  # share of its pairs of cells that stay together
+    apart: np.ndarray  # 1 minus the share of pairs that join it with the next cluster
+    score: np.ndarray  # silhouette of co-clustering, -1 to 1
+    nearest: np.ndarray  # the cluster that it is joined with most, -1: none
+
+
+def robustness(
+    codes: np.ndarray,
+    recluster: Recluster,
+    *,
+    segments: np.ndarray | None = None,
+    rounds: int = 10,
+    subsample: float = 0.8,
+    threads: int = 1,
+    seed: int = 0,
+) -> Robustness:
+    """Cluster parts of the cells again, and compare.
+
+    Parameters
+    ----------
+    codes
+        Cluster of each cell, -1: none.
+    recluster
+        Called with the cells that a round takes (increasing) and its seed; returns their labels.
+    segments
+        Of each cluster: only clusters of the same segment are each other's `nearest`.
+    rounds
+        Number of parts.
+    subsample
+        Share of the cells in each, at least one cell.
+    threads
+        Rounds that run beside each other; the result does not depend on it.
+    seed
+        Of the parts and, plus the number of the round, of their clustering.
+
+    Returns
+    -------
+    Robustness
+        The Jaccard index is that of scclusteval (Tang et al. 2021): in each round the largest of
+        ``|A and B| / |A or B|`` over the new clusters B, A being the cells of the cluster that
+        the round took. `together`, `apart` and `score` follow chooseR (Patterson-Cross et al.
+        2021): pairs of cells that share a new cluster, out of those that a round took.
+
+    Raises
+    ------
+    ValueError
+        If there are no rounds, or the share is not between 0 and 1.
+
+    Notes
+    -----
+    Memory: per thread the restricted graph, at most the share squared of the whole. Time: `rounds`
+    times the clustering of the part.
+    """
+    if rounds < 1 or not 0 < subsample < 1:
+        raise ValueError(
+            f"rounds must be at least 1 and subsample between 0 and 1, found {rounds}, {subsample}"
+        )
+    codes = np.asarray(codes)
+    n_clusters = int(codes.max(initial=-1)) + 1
+    known = np.flatnonzero(codes >= 0)
+
+    def one_round(number: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, number])
+        size = max(1, round(subsample * len(known)))
+        cells = np.sort(rng.choice(known, size, replace=False))
+        found = np.asarray(recluster(cells, seed + 1 + number))
+        return contingency(codes[cells], found, shape=(n_clusters, int(found.max(initial=0)) + 1))
+
+    with ThreadPoolExecutor(threads) as pool:
+        tables = list(pool.map(one_round, range(rounds)))
+    overlap = np.stack([_best_overlap(table) for table in tables])
+    joined = np.zeros((n_clusters, n_clusters))
+    pairs = np.zeros((n_clusters, n_clusters))
+    for table in tables:
+        table = table.astype(float)
+        sizes = table.sum(axis=1)
+        joined += table @ table.T - np.diag(sizes)
+        pairs += np.outer(sizes, sizes) - np.diag(sizes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = joined / pairs
+    own = np.diag(share).copy()
+    other = segments is not None and np.not_equal.outer(segments, segments)
+    between = np.where(np.eye(n_clusters, dtype=bool) | other | np.isnan(share), -1.0, share)
+    nearest = between.argmax(axis=1) if n_clusters else np.zeros(0, dtype=int)
+    most = between.max(axis=1, initial=-1)
+    alone = most < 0
+    apart = np.where(alone, 1.0, 1 - most)
+    inside = 1 - own
+    with np.errstate(invalid="ignore", divide="ignore"):
+        score = (apart - inside) / np.maximum(apart, inside)
+    score[np.maximum(apart, inside) == 0] = 0
+    return Robustness(_median(overlap), own, apart, score, np.where(alone, -1, nearest).astype(int))
+
+
+def _best_overlap(table: np.ndarray) -> np.ndarray:
+    """Return the Jaccard index of each row with the column that it overlaps most."""
+    size, other = table.sum(axis=1, keepdims=True), table.sum(axis=0, keepdims=True)
+    union = size + other - table
+    found = np.divide(table, union, out=np.zeros(table.shape), where=union > 0).max(axis=1)
+    return np.where(size[:, 0] > 0, found, np.nan)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Median of each column without its NaN."""
+    missing = np.isnan(values).all(axis=0)
+    return np.where(missing, np.nan, np.nanmedian(np.where(missing, 0, values), axis=0))
+
+
+def restricted(graph: sp.csr_matrix, **options: Any) -> Recluster:
+    """Make the function that clusters a part of the cells of a graph (see `robustness`)."""
+    from clustering.communities import find_communities
+
+    def recluster(cells: np.ndarray, seed: int) -> np.ndarray:
+        return find_communities(graph[cells][:, cells], seed=seed, **options)
+
+    return recluster
+
+
+def restricted_within(
+    parents: np.ndarray,
+    representation: np.ndarray | sp.csr_matrix,
+    *,
+    split: np.ndarray,
+    resolutions: np.ndarray,
+    n_neighbors: int = 15,
+    metric: str = "euclidean",
+    threads: int = 1,
+    seed: int = 0,
+    **options: Any,
+) -> Recluster:
+    """Make the function that splits the parents of a part of the cells (see `robustness`).
+
+    Parameters
+    ----------
+    parents
+        Parent of each cell, -1: none.
+    representation
+        Cells x dimensions; or the symmetric connectivities of all cells, of which each parent has
+        its part.
+    split, resolutions
+        Of each parent: whether it was split, and at what resolution.
+    n_neighbors, metric, threads, seed
+        Of the graph within each parent, as for `numerics.knn.nearest_neighbors`.
+    **options
+        For `clustering.communities.find_communities`.
+    """
+    from scipy.sparse import issparse
+    from threadpoolctl import threadpool_limits
+
+    from clustering.communities import find_communities
+    from clustering.connectivities import fuzzy_connectivities
+    from clustering.hierarchy import graph_within
+    from numerics.knn import finite_rows, search
+
+    parents = np.asarray(parents)
+    place = np.full(len(parents), -1)
+    graphs = {}
+    with threadpool_limits(1, user_api="blas"):
+        for parent in np.flatnonzero(split):
+            cells = np.flatnonzero(parents == parent)
+            if issparse(representation):
+                part = graph_within(representation, cells)
+                linked = np.flatnonzero(np.diff(part.indptr))
+                graphs[parent] = graph_within(part, linked)
+                place[cells[linked]] = np.arange(len(linked))
+                continue
+            cells = cells[finite_rows(representation[cells])]
+            found = search(representation[cells], n_neighbors, metric=metric, threads=threads,
+                           seed=seed, quiet=True)  # fmt: skip
+            graphs[parent] = fuzzy_connectivities(found.indices, found.distances)
+            place[cells] = np.arange(len(cells))
+
+    def recluster(cells: np.ndarray, seed: int) -> np.ndarray:
+        labels = np.full(len(cells), -1, dtype=np.int64)
+        start = 0
+        for parent in np.unique(parents[cells]):
+            if parent < 0:
+                continue
+            here = np.flatnonzero((parents[cells] == parent) & (place[cells] >= 0))
+            if parent in graphs and len(here):
+                at = place[cells[here]]
+                own = find_communities(
+                    graphs[parent][at][:, at],
+                    seed=seed, resolution=float(resolutions[parent]), **options,
+                )  # fmt: skip
+                labels[here] = start + own
+            else:
+                here = np.flatnonzero(parents[cells] == parent)
+                labels[here] = start
+            start = int(labels.max()) + 1
+        return labels
+
+    return recluster
+
+
+def unknown(n_clusters: int) -> Robustness:
+    """Stand for clusters that cannot be made again."""
+    nothing = np.full(n_clusters, np.nan)
+    return Robustness(nothing, nothing, nothing, nothing, np.full(n_clusters, -1))
+
+
+def as_table(found: Robustness, groups: list[str], sizes: np.ndarray) -> pd.DataFrame:
+    """Write robustness as a table: a row per cluster."""
+    import pandas as pd
+
+    nearest = [groups[i] if i >= 0 else "" for i in found.nearest]
+    return pd.DataFrame(
+        {
+            "cluster": groups,
+            "n_cells": sizes,
+            "jaccard": found.jaccard,
+            "together": found.together,
+            "apart": found.apart,
+            "score": found.score,
+            "nearest": nearest,
+        }
+    )
+
+
+def suggest_resolution(scores: dict[str, np.ndarray], *, seed: int = 0) -> tuple[str, str]:
+    """Choose the finest clustering that is as robust as the best (chooseR).
+
+    Parameters
+    ----------
+    scores
+        By name of the clustering, the co-clustering score of each of its clusters.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    tuple
+        The name, and why it was chosen. Among those whose median score is at least the largest
+        lower 95 % bound of a bootstrapped median, the one with most clusters.
+    """
+    known = {name: values[np.isfinite(values)] for name, values in scores.items()}
+    known = {name: values for name, values in known.items() if len(values)}
+    if not known:
+        return "", "no clustering has a score"
+    medians = {name: float(np.median(values)) for name, values in known.items()}
+    lower = {name: median_bound(values, seed=seed) for name, values in known.items()}
+    bar = max(lower.values())
+    good = [name for name in known if medians[name] >= bar]
+    best = max(good, key=lambda name: (len(known[name]), medians[name]))
+    firmest = max(lower, key=lower.__getitem__)
+    return best, (
+        f"the most clusters ({len(known[best])}) among the {len(good)} of {len(known)} clusterings "
+        f"whose median co-clustering score ({medians[best]:.2f} here) reaches {bar:.2f}, the lower "
+        f"95 % bound of {firmest}"
+    )
+
+
+def median_bound(values: np.ndarray, *, seed: int = 0, draws: int = 1000) -> float:
+    """Lower end of the 95 % interval of the bootstrapped median."""
+    rng = np.random.default_rng(seed)
+    drawn = values[rng.integers(len(values), size=(draws, len(values)))]
+    return float(np.quantile(np.median(drawn, axis=1), 0.025))
+
+
+def resolution_table(
+    robustness: pd.DataFrame, families: Mapping[str, list[str]], *, seed: int = 0
+) -> pd.DataFrame:
+    """Compare the resolutions of each family of columns, and suggest one.
+
+    Parameters
+    ----------
+    robustness
+        The table of `robustness.py`.
+    families
+        Columns that differ in their resolution only, by the name of the family.
+    seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per column: `family`, `column`, `n_clusters`, `median_score`, `median_jaccard`,
+        `n_stable` (Jaccard at least 0.75), `suggested` (yes or empty), `reason`.
+    """
+    import pandas as pd
+
+    rows = []
+    for family, columns in families.items():
+        parts = {name: robustness[robustness["column"] == name] for name in columns}
+        scores = {name: part["score"].to_numpy(float) for name, part in parts.items()}
+        best, reason = suggest_resolution(scores, seed=seed)
+        for name, part in parts.items():
+            rows.append(
+                (family, name, len(part), *_median(part[["score", "jaccard"]].to_numpy(float)),
+                 int((part["jaccard"] >= STABLE).sum()), "yes" if name == best else "",
+                 reason if name == best else "")
+            )  # fmt: skip
+    names = ["family", "column", "n_clusters", "median_score", "median_jaccard", "n_stable",
+             "suggested", "reason"]  # fmt: skip
+    return pd.DataFrame(rows, columns=names)

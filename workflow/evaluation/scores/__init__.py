@@ -1,0 +1,1 @@
+"""How well batches are mixed and cell types kept."""

@@ -1,0 +1,153 @@
+"""What the scores are made from, read from a store: labels as codes, neighbours, coordinates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clustering.cluster_names import column_above, parse_column
+from clustering.cluster_tree import parent_names
+from clustering.hierarchy import in_natural_order
+from clustering.stores import graph_key, neighbors_params
+from evaluation.scores.batch_mixing import Neighborhoods, neighborhoods
+from evaluation.scores.metrics import Labels
+from utils.elements import read_categorical
+from utils.io import keys, read_element
+from utils.log import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import pandas as pd
+
+    from preprocessing.counts import StoredMatrix
+
+
+def read_codes(root: Any, column: str) -> Labels:
+    """Read a column of obs as codes, its labels as people count (2 before 10).
+
+    Raises
+    ------
+    KeyError
+        If it is not there; says what was probably meant.
+    ValueError
+        If no cell has a value.
+    """
+    codes, groups = in_natural_order(*read_categorical(root, column))
+    if not groups:
+        raise ValueError(f'adata.obs["{column}"] has no value in any of {len(codes):,} cells')
+    return Labels(column, codes.astype(np.int32), groups)
+
+
+def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
+    """Read the stored distances; where there are none, search as many neighbours again."""
+    name = graph_key(root, neighbors_key, "distances")
+    if name in keys(root, "obsp"):
+        return neighborhoods(read_element(root, f"obsp/{name}"))
+    from clustering.connectivities import neighbor_graph
+
+    n_neighbors = int(neighbors_params(root, neighbors_key).get("n_neighbors", 15))
+    say(f"obsp has no {name}: {n_neighbors} neighbours are searched in the embedding")
+    return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
+
+
+def read_parents(root: Any, columns: Mapping[str, Labels]) -> dict[str, list[str]]:
+    """Name the parent of each cluster of some columns, from the cells of the level above.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`; the level above is read from it where it is not in `columns`.
+    columns
+        As `read_codes` returns them, by name.
+
+    Returns
+    -------
+    dict
+        By column, a name for each cluster; empty ones at level 1, and, which is said, where obs
+        has no level above or its clusters do not hold those of the column.
+    """
+    parents = {}
+    for name, column in columns.items():
+        parents[name] = [""] * len(column.groups)
+        parsed = parse_column(name)
+        if parsed is None or parsed.level == 1:
+            continue
+        above = column_above(name, {*columns, *keys(root, "obs")})
+        if above is None:
+            say(f"{name}: obs has no column of a level above: all its clusters are siblings")
+            continue
+        holding = columns.get(above) or read_codes(root, above)
+        names = parent_names(
+            name, (column.codes, column.groups), above, (holding.codes, holding.groups)
+        )
+        parents[name] = names or parents[name]
+    return parents
+
+
+def siblings(parents: Sequence[str]) -> np.ndarray:
+    """Give the clusters of one parent the same number; int64, from 0."""
+    return np.unique(list(parents), return_inverse=True)[1]
+
+
+def read_expression(
+    root: Any, layer: str | None, values: str | None = None
+) -> tuple[StoredMatrix | None, Callable | None]:
+    """Find the expression, and how a block of its rows is log-normalised.
+
+    Counts, with fractions or without, are scaled to the default of `preprocessing.target_sum` per
+    cell, log1p; log-normalised values are taken as they are.
+
+    Parameters
+    ----------
+    root
+        As returned by `utils.io.open_store`.
+    layer
+        Name of a layer, ``raw`` (with genes of its own), or None for X.
+    values
+        ``counts`` or ``log-normalized`` where the user knows; None: looked at.
+
+    Returns
+    -------
+    tuple
+        The stored matrix, and a function of a block and the number of its first cell; None where
+        there is no X.
+
+    Raises
+    ------
+    ValueError
+        If the values are scaled, of which no fold change can be computed.
+    """
+    from numerics.normalize import normalize_block
+    from preprocessing.counts import has_x, stored_matrix, where_counts_are
+    from preprocessing.matrix_kind import LINEAR, SCALED, describe_matrix
+    from utils.config import PCA
+
+    if layer is None and not has_x(root):
+        say("there is no X: no markers")
+        return None, None
+    found = stored_matrix(root, layer, own_genes=True)
+    seen = describe_matrix(found.values)
+    if seen.kind == SCALED:
+        where = where_counts_are(root, found.name, stage="evaluation")
+        where = where or "no other matrix of the file holds counts"
+        raise ValueError(
+            f"{found.label} holds {seen}, and markers need counts or log-normalized values; {where}"
+        )
+    if (values or seen.kind) not in LINEAR:
+        say(f"{found.name}: {values or seen}, taken as they are")
+        return found, lambda block, _: block
+    target = PCA().target_sum
+    say(f"{found.name}: {values or seen}, scaled to {target:g} per cell, log1p")
+    return found, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
+
+
+def read_table(path: str) -> pd.DataFrame:
+    """Read a table of this stage; a gene or cluster may be called ``NA``."""
+    import pandas as pd
+
+    text = {"cluster": str, "gene": str, "nearest": str, "column": str}
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False)
+    numbers = [name for name in table if name not in text]
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})

@@ -1,0 +1,91 @@
+"""Nearest neighbours of some cells among other cells: exact where that is quick, else by lists.
+
+Three ways, chosen by the size of the data and never by the number of threads: a k-d tree where
+dimensions are few, all distances as blocks of a matrix product where cells are few, and above that
+the inverted file of the clustering. Distances are always computed anew in float64 from the
+differences of the cells, so that the last digits do not depend on the way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+# A k-d tree takes 0.3 ms a query for 100,000 cells in 10 dimensions, and 2 ms in 20.
+TREE_DIMS = 10
+# For up to so many points and as many queries, or another two of that product, all distances are
+# computed.
+EXACT_UP_TO = 50_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """The nearest of some points for every query.
+
+    Attributes
+    ----------
+    indices
+        int64, queries x k: positions among the points, nearest first.
+    distances
+        float64, of the same shape.
+    recall
+        Share of the true neighbours found for 1000 sampled queries; None where the search is exact.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    recall: float | None
+
+
+def nearest(
+    points: np.ndarray, queries: np.ndarray, k: int, *, threads: int = 1, seed: int = 0
+) -> Found:
+    """Find the nearest points of every query.
+
+    Parameters
+    ----------
+    points, queries
+        Cells x dimensions, float64, finite.
+    k
+        Neighbours per query; at most the number of points.
+    threads
+        Blocks that are worked on at a time; the result does not depend on it.
+    seed
+        Of the lists and the sample; without effect where the search is exact.
+
+    Notes
+    -----
+    Exact in up to `TREE_DIMS` dimensions or for up to `EXACT_UP_TO`^2 distances. Peak memory: the
+    result; where all distances are computed, a quarter of it and a copy of points and queries;
+    above, two copies of the points and one of the queries in float32, and four squares of the
+    number of lists, which is 2 sqrt(points).
+    """
+    k = min(k, len(points))
+    if points.shape[1] <= TREE_DIMS:
+        from scipy.spatial import cKDTree
+
+        distances, indices = cKDTree(points).query(queries, k=np.arange(1, k + 1), workers=threads)
+        return Found(indices, distances, None)
+    from numerics.knn import Lists, exact, look_up
+
+    points, queries = (np.ascontiguousarray(part, dtype=np.float64) for part in (points, queries))
+    shift = points.mean(axis=0)  # distances stay, but the product loses fewer digits
+    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the threads
+        if len(points) * len(queries) <= EXACT_UP_TO**2:
+            nobody = np.full(len(queries), -1, dtype=np.int32)
+            lists = Lists.one(points - shift)
+            indices, distances = exact(lists, queries - shift, nobody, k, threads)
+            return Found(indices.astype(np.int64), distances, None)
+        rng = np.random.default_rng(seed)
+        lists = Lists.build(_rounded(points, shift), rng, threads)
+        places, precise = _rounded(queries, shift), (points, queries)
+        found = look_up(lists, k, places=places, precise=precise, rng=rng, threads=threads)
+        return Found(*found)
+
+
+def _rounded(cells: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return the shifted cells in float32."""
+    result = np.empty(cells.shape, dtype=np.float32)
+    return np.subtract(cells, shift, out=result, casting="same_kind")

@@ -1,0 +1,1 @@
+"""Mathematics that several stages need: nearest neighbors, k-means, normalization."""
