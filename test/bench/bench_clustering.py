@@ -1,4 +1,4 @@
-"""Time, memory and quality of neighbours, communities, sub-clustering and layout beside peers.
+"""Time, memory and quality of neighbors, communities, sub-clustering and layout beside peers.
 
 Every measurement runs in its own process: seconds (wall and of all cores together), the peak
 memory beyond what the process held before, and a quality. Peers run in the interpreter given as
@@ -52,8 +52,8 @@ def peak_memory(*, reset: bool = False) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def true_neighbours(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the nearest neighbours of some rows, by comparing them with all."""
+def true_neighbors(X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the nearest neighbors of some rows, by comparing them with all."""
     X = X - X.mean(axis=0)
     lengths = np.einsum("ij,ij->i", X, X)
     found = []
@@ -73,7 +73,7 @@ def quality(stage: str, result: dict, data: dict) -> str:
 
     if "indices" in result:
         sample = np.sort(np.random.default_rng(1).choice(len(data["X"]), 1000, replace=False))
-        truth = true_neighbours(data["X"], sample)
+        truth = true_neighbors(data["X"], sample)
         return f"recall {shared(truth, result['indices'][sample]):.4f}"
     if stage.startswith("communities"):
         labels = result["labels"]
@@ -84,7 +84,7 @@ def quality(stage: str, result: dict, data: dict) -> str:
         return f"{len(np.unique(result['labels']))} children"
     if "layout" in result:
         near = nearest_neighbors(result["layout"].astype(np.float32), K).indices
-        return f"{shared(data['indices'], near):.3f} of neighbours kept"
+        return f"{shared(data['indices'], near):.3f} of neighbors kept"
     if "files" in result:
         return f"{int(result['files'])} files, {int(result['bytes']) / 1e6:.2f} MB"
     return f"{int(result['nnz']):,} weights"
@@ -134,7 +134,7 @@ def run_all(args: argparse.Namespace) -> list[tuple]:
 
 
 def make_data(n: int, folder: Path, args: argparse.Namespace) -> Path:
-    """Write the cells, their neighbours and their graph."""
+    """Write the cells, their neighbors and their graph."""
     from clustering.connectivities import fuzzy_connectivities
     from numerics.knn import nearest_neighbors
 
@@ -176,7 +176,7 @@ def write(rows: list[tuple], imports: list[tuple[str, float]], args: argparse.Na
     """Replace the section of RESULTS.md."""
     lines = [
         START,
-        "## Neighbours, communities, sub-clustering, layout",
+        "## Neighbors, communities, sub-clustering, layout",
         "",
         f"{datetime.date.today()}, {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} cores, {args.threads} threads, load {os.getloadavg()[1]:.1f}, "

@@ -5,7 +5,7 @@
     python test/bench/bench_job.py --components 10000000
 
 The first runs the same job with each tool, one after the other: variable genes, PCA, Harmony,
-neighbours, Leiden at 8 resolutions, UMAP, pictures, files. Seconds are of the whole command, start
+neighbors, Leiden at 8 resolutions, UMAP, pictures, files. Seconds are of the whole command, start
 of Python and of Snakemake included; memory is that of all its processes together, sampled. The
 second runs the workflow on synthetic counts of several sizes and reports each step, the third goes
 from 50 components to the clusters of level 1. Each writes its section of RESULTS.md.
@@ -75,7 +75,7 @@ def scanpy_by_hand(file: Path, folder: Path, *, deep: bool = True) -> None:
 
 
 def save_pictures(adata, folder: Path) -> None:
-    """Draw the layout in the colours of every column that we draw."""
+    """Draw the layout in the colors of every column that we draw."""
     import matplotlib as mpl
     import scanpy as sc
 
@@ -263,7 +263,7 @@ def from_components(args: argparse.Namespace) -> str:
     lines = [
         "## From components to clusters",
         "",
-        f"{machine()} {args.components:,} cells x 50 components on disk: neighbours, Leiden at "
+        f"{machine()} {args.components:,} cells x 50 components on disk: neighbors, Leiden at "
         "one resolution.",
         "",
         "| step | seconds | peak GB |",

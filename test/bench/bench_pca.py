@@ -223,7 +223,7 @@ def section(args: argparse.Namespace, cells: int, rows: dict[str, dict]) -> str:
         f"{args.n_comps} components, {args.threads} threads, {platform.machine()}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}.",
         "",
-        "| tool | read, normalise, s | variable genes, s | components, scores, s | in all, s "
+        "| tool | read, normalize, s | variable genes, s | components, scores, s | in all, s "
         "| peak, MB | smallest cosine | variances differ by | genes in common |",
         "|---|---|---|---|---|---|---|---|---|",
     ]

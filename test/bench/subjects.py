@@ -16,14 +16,14 @@ RESOLUTIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.6, 2.0)
 K = 15
 
 
-def neighbours_cellstrata(data, threads):
+def neighbors_cellstrata(data, threads):
     from numerics.knn import nearest_neighbors
 
     X = data["X"]
     return lambda: {"indices": nearest_neighbors(X, K, threads=threads).indices}
 
 
-def neighbours_faiss_ivf(data, threads):
+def neighbors_faiss_ivf(data, threads):
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -39,14 +39,14 @@ def neighbours_faiss_ivf(data, threads):
     return run
 
 
-def neighbours_brisc(data, threads):
+def neighbors_brisc(data, threads):
     cells = _brisc(data["X"], threads)
     return lambda: {
         "indices": cells.neighbors(QC_column=None, num_neighbors=K - 1).obsm["neighbors"]
     }
 
 
-def neighbours_scanpy_warm(data, threads):
+def neighbors_scanpy_warm(data, threads):
     import scanpy as sc
 
     def run(X):
@@ -145,7 +145,7 @@ def _communities_networkit(data, threads):
 
 def _communities_brisc(resolutions):
     def prepare(data, threads):
-        # It takes its own graph of shared neighbours only; that is made before the clock starts.
+        # It takes its own graph of shared neighbors only; that is made before the clock starts.
         cells = _brisc(data["X"], threads).neighbors(QC_column=None, num_neighbors=K - 1)
         cells = cells.shared_neighbors(QC_column=None)
 
@@ -270,13 +270,13 @@ def output_cellstrata(data, threads):
 
 
 STAGES = {
-    "neighbours": [
-        neighbours_cellstrata,
-        neighbours_faiss_ivf,
-        neighbours_brisc,
+    "neighbors": [
+        neighbors_cellstrata,
+        neighbors_faiss_ivf,
+        neighbors_brisc,
     ],
-    "neighbours of a million": [neighbours_cellstrata, neighbours_brisc],
-    "neighbours and connectivities": [graph_cellstrata, neighbours_scanpy_warm],
+    "neighbors of a million": [neighbors_cellstrata, neighbors_brisc],
+    "neighbors and connectivities": [graph_cellstrata, neighbors_scanpy_warm],
     "connectivities": [connectivities_cellstrata, connectivities_umap_learn_warm],
     "communities": {
         "leiden cellstrata": _communities("leiden", "cellstrata"),
@@ -299,7 +299,7 @@ STAGES = {
     "layout": [layout_cellstrata, layout_umap_learn_warm, layout_brisc],
 }
 # Stages with a number of cells of their own; the others take --cells.
-CELLS = {"layout": 50_000, "neighbours of a million": 1_000_000, "writing labels": 1_000_000}
+CELLS = {"layout": 50_000, "neighbors of a million": 1_000_000, "writing labels": 1_000_000}
 PEERS = ("faiss", "brisc", "scanpy", "umap_learn", "graspologic", "networkit")
 
 

@@ -292,13 +292,13 @@ CLUSTERINGS = ("clustering", "clustering of .h5ad")
             nobody_near,
             sp.csr_matrix,
             0,
-            {"umap": "at least 3 cells with neighbours, found 0 of 60"},
+            {"umap": "at least 3 cells with neighbors, found 0 of 60"},
         ),
         (
             two_cells_near,
             np.asarray,
             58,
-            {"umap": "at least 3 cells with neighbours, found 2 of 60"},
+            {"umap": "at least 3 cells with neighbors, found 2 of 60"},
         ),
         (negative_weights, np.asarray, None, dict.fromkeys(("umap", *CLUSTERINGS), WEIGHTS)),
         (weights_not_a_number, sp.csr_matrix, None, dict.fromkeys(("umap", *CLUSTERINGS), WEIGHTS)),
@@ -318,7 +318,7 @@ def test_strange_graphs(forked, tmp_path, change, stored, n_unlabelled, refused)
         adata.obsp["connectivities"] = stored(graph)
     source = tmp_path / "source.h5ad"
     adata.write_h5ad(source)
-    if change is None:  # the neighbours are computed instead
+    if change is None:  # the neighbors are computed instead
         refused = {"clustering of .h5ad": refused["clustering of .h5ad"]}
     run_steps(forked, source, GRAPH_STEPS, refused, n_obs=60)
     for step in CLUSTERINGS:

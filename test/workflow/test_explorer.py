@@ -43,8 +43,8 @@ def example() -> tuple[list[Method], dict[str, pd.Series | np.ndarray]]:
     """Make six islands of 50 cells, in three clusters of two parts, and two layouts of them."""
     rng = np.random.default_rng(0)
     island = np.repeat(np.arange(6), 50)
-    centre = np.stack([island % 3, island // 3], axis=1) * 10.0
-    layout = centre + rng.normal(0, 0.5, (300, 2))
+    center = np.stack([island % 3, island // 3], axis=1) * 10.0
+    layout = center + rng.normal(0, 0.5, (300, 2))
     first = pd.Series(island % 3).astype(str)
     second = first + "_" + pd.Series(island // 3).astype(str)
     clusters = {"leiden_0.5_1": first, "leiden_0.5_2": second, "leiden_1.0_1": second.str[-1]}
@@ -84,8 +84,8 @@ def clean(browser: Browser, path: Path) -> None:
     assert set(browser.requests) == {path.resolve().as_uri()}
 
 
-def colours(browser: Browser) -> np.ndarray:
-    """Count the cells of the first plot that show their own colour where they stand."""
+def colors(browser: Browser) -> np.ndarray:
+    """Count the cells of the first plot that show their own color where they stand."""
     image = imread(io.BytesIO(browser.screenshot()))[..., :3]
     places = browser.js(
         """(() => { const box = document.querySelector('.plot').getBoundingClientRect();
@@ -99,14 +99,14 @@ def colours(browser: Browser) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("options", "renderer"), [((), "webgl"), (("--disable-3d-apis",), "2d")])
-def test_it_draws_every_cell_in_its_colour(tmp_path, made, options, renderer):
+def test_it_draws_every_cell_in_its_color(tmp_path, made, options, renderer):
     path, rows, clusters = made
     browser = Browser(tmp_path / "profile", *options)
     try:
         browser.open(path)
         assert browser.js("document.documentElement.dataset.renderer") == renderer
         browser.js("document.querySelectorAll('.labels').forEach((c) => (c.style.opacity = 0))")
-        seen = colours(browser)
+        seen = colors(browser)
         clean(browser, path)
     finally:
         browser.close()
@@ -161,7 +161,7 @@ def test_names_are_text_whatever_they_hold(browser, made):
     browser.open(path)
     assert browser.js("document.title") == f"{HOSTILE[1]} · cellstrata explorer"
     browser.js(
-        "(() => { const s = document.getElementById('colour'); s.value = '0';"
+        "(() => { const s = document.getElementById('color'); s.value = '0';"
         "s.dispatchEvent(new Event('change')); })()"
     )
     found = browser.js("[...document.querySelectorAll('#legend .name')].map((e) => e.textContent)")
@@ -198,7 +198,7 @@ def test_everything_by_keyboard(browser, made):
         browser.key(key)
     assert browser.js("document.activeElement.ariaExpanded") == "false"
     browser.key("]")
-    assert browser.js("document.getElementById('colour').selectedOptions[0].text") == "leiden_1.0_1"
+    assert browser.js("document.getElementById('color').selectedOptions[0].text") == "leiden_1.0_1"
     browser.key("c")
     assert browser.js("document.querySelectorAll('.plot').length") == 1
     browser.key("/")
@@ -228,7 +228,7 @@ def test_numbers_have_a_scale_and_its_range(browser, made):
     path, _, _ = made
     browser.open(path)
     browser.js(
-        "(() => { const s = document.getElementById('colour'); s.value = '1';"
+        "(() => { const s = document.getElementById('color'); s.value = '1';"
         "s.dispatchEvent(new Event('change')); })()"
     )
     assert browser.js("document.querySelectorAll('#legend .histogram i').length") == 40
@@ -259,8 +259,8 @@ def test_the_picture_is_saved(browser, made, tmp_path):
     assert image.shape[0] == int(2 * high)
     assert image.shape[1] > 2 * wide
     drawn = image[: int(1.8 * high), : int(2 * wide), :3]
-    for colour in palette(3):
-        assert (np.abs(drawn - colour).max(axis=2) < 0.1).sum() > 300
+    for color in palette(3):
+        assert (np.abs(drawn - color).max(axis=2) < 0.1).sum() > 300
     assert browser.problems == []
 
 
@@ -315,6 +315,6 @@ def test_the_page_of_the_workflow(browser, pancreas):
     sizes = dict(zip(found["labels"], found["sizes"], strict=True))
     for counts in expected.values():
         assert {label: sizes[label] for label in counts.index} == counts.to_dict()
-    options = browser.js("[...document.querySelectorAll('#colour option')].map((o) => o.text)")
+    options = browser.js("[...document.querySelectorAll('#color option')].map((o) => o.text)")
     assert set(obs.columns) <= set(options), json.dumps(options)
     clean(browser, path)

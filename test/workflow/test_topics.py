@@ -95,7 +95,7 @@ def test_one_line_says_what_is_wrong(script, tmp_path, options, words):
     assert not any(tmp_path.iterdir())
 
 
-def test_normalised_values_are_refused(script, tmp_path):
+def test_normalized_values_are_refused(script, tmp_path):
     source = INPUT / "pbmc68k.h5ad"
     done = script(SCRIPT, source, tmp_path / "out.zarr", check=False)
     assert done.returncode == 2

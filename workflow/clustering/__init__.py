@@ -1,1 +1,1 @@
-"""Neighbours, communities, hierarchy, layout."""
+"""Neighbors, communities, hierarchy, layout."""

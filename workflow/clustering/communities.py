@@ -31,7 +31,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("louvain", "cellstrata"): {},
     ("louvain", "igraph"): {},
 }
-# Stored weights from which on looking up neighbours costs more than bringing them together.
+# Stored weights from which on looking up neighbors costs more than bringing them together.
 REORDER_ABOVE = 2_000_000
 # igraph has one random number generator for the whole process.
 _IGRAPH = threading.Lock()
@@ -53,7 +53,7 @@ class CommunityGraph:
 
     @cached_property
     def compact(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
-        """The same with neighbours near each other in memory, and the cells in that order."""
+        """The same with neighbors near each other in memory, and the cells in that order."""
         if self.adjacency.nnz < REORDER_ABOVE:
             return self.adjacency, None
         from scipy.sparse.csgraph import reverse_cuthill_mckee
@@ -165,7 +165,7 @@ def find_communities(
     -------
     numpy.ndarray
         int32, one label per cell, numbered by size: see `renumber_by_size`. A cell without
-        neighbours is its own community.
+        neighbors is its own community.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def find_communities(
 
     Notes
     -----
-    Peak memory: that of `build`, and as much again for neighbours near each other in memory.
+    Peak memory: that of `build`, and as much again for neighbors near each other in memory.
     """
     flavor, settings = check_options(algorithm, flavor, **options)
     check_resolution(resolution)
@@ -245,11 +245,11 @@ def check_options(
 def _leiden(
     graph: CommunityGraph, resolution: float, seed: int, *, n_iterations: int, beta: float
 ) -> np.ndarray:
-    from clustering.leiden import optimise
+    from clustering.leiden import optimize
 
     with _COMPACT:
         matrix, order = graph.compact
-    labels = optimise(
+    labels = optimize(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32, copy=False),
         matrix.data,

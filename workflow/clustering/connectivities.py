@@ -1,4 +1,4 @@
-"""The weighted graph of neighbouring cells that clustering and layout start from.
+"""The weighted graph of neighboring cells that clustering and layout start from.
 
 `neighbor_graph` is what callers want: `nearest_neighbors`, then `fuzzy_connectivities`, in
 scanpy's layout.
@@ -23,7 +23,7 @@ BLOCK = 8192
 
 @dataclass(frozen=True)
 class Graph:
-    """The neighbour graph in scanpy's layout.
+    """The neighbor graph in scanpy's layout.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Graph:
     params
         For ``uns[key]["params"]``: n_neighbors, method, random_state, metric.
     search
-        How neighbours were found.
+        How neighbors were found.
     recall
         As in `Neighbors`.
     """
@@ -49,10 +49,10 @@ class Graph:
 def fuzzy_connectivities(
     indices: np.ndarray, distances: np.ndarray, n_cells: int | None = None
 ) -> sp.csr_matrix:
-    """Turn neighbours into UMAP's weighted graph.
+    """Turn neighbors into UMAP's weighted graph.
 
-    The weight from a cell to a neighbour at distance d is ``exp(-(d - rho) / sigma)``, where rho
-    is the distance of its nearest neighbour that is no duplicate, and sigma is such that the
+    The weight from a cell to a neighbor at distance d is ``exp(-(d - rho) / sigma)``, where rho
+    is the distance of its nearest neighbor that is no duplicate, and sigma is such that the
     weights add up to ``log2(n_neighbors)``. Two directed weights a and b make the edge
     ``a + b - ab`` (McInnes, Healy & Melville 2018, arXiv:1802.03426). Equal to
     ``fuzzy_simplicial_set`` of umap-learn 0.5 as scanpy calls it, to 1e-6.
@@ -76,7 +76,7 @@ def fuzzy_connectivities(
 
     Notes
     -----
-    Peak memory: about 70 bytes per cell and neighbour (1 GB for a million cells at k = 15).
+    Peak memory: about 70 bytes per cell and neighbor (1 GB for a million cells at k = 15).
     """
     import scipy.sparse as sp
 
@@ -88,7 +88,7 @@ def fuzzy_connectivities(
             f"each of {n} cells"
         )
     if indices.size and (indices.min() < 0 or indices.max() >= n):
-        raise ValueError(f"neighbour indices must be from 0 to {n - 1}, found {indices.min()} to "
+        raise ValueError(f"neighbor indices must be from 0 to {n - 1}, found {indices.min()} to "
                          f"{indices.max()}")  # fmt: skip
     k = indices.shape[1]
     weights = np.empty((n, k), dtype=np.float32)
@@ -117,7 +117,7 @@ def _memberships(distances: np.ndarray) -> np.ndarray:
     positive = distances > 0
     first = positive.argmax(axis=1)
     rho = np.where(positive.any(axis=1), distances[np.arange(n), first], np.float32(0))
-    # Neighbours in rows: the sums run over whole columns of cells.
+    # Neighbors in rows: the sums run over whole columns of cells.
     excess = np.maximum(distances.T - rho, np.float32(0))
     sigma = _bandwidths(excess, float(np.log2(k + 1)))
     # As umap-learn: the mean counts the cell itself, and has no effect where rho is 0.
@@ -168,7 +168,7 @@ def neighbor_graph(
     threads: int = 1,
     seed: int = 0,
 ) -> Graph:
-    """Compute the neighbour graph of all cells that have coordinates.
+    """Compute the neighbor graph of all cells that have coordinates.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def neighbor_graph(
         X if keep.all() else X[keep], n_neighbors, metric=metric, threads=threads, seed=seed
     )
     if found.recall is not None:
-        say(f"approximate neighbours: recall {found.recall:.4f} on 1000 cells")
+        say(f"approximate neighbors: recall {found.recall:.4f} on 1000 cells")
     connectivities = fuzzy_connectivities(found.indices, found.distances)
     k = found.indices.shape[1]
     starts = np.arange(0, found.indices.size + 1, k)

@@ -1,4 +1,4 @@
-"""Sub-clustering: every cluster of one level is split within its own neighbours."""
+"""Sub-clustering: every cluster of one level is split within its own neighbors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
 
-# Fewer cells than this have no neighbourhood worth a graph.
+# Fewer cells than this have no neighborhood worth a graph.
 MIN_CELLS = 10
 # Parents are worked on together up to this number of cells: calls cost more than tiny arrays.
 BATCH = 4096
@@ -77,7 +77,7 @@ def split(
 ) -> SplitResult:
     """Split clusters, all of them in one process, the largest first.
 
-    Each parent's neighbours are computed anew among its own cells, or its part of a graph is taken.
+    Each parent's neighbors are computed anew among its own cells, or its part of a graph is taken.
 
     Parameters
     ----------
@@ -85,13 +85,13 @@ def split(
         Labels of the level above, text; missing (None, NaN) for cells that take no part. Or their
         codes (-1: missing) and names.
     representation
-        Cells x dimensions, in which neighbours are searched. A row with NaN stays in a child of
+        Cells x dimensions, in which neighbors are searched. A row with NaN stays in a child of
         its own parent only where the parent is not split; where it is, it has no label. Or a
         function that takes the positions of the cells of several parents and returns for each its
         own representation, or a text that says why it has none (such as
         `clustering.refine.own_components`); it is called for `REFINED_BATCH` cells at a time.
         Or the symmetric connectivities of all cells (`clustering.communities.build`): then no
-        neighbours are searched, and a cell with none in its own parent is as one with NaN.
+        neighbors are searched, and a cell with none in its own parent is as one with NaN.
     resolution
         One for all parents, or ``{parent: resolution}``: then the others are not split.
     algorithm, seed, **clustering_args
@@ -100,7 +100,7 @@ def split(
         As for `numerics.knn.nearest_neighbors`.
     threads
         Batches of parents that are worked on at a time; one that is most of the work searches its
-        neighbours with several. The result does not depend on it.
+        neighbors with several. The result does not depend on it.
     min_cells
         A parent with fewer cells is not split.
 
@@ -117,7 +117,7 @@ def split(
     Notes
     -----
     Peak memory: `threads` times a copy of the largest parent's rows and its graph (about 100
-    bytes per cell and neighbour), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
+    bytes per cell and neighbor), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
     """
     from scipy.sparse import issparse
     from threadpoolctl import threadpool_limits
@@ -318,7 +318,7 @@ def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
     from clustering.connectivities import fuzzy_connectivities
 
     graphs: dict[int, sp.csr_matrix] = {}
-    # Sets with fewer cells than neighbours have rows of their own length.
+    # Sets with fewer cells than neighbors have rows of their own length.
     for width in {part.indices.shape[1] for part in found}:
         same = [i for i, part in enumerate(found) if part.indices.shape[1] == width]
         sizes = [len(found[i].indices) for i in same]

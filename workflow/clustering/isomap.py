@@ -25,7 +25,7 @@ APART = 1.5
 
 
 def first_places(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
-    """Return places of the cells: those of their groups, smoothed over the neighbours.
+    """Return places of the cells: those of their groups, smoothed over the neighbors.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def first_places(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
 
 
 def aggregate(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
-    """Return the group of each cell: that of its heaviest neighbour which has one already.
+    """Return the group of each cell: that of its heaviest neighbor which has one already.
 
     Groups form about every `RATIO`-th cell, drawn at random, but about `GROUPS` at least; there are
     at most twice as many, however many pieces the graph has.

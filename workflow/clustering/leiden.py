@@ -15,7 +15,7 @@ REACH = 1024
 
 
 @compiled()
-def optimise(indptr, indices, weights, resolution, beta, n_iterations, seed):
+def optimize(indptr, indices, weights, resolution, beta, n_iterations, seed):
     """Return communities of high modularity.
 
     Parameters

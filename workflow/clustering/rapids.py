@@ -1,4 +1,4 @@
-"""Neighbours, communities and the layout on a GPU, by rapids-singlecell.
+"""Neighbors, communities and the layout on a GPU, by rapids-singlecell.
 
 Labels come back numbered like those of the CPU: GPU algorithms skip numbers.
 """
@@ -60,14 +60,14 @@ def find_communities_gpu(
 def neighbor_graph_gpu(
     X: np.ndarray, *, n_neighbors: int = 15, metric: str = "euclidean", seed: int = 0
 ) -> Graph:
-    """Compute neighbours with cuVS, exactly, and connectivities with cuML.
+    """Compute neighbors with cuVS, exactly, and connectivities with cuML.
 
     Parameters
     ----------
     X
         Cells x dimensions; a row with NaN or infinity takes no part, as on the CPU.
     n_neighbors
-        Neighbours per cell, itself included.
+        Neighbors per cell, itself included.
     metric
         ``euclidean`` or ``cosine``.
     seed

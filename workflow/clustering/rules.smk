@@ -37,7 +37,7 @@ rule neighbors:
         scripts=SCRIPTS,
         options=lambda wildcards: plan.options("neighbors", wildcards),
     message:
-        "{wildcards.dataset}, {wildcards.method}: neighbours"
+        "{wildcards.dataset}, {wildcards.method}: neighbors"
     shell:
         "python {params.scripts:q}/clustering/scripts/neighbors.py {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 
-# scanpy's and rapids-singlecell's names for weights of nearest neighbours.
+# scanpy's and rapids-singlecell's names for weights of nearest neighbors.
 KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
 
 
@@ -94,7 +94,7 @@ def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
 
 
 def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
-    """Return the obsp key of the ``connectivities`` or ``distances`` of some neighbours."""
+    """Return the obsp key of the ``connectivities`` or ``distances`` of some neighbors."""
     if neighbors_key not in keys(root, "uns"):
         raise KeyError(
             missing("adata.uns has no neighbors", neighbors_key, keys(root, "uns"))
@@ -106,14 +106,14 @@ def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
 
 
 def neighbors_params(root: Any, neighbors_key: str) -> dict[str, Any]:
-    """Return what ``uns[neighbors_key]`` says on how neighbours were made, if it does."""
+    """Return what ``uns[neighbors_key]`` says on how neighbors were made, if it does."""
     named = read_element(root, f"uns/{neighbors_key}") if neighbors_key in keys(root, "uns") else {}
     params = named.get("params") if isinstance(named, dict) else None
     return params if isinstance(params, dict) else {}
 
 
 def foreign_graph(params: Mapping[str, Any]) -> str:
-    """Name what says that a graph is more than the nearest neighbours in a representation.
+    """Name what says that a graph is more than the nearest neighbors in a representation.
 
     Parameters
     ----------
@@ -137,9 +137,9 @@ def foreign_graph(params: Mapping[str, Any]) -> str:
 def read_representation(
     root: Any, use_rep: str | None, neighbors_key: str
 ) -> tuple[str, np.ndarray]:
-    """Read what neighbours are searched in, and its obsm key.
+    """Read what neighbors are searched in, and its obsm key.
 
-    `use_rep`, else that of the existing neighbours, else ``X_pca``.
+    `use_rep`, else that of the existing neighbors, else ``X_pca``.
     """
     key = use_rep
     if key is None and neighbors_key in keys(root, "uns"):
@@ -266,7 +266,7 @@ def write_clustering(
     """Write the store of one cluster column: the column, how it was made, links to the rest.
 
     `colors` are those of the clusters, where they came with the column. An ``.h5ad`` cannot be
-    linked into: its obsm and neighbours' uns are copied, so that the next level finds the
+    linked into: its obsm and neighbors' uns are copied, so that the next level finds the
     representation.
     """
     import numpy as np

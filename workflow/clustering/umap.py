@@ -1,4 +1,4 @@
-"""Two-dimensional layout of the neighbour graph: UMAP, all cells of an epoch at once.
+"""Two-dimensional layout of the neighbor graph: UMAP, all cells of an epoch at once.
 
 umap-learn moves one edge after the other, which is a loop for a compiler and is tied to one thread
 if its result shall be the same twice. Here an epoch moves all cells from where they were at its
@@ -25,7 +25,7 @@ NEGATIVES = 5
 # Tasks that the edges are shared out over; must not depend on the number of threads.
 PARTS = 4
 # Between nodes of the grid, in distances at which two cells are half similar. A third keeps fewer
-# neighbours of few cells, a twelfth takes twice as long there and keeps hardly more.
+# neighbors of few cells, a twelfth takes twice as long there and keeps hardly more.
 STEP = 1 / 6
 # Of the grid in each direction, at most: where the layout is wider, the step is doubled.
 NODES = 512
@@ -47,7 +47,7 @@ def umap_layout(
 ) -> np.ndarray:
     """Lay out cells by UMAP (McInnes, Healy & Melville 2018, arXiv:1802.03426).
 
-    Minimises umap-learn's expected loss (Damrich & Hamprecht 2021, arXiv:2103.14608): every edge
+    Minimizes umap-learn's expected loss (Damrich & Hamprecht 2021, arXiv:2103.14608): every edge
     attracts with its weight, and a cell is repelled by the mean of all cells, `NEGATIVES` times per
     unit of its weight. Where umap-learn draws the edges and the repelling cells of an epoch, here
     all of them act; the repulsion is a convolution on a grid (as Linderman et al. 2019, FIt-SNE,
@@ -78,12 +78,12 @@ def umap_layout(
     Raises
     ------
     ValueError
-        As `clustering.communities.build`, if fewer than 3 cells have neighbours, or if an option
+        As `clustering.communities.build`, if fewer than 3 cells have neighbors, or if an option
         is out of range.
 
     Notes
     -----
-    Peak memory: 40 bytes per weight, most of it for bringing neighbours together in memory (0.16 GB
+    Peak memory: 40 bytes per weight, most of it for bringing neighbors together in memory (0.16 GB
     for 200,000 cells, 0.74 GB for a million at k = 15), and up to 0.06 GB for the grid.
     Compared with umap-learn in test/bench/RESULTS.md.
     """
@@ -94,7 +94,7 @@ def umap_layout(
     n_epochs = n_epochs or default_epochs(len(cells))
     # Arrays are summed in an order that must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
-        layout = _optimise(
+        layout = _optimize(
             graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads
         )
     return places_of_all_cells(layout, cells, connectivities.shape[0])
@@ -125,13 +125,13 @@ def first_state(
     Returns
     -------
     (csr_matrix, numpy.ndarray, numpy.ndarray)
-        The graph of the cells that have neighbours, its largest weight 1; their first places,
+        The graph of the cells that have neighbors, its largest weight 1; their first places,
         float32, n x 2, the farthest 10 from the middle; the numbers of these cells.
 
     Raises
     ------
     ValueError
-        As `clustering.communities.build`, and if fewer than 3 cells have neighbours.
+        As `clustering.communities.build`, and if fewer than 3 cells have neighbors.
     """
     from threadpoolctl import threadpool_limits
 
@@ -143,7 +143,7 @@ def first_state(
     placed = np.flatnonzero(np.diff(graph.indptr))
     if len(placed) < 3:
         raise ValueError(
-            f"a layout needs at least 3 cells with neighbours, found {len(placed)} of {n}"
+            f"a layout needs at least 3 cells with neighbors, found {len(placed)} of {n}"
         )
     if len(placed) < n:
         graph = graph[placed][:, placed]
@@ -188,7 +188,7 @@ def curve(min_dist: float, spread: float) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def _optimise(
+def _optimize(
     graph: sp.csr_matrix,
     layout: np.ndarray,
     ab: tuple[float, float],

@@ -1,5 +1,5 @@
 # Needs:  {dataset}/{method}/atlas.zarr and clusters.tsv.
-# Makes:  {dataset}/{method}/plots/  the layout in the colours asked for, and its coordinates
+# Makes:  {dataset}/{method}/plots/  the layout in the colors asked for, and its coordinates
 #         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
 #         {dataset}/{method}/markers.tsv  the genes that tell clusters apart
 #         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;

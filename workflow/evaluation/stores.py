@@ -1,4 +1,4 @@
-"""What the scores are made from, read from a store: labels as codes, neighbours, coordinates."""
+"""What the scores are made from, read from a store: labels as codes, neighbors, coordinates."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def read_codes(root: Any, column: str) -> Labels:
 
 
 def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
-    """Read the stored distances; where there are none, search as many neighbours again."""
+    """Read the stored distances; where there are none, search as many neighbors again."""
     name = graph_key(root, neighbors_key, "distances")
     if name in keys(root, "obsp"):
         return neighborhoods(read_element(root, f"obsp/{name}"))
     from clustering.connectivities import neighbor_graph
 
     n_neighbors = int(neighbors_params(root, neighbors_key).get("n_neighbors", 15))
-    say(f"obsp has no {name}: {n_neighbors} neighbours are searched in the embedding")
+    say(f"obsp has no {name}: {n_neighbors} neighbors are searched in the embedding")
     return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
 
 
@@ -94,10 +94,10 @@ def siblings(parents: Sequence[str]) -> np.ndarray:
 def read_expression(
     root: Any, layer: str | None, values: str | None = None
 ) -> tuple[StoredMatrix | None, Callable | None]:
-    """Find the expression, and how a block of its rows is log-normalised.
+    """Find the expression, and how a block of its rows is log-normalized.
 
     Counts, with fractions or without, are scaled to the default of `preprocessing.target_sum` per
-    cell, log1p; log-normalised values are taken as they are.
+    cell, log1p; log-normalized values are taken as they are.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
-// The colour of every cell, from what is coloured by, what is selected and what is hovered.
+// The color of every cell, from what is colored by, what is selected and what is hovered.
 
-/** What the cells are coloured by, as codes and names: categories or numbers. */
-function colouring(atlas, state) {
-  if (state.colour === -1) {
+/** What the cells are colored by, as codes and names: categories or numbers. */
+function coloring(atlas, state) {
+  if (state.color === -1) {
     const values = new Uint16Array(atlas.drawn).fill(NONE);
     return { name: '', names: [], counts: [], values, missing: atlas.cells };
   }
-  if (state.colour !== 'clusters') return atlas.columns[state.colour];
+  if (state.color !== 'clusters') return atlas.columns[state.color];
   const tree = currentTree(atlas, state);
   tree.shown ??= [];
   return (tree.shown[state.level] ??= clusterColumn(atlas, tree, state.level));
@@ -30,36 +30,36 @@ function currentTree(atlas, state) {
   return atlas.methods[state.method].trees[state.tree];
 }
 
-function categoryColour(atlas, category) {
+function categoryColor(atlas, category) {
   return atlas.palette[category % atlas.palette.length];
 }
 
-/** The colour of a place on the scale of a column of numbers, from its two ends. */
-function scaleColour(atlas, column, value) {
+/** The color of a place on the scale of a column of numbers, from its two ends. */
+function scaleColor(atlas, column, value) {
   const [low, high] = column.ends;
   const share = high > low ? (value - low) / (high - low) : 0.5;
   return atlas.scale[Math.max(0, Math.min(255, Math.round(share * 255)))];
 }
 
 /** RGBA of all cells, a number each; of those outside the mask a tint is left. */
-function cellColours(atlas, column, mask) {
-  const colours = new Uint32Array(atlas.drawn);
+function cellColors(atlas, column, mask) {
+  const colors = new Uint32Array(atlas.drawn);
   // An entry per code, made when it is met: 200,000 cells are a look-up each.
   const table = new Uint32Array(NONE + 1);
   const tints = new Uint32Array(NONE + 1);
-  const tint = (colour) => colour.map((v) => Math.round(234 + 0.16 * (v - 234)));
+  const tint = (color) => color.map((v) => Math.round(234 + 0.16 * (v - 234)));
   const packed = ([red, green, blue]) => ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   const find = (code) => {
     if (code === NONE) return atlas.missing;
-    if (column.names) return categoryColour(atlas, code);
-    return scaleColour(atlas, column, column.min + column.step * code);
+    if (column.names) return categoryColor(atlas, code);
+    return scaleColor(atlas, column, column.min + column.step * code);
   };
   for (let cell = 0; cell < atlas.drawn; cell++) {
     const code = column.values[cell];
-    if (mask && !mask[cell]) colours[cell] = tints[code] ||= packed(tint(find(code)));
-    else colours[cell] = table[code] ||= packed(find(code));
+    if (mask && !mask[cell]) colors[cell] = tints[code] ||= packed(tint(find(code)));
+    else colors[cell] = table[code] ||= packed(find(code));
   }
-  return colours;
+  return colors;
 }
 
 /** Cells from the lowest to the topmost: without a value, outside the mask, inside. */
@@ -175,7 +175,7 @@ function paintLegend(context, atlas, column, { lines, columns }) {
   column.names.slice(0, room).forEach((name, category) => {
     const x = 190 * Math.floor(category / lines);
     const y = 14 + 18 * (category % lines);
-    context.fillStyle = css(categoryColour(atlas, category));
+    context.fillStyle = css(categoryColor(atlas, category));
     context.beginPath();
     context.arc(x + 5, y - 4, 5, 0, 2 * Math.PI);
     context.fill();

@@ -122,7 +122,7 @@ function rgb(hex) {
   return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
 }
 
-const css = (colour) => `rgb(${colour.join(' ')})`;
+const css = (color) => `rgb(${color.join(' ')})`;
 const comma = (number) => number.toLocaleString('en-US');
 const percent = (share) =>
   `${share > 0 && share < 0.001 ? '<0.1' : (100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;

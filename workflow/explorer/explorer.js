@@ -14,7 +14,7 @@ function firstState(atlas) {
     method,
     tree: 0,
     level: 0,
-    colour: atlas.methods[method].trees.length ? 'clusters' : firstColumn(atlas),
+    color: atlas.methods[method].trees.length ? 'clusters' : firstColumn(atlas),
     selection: null,
     hover: null,
     mixes: mixes.slice(0, 2), // columns of which the composition is shown, the first in the tree
@@ -23,7 +23,7 @@ function firstState(atlas) {
   };
 }
 
-/** What to colour by where there are no clusters: a column, or nothing. */
+/** What to color by where there are no clusters: a column, or nothing. */
 const firstColumn = (atlas) => (atlas.columns.length ? 0 : -1);
 
 async function start() {
@@ -66,17 +66,17 @@ async function start() {
   /** Show a level of a tree; the tree is opened down to it, the selection of another let go. */
   function showClusters(m, t, level) {
     const target = atlas.methods[m].trees[t];
-    if (!target) return update({ method: m, tree: 0, colour: firstColumn(atlas), selection: null });
+    if (!target) return update({ method: m, tree: 0, color: firstColumn(atlas), selection: null });
     const open = new Set([...target.labels.keys()].filter((node) => target.levels[node] < level));
     const same = m === state.method && t === state.tree;
     const selection = same || state.selection?.kind === 'category' ? state.selection : null;
-    return update({ method: m, tree: t, level, open, selection, colour: 'clusters',
+    return update({ method: m, tree: t, level, open, selection, color: 'clusters',
       focus: same ? state.focus : -1 });
   }
 
   function selectCategory(column, category) {
     const selection = category < 0 ? null : { kind: 'category', column, category };
-    update({ selection, colour: column });
+    update({ selection, color: column });
   }
 
   /** Another method's clusters: of the same resolution and level, as near as they come. */
@@ -84,10 +84,10 @@ async function start() {
     const { trees } = atlas.methods[m];
     const t = Math.max(0, trees.findIndex((item) => item.name === tree()?.name));
     const level = Math.min(state.level, (trees[t]?.columns.length ?? 1) - 1);
-    const { colour } = state;
+    const { color } = state;
     layPlots(m);
     showClusters(m, t, level);
-    if (colour !== 'clusters') update({ colour });
+    if (color !== 'clusters') update({ color });
   }
 
   function changeTree(t) {
@@ -148,24 +148,24 @@ async function start() {
     document.documentElement.dataset.renderer = plots[0].renderer;
   }
 
-  /** A click on a cell: its cluster, or its category where the colours show one. */
+  /** A click on a cell: its cluster, or its category where the colors show one. */
   function pick(cell) {
     if (cell < 0) return update({ selection: null });
-    if (state.colour >= 0 && atlas.columns[state.colour].names) {
-      const category = atlas.columns[state.colour].values[cell];
-      if (category !== NONE) return selectCategory(state.colour, category);
+    if (state.color >= 0 && atlas.columns[state.color].names) {
+      const category = atlas.columns[state.color].values[cell];
+      if (category !== NONE) return selectCategory(state.color, category);
     }
     const node = hasTree() ? tree().codes[state.level][cell] : NONE;
     return node === NONE ? update({ selection: null }) : selectNode(node);
   }
 
   function showCells() {
-    const column = colouring(atlas, state);
+    const column = coloring(atlas, state);
     const seen = state.hover ? maskOf(atlas, state.hover) : mask;
-    const colours = cellColours(atlas, column, seen);
+    const colors = cellColors(atlas, column, seen);
     const order = drawOrder(atlas, column, seen);
     for (const plot of plots) {
-      plot.show(colours, order, labelsOf(plot.method, column));
+      plot.show(colors, order, labelsOf(plot.method, column));
       const what = $('plots').children[plots.indexOf(plot)].querySelector('.what');
       what.textContent = column.clusters ? `${column.name} of ${method().name}` : column.name;
     }
@@ -190,9 +190,9 @@ async function start() {
 
   function showTip(item, cell, event) {
     const tip = $('tip');
-    tip.hidden = cell < 0 || state.colour === -1;
+    tip.hidden = cell < 0 || state.color === -1;
     if (tip.hidden) return;
-    const column = colouring(atlas, state);
+    const column = coloring(atlas, state);
     const code = column.values[cell];
     const value = column.names ? column.names[code] : short(column.min + column.step * code);
     const lines = [make('b', {}, code === NONE ? 'no value' : named(value)), ` ${column.name}`];
@@ -222,13 +222,13 @@ async function start() {
     const focused = $('level').contains(document.activeElement);
     $('level').replaceChildren(...buttons);
     if (focused) buttons[state.level].focus();
-    showColourOptions();
+    showColorOptions();
     $('compare').hidden = atlas.methods.length < 2;
     $('compare').setAttribute('aria-pressed', String(state.side));
     $('plots').classList.toggle('two', state.side);
   }
 
-  function showColourOptions() {
+  function showColorOptions() {
     const group = (label, items) => items.length ? make('optgroup', { label }, ...items) : null;
     const clusters = method().trees.flatMap((item, t) => item.columns.map((name, level) =>
       make('option', { value: `t${t}.${level}` }, name)));
@@ -236,22 +236,22 @@ async function start() {
       Boolean(column.names) === wanted ? [make('option', { value: c }, column.name)] : []);
     const groups = [group(`Clusters of ${method().name}`, clusters),
       group('Categories', own(true)), group('Numbers', own(false))];
-    $('colour').replaceChildren(...groups.filter(Boolean));
-    const { colour, tree: t, level } = state;
-    $('colour').value = colour === 'clusters' ? `t${t}.${level}` : String(colour);
+    $('color').replaceChildren(...groups.filter(Boolean));
+    const { color, tree: t, level } = state;
+    $('color').value = color === 'clusters' ? `t${t}.${level}` : String(color);
   }
 
   function showLegend() {
-    const column = colouring(atlas, state);
-    const clusters = state.colour === 'clusters';
+    const column = coloring(atlas, state);
+    const clusters = state.color === 'clusters';
     const { selection } = state;
     const chosen = !selection ? -1
       : clusters && selection.kind === 'node' && tree().levels[selection.node] === state.level
         ? tree().place[selection.node]
-        : selection.kind === 'category' && selection.column === state.colour ? selection.category : -1;
+        : selection.kind === 'category' && selection.column === state.color ? selection.category : -1;
     const target = (category) => clusters
       ? { kind: 'node', method: state.method, tree: state.tree, node: column.nodes[category] }
-      : { kind: 'category', column: state.colour, category };
+      : { kind: 'category', column: state.color, category };
     const scroll = $('legend').scrollTop;
     const focus = [...$('legend').querySelectorAll('button')].indexOf(document.activeElement);
     drawLegend($('legend'), atlas, column, {
@@ -263,7 +263,7 @@ async function start() {
         showCells();
       },
       onChoose: (category) => {
-        if (!clusters) return selectCategory(state.colour, category);
+        if (!clusters) return selectCategory(state.color, category);
         return selectNode(category < 0 ? -1 : column.nodes[category]);
       },
       onScale: (ends) => {
@@ -356,7 +356,7 @@ async function start() {
         const from = atlas.columns[selection.column];
         size = from.counts[selection.category];
         about.subtitle = from.name;
-        about.colour = categoryColour(atlas, selection.category);
+        about.color = categoryColor(atlas, selection.category);
       }
     }
     about.tiles.unshift([comma(size), 'cells', 'Number of cells'], [percent(size / atlas.cells), 'of all', 'Share of all cells']);
@@ -384,7 +384,7 @@ async function start() {
       const rows = table?.rows[column]?.[nodes.labels[node]];
       return rows ? { fields: table.fields, rows } : null;
     };
-    Object.assign(about, { colour: categoryColour(atlas, nodes.place[node]),
+    Object.assign(about, { color: categoryColor(atlas, nodes.place[node]),
       subtitle: `${column} of ${from.name}`, markers: find(from.markers), splits: find(from.splits) });
     const parts = nodes.children[node].length;
     if (parts) about.tiles.push([parts, parts > 1 ? 'parts' : 'part', 'Clusters of the next level']);
@@ -397,7 +397,7 @@ async function start() {
   function picture() {
     const ratio = 2 * (window.devicePixelRatio || 1);
     const area = $('plots').getBoundingClientRect();
-    const column = colouring(atlas, state);
+    const column = coloring(atlas, state);
     const rows = column.names ? column.names.length : 0;
     const lines = Math.max(1, Math.floor((area.height - 60) / 18));
     const columns = Math.min(Math.ceil(rows / lines), 3);
@@ -422,7 +422,7 @@ async function start() {
   }
 
   function save() {
-    const column = colouring(atlas, state);
+    const column = coloring(atlas, state);
     picture().toBlob((blob) => {
       const url = URL.createObjectURL(blob);
       const file = `${atlas.title}_${column.name}.png`.replace(/[^\w.-]+/g, '_');
@@ -446,10 +446,10 @@ async function start() {
   $('method').addEventListener('change', () => changeMethod(Number($('method').value)));
   $('tree').addEventListener('change', () => changeTree(Number($('tree').value)));
   $('nodes').addEventListener('keydown', treeKey);
-  $('colour').addEventListener('change', () => {
-    const chosen = $('colour').value.match(/^t(\d+)\.(\d+)$/);
+  $('color').addEventListener('change', () => {
+    const chosen = $('color').value.match(/^t(\d+)\.(\d+)$/);
     if (chosen) showClusters(state.method, Number(chosen[1]), Number(chosen[2]));
-    else update({ colour: Number($('colour').value) });
+    else update({ color: Number($('color').value) });
   });
   $('level').addEventListener('keydown', (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -461,7 +461,7 @@ async function start() {
   listenSearch($('search'), $('found'), searchIndex(atlas, {
     clusters: (m, t, level) => { layPlots(m); showClusters(m, t, level); },
     node: (m, t, node) => { layPlots(m); selectNode(node, m, t); },
-    column: (c) => update({ colour: c }),
+    column: (c) => update({ color: c }),
     category: selectCategory,
   }));
   document.addEventListener('keydown', (event) => {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.figures.color_scale import colour_scale
+from evaluation.figures.color_scale import color_scale
 from evaluation.figures.column_values import read_values
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def drawn_cells(
 def near_order(places: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Order cells so that those of a cluster, and within it those near each other, follow.
 
-    `places` (cells, 2) as of `quantised`, `codes` (cells,). For compression only: the page
+    `places` (cells, 2) as of `quantized`, `codes` (cells,). For compression only: the page
     draws the cells in random order.
     """
     spread = [_spread_bits(places[:, k] >> 6) for k in (0, 1)]
@@ -101,7 +101,7 @@ def _spread_bits(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def quantised(layout: np.ndarray) -> np.ndarray:
+def quantized(layout: np.ndarray) -> np.ndarray:
     """Fit a layout into a square of 65,535 steps a side: (cells, 2) uint16, `NONE` where missing.
 
     Raises
@@ -143,14 +143,14 @@ def describe_column(values: Values, *, name: str) -> tuple[dict[str, Any], np.nd
     -------
     dict
         For categories ``names``, ``counts`` and ``missing``; for numbers ``min``, ``step``,
-        ``low`` and ``high`` (where the colours end) and ``missing``.
+        ``low`` and ``high`` (where the colors end) and ``missing``.
     ndarray of uint8 or uint16
         (cells,): codes of the names, or steps above ``min``.
 
     Raises
     ------
     ValueError
-        If there is nothing to colour by: no value at all, or as good as one category per cell.
+        If there is nothing to color by: no value at all, or as good as one category per cell.
     """
     names, data = read_values(values, title=name, as_categories=False)
     if names is None:
@@ -173,7 +173,7 @@ def _describe_numbers(data: np.ndarray, name: str) -> tuple[dict[str, Any], np.n
     whole = high - low < NONE and bool((data[finite] == np.rint(data[finite])).all())
     step = 1.0 if whole else (high / (NONE - 1) - low / (NONE - 1)) or 1.0
     steps = np.rint((data - low) / step, where=finite, out=np.full(len(data), NONE, dtype=float))
-    ends = colour_scale(np.where(finite, data, np.nan))[0].get_clim()
+    ends = color_scale(np.where(finite, data, np.nan))[0].get_clim()
     about = {"name": name, "min": float(low), "step": float(step), "missing": int((~finite).sum())}
     about |= {"low": float(max(ends[0], low)), "high": float(min(ends[1], high))}
     return about, steps.astype(np.uint16)

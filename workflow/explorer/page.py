@@ -21,10 +21,10 @@ from explorer.pack import (
     describe_column,
     drawn_cells,
     near_order,
-    quantised,
+    quantized,
 )
 from explorer.page_trees import Tree, cluster_trees
-from utils.palette import COLOURS
+from utils.palette import COLORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ def explorer_page(
         Layouts and clusters of the same cells, at least one. The page opens with the first and
         the last of them side by side.
     columns
-        Metadata of the cells to colour by. Those without a value or with very many categories
+        Metadata of the cells to color by. Those without a value or with very many categories
         are left out, which the page says.
     title
         Name of the data set.
@@ -118,7 +118,7 @@ def explorer_page(
                 f"{method.name} has {len(method.layout):,} cells, {methods[0].name} has "
                 f"{n_cells:,}; the methods must have the same cells"
             )
-    layouts = [quantised(method.layout) for method in methods]
+    layouts = [quantized(method.layout) for method in methods]
     trees = [cluster_trees(method.clusters) for method in methods]
     described, left_out = [], []
     for name in dict.fromkeys([*first, *batch, *columns]):
@@ -131,8 +131,8 @@ def explorer_page(
         "cells": n_cells,
         "batch": [name for name in batch if name not in {item["name"] for item in left_out}],
         "leftOut": left_out,
-        "palette": COLOURS.split(),
-        "scale": [_hex(colour) for colour in colormaps[COLORMAP](np.arange(256))],
+        "palette": COLORS.split(),
+        "scale": [_hex(color) for color in colormaps[COLORMAP](np.arange(256))],
         "missing": MISSING.removeprefix("#"),
     }
     tables = [(_markers(method.markers), _splits(method.splits)) for method in methods]
@@ -169,8 +169,8 @@ def explorer_page(
         most = max(int(0.95 * len(rows) * most_bytes / len(text)), 1000)
 
 
-def _hex(colour: np.ndarray) -> str:
-    return bytes(np.rint(np.asarray(colour[:3]) * 255).astype(np.uint8)).hex()
+def _hex(color: np.ndarray) -> str:
+    return bytes(np.rint(np.asarray(color[:3]) * 255).astype(np.uint8)).hex()
 
 
 def _tree(tree: Tree, rows: np.ndarray, buffer: Buffer) -> dict[str, Any]:

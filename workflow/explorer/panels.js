@@ -12,10 +12,10 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-const swatch = (colour) => make('i', { class: 'swatch', style: { background: css(colour) } });
+const swatch = (color) => make('i', { class: 'swatch', style: { background: css(color) } });
 const named = (name) => (name.trim() === '' ? '(empty)' : name);
 
-/** What the colours mean: categories to hover and click, or a scale. */
+/** What the colors mean: categories to hover and click, or a scale. */
 function drawLegend(box, atlas, column, { chosen, onHover, onChoose, onScale }) {
   if (!column.names) {
     drawScale(box, atlas, column, onScale);
@@ -36,7 +36,7 @@ function drawLegend(box, atlas, column, { chosen, onHover, onChoose, onScale }) 
         onblur: () => onHover(-1),
         onclick: () => onChoose(pressed ? -1 : category),
       },
-      swatch(categoryColour(atlas, category)),
+      swatch(categoryColor(atlas, category)),
       make('span', { class: 'name' }, named(name)),
       make('span', { class: 'number' }, comma(column.counts[category])),
     );
@@ -67,8 +67,8 @@ function drawScale(box, atlas, column, onScale) {
         },
       }),
     );
-  const colours = [0, 32, 64, 96, 128, 160, 192, 224, 255].map((i) => css(atlas.scale[i]));
-  const bar = { class: 'bar', style: { background: `linear-gradient(90deg, ${colours})` } };
+  const colors = [0, 32, 64, 96, 128, 160, 192, 224, 255].map((i) => css(atlas.scale[i]));
+  const bar = { class: 'bar', style: { background: `linear-gradient(90deg, ${colors})` } };
   const missing = column.missing ? `${comma(column.missing)} cells without a value` : '';
   box.replaceChildren(
     make('div', { class: 'scale' }, histogram(atlas, column), make('div', bar)),
@@ -84,7 +84,7 @@ function drawScale(box, atlas, column, onScale) {
   );
 }
 
-/** Cells along the colour scale, as bars. */
+/** Cells along the color scale, as bars. */
 function histogram(atlas, column) {
   const bins = new Uint32Array(40);
   const [low, high] = column.ends;
@@ -103,7 +103,7 @@ function mixBar(atlas, counts, width) {
   const bar = make('span', { class: 'mix', style: { width } });
   counts.forEach((n, category) => {
     if (n === 0) return;
-    const background = css(categoryColour(atlas, category));
+    const background = css(categoryColor(atlas, category));
     bar.append(make('i', { style: { background, width: `${(100 * n) / total}%` } }));
   });
   return bar;
@@ -119,7 +119,7 @@ function drawTree(list, atlas, tree, { open, selected, focus, mix, overall, onSe
     const size = node < 0 ? atlas.cells : tree.sizes[node];
     const label = node < 0 ? 'All cells' : tree.labels[node];
     const width = node < 0 ? '100%' : `${Math.max((100 * size) / most, 1.5)}%`;
-    const colour = node < 0 ? null : swatch(categoryColour(atlas, tree.place[node]));
+    const color = node < 0 ? null : swatch(categoryColor(atlas, tree.place[node]));
     const twist = children.length && node >= 0;
     const toggle = (event) => (event.stopPropagation(), onToggle(node));
     const click = twist ? { onclick: toggle } : {};
@@ -140,7 +140,7 @@ function drawTree(list, atlas, tree, { open, selected, focus, mix, overall, onSe
           onclick: () => onSelect(node),
         },
         make('span', { class: twist ? 'twist' : 'twist none', ...click }, expanded ? '▾' : '▸'),
-        colour,
+        color,
         make('span', { class: 'name' }, label),
         make('span', { class: 'bars' }, mixBar(atlas, node < 0 ? overall : mix[node], width)),
         make('span', { class: 'number' }, comma(size)),
@@ -159,7 +159,7 @@ function drawDetails(box, atlas, about) {
     make('div', { title: hint }, make('b', {}, value), make('span', {}, name)));
   const clear = { type: 'button', class: 'quiet', onclick: about.onClear };
   const summary = make('section', {},
-    make('div', { class: 'head' }, about.colour ? swatch(about.colour) : null,
+    make('div', { class: 'head' }, about.color ? swatch(about.color) : null,
       make('h2', {}, about.title), about.onClear ? make('button', clear, 'Clear') : null),
     make('p', { class: 'note' }, about.subtitle),
     make('div', { class: 'tiles' }, ...tiles),
@@ -183,7 +183,7 @@ function composition(atlas, { column, place, counts, overall, onColumn, sampled 
   const rows = order.slice(0, 12).map((category) => {
     const [share, expected] = [counts[category] / total, overall[category] / all];
     const title = `${column.names[category]}: ${percent(share)} here, ${percent(expected)} of all`;
-    const background = css(categoryColour(atlas, category));
+    const background = css(categoryColor(atlas, category));
     return make('li', { title },
       make('span', { class: 'name' }, named(column.names[category])),
       make('span', { class: 'track' },

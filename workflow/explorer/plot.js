@@ -2,12 +2,12 @@
 
 const VERTEX = `#version 300 es
 in vec2 place;
-in vec3 colour;
+in vec3 color;
 uniform vec4 view;
 uniform float size;
 out vec3 ink;
 void main() {
-  ink = colour;
+  ink = color;
   // A place of 1 is that of a cell which has none: outside of what is drawn.
   gl_Position = place.x == 1.0 ? vec4(2) : vec4(place * view.xy + view.zw, 0, 1);
   gl_PointSize = max(size, 1.0);
@@ -57,7 +57,7 @@ function glRenderer(canvas, method) {
     places[2 * i + 1] = method.y[i];
   });
   attribute('place', 2, gl.UNSIGNED_SHORT)(places);
-  const setColours = attribute('colour', 4, gl.UNSIGNED_BYTE);
+  const setColors = attribute('color', 4, gl.UNSIGNED_BYTE);
   const lists = [gl.createBuffer(), gl.createBuffer()]; // all cells, and some
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
@@ -65,8 +65,8 @@ function glRenderer(canvas, method) {
   let counts = [0, 0];
   return {
     name: 'webgl',
-    setCells(colours, orders) {
-      setColours(new Uint8Array(colours.buffer));
+    setCells(colors, orders) {
+      setColors(new Uint8Array(colors.buffer));
       orders.forEach((order, k) => {
         gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, lists[k]);
         gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
@@ -109,8 +109,8 @@ function rasterRenderer(canvas, method) {
   return {
     name: '2d',
     whenDone: (tell) => tell(),
-    setCells(colours, orders) {
-      pixels = colours;
+    setCells(colors, orders) {
+      pixels = colors;
       lists = orders;
     },
     draw({ scale, left, top, diameter }, some) {
@@ -275,9 +275,9 @@ function makePlot(box, method, { onHover, onPick }) {
     get renderer() {
       return renderer.name;
     },
-    /** Show colours in an order, as `cellColours` and `drawOrder` return them, and labels. */
-    show(colours, order, names) {
-      shown = [colours, [order, thinned(order)]];
+    /** Show colors in an order, as `cellColors` and `drawOrder` return them, and labels. */
+    show(colors, order, names) {
+      shown = [colors, [order, thinned(order)]];
       labels = names;
       renderer.setCells(...shown);
       redraw();

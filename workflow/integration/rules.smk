@@ -1,7 +1,7 @@
 # Needs:  {dataset}/pca.zarr, or prepared.zarr where the data set enters at integration,
 #         or {dataset}/{other}/embedding.zarr where a method starts from another's result.
 # Makes:  {dataset}/{method}/embedding.zarr  + obsm/X_{method}
-# The method `unintegrated` has no rule: its neighbours are searched in the basis itself.
+# The method `unintegrated` has no rule: its neighbors are searched in the basis itself.
 
 
 rule harmony:

@@ -55,7 +55,7 @@ def kmeans(
 
     Returns
     -------
-    Centroids, shape (n_clusters, n_dims), float64, not normalised. A centroid that loses all its
+    Centroids, shape (n_clusters, n_dims), float64, not normalized. A centroid that loses all its
     points stays where it was.
     """
     n_points = len(points)

@@ -1,4 +1,4 @@
-"""Nearest neighbours: exact for few cells, an inverted file for many."""
+"""Nearest neighbors: exact for few cells, an inverted file for many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.log import progress
 METRICS = ("euclidean", "cosine")
 # Up to here the exact search is about as fast as the approximate one (test/bench/RESULTS.md).
 EXACT_UP_TO = 8_192
-# The approximate search reads as many lists as this share of the true neighbours needs.
+# The approximate search reads as many lists as this share of the true neighbors needs.
 TARGET_RECALL = 0.999
 # But not more lists than this: in data without any structure it would be all of them.
 MOST_PROBES = 256
@@ -26,7 +26,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Nearest neighbours of every cell, the cell itself left out.
+    """Nearest neighbors of every cell, the cell itself left out.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Neighbors:
     method
         ``exact`` or ``ivf`` (inverted file: cells are listed by nearest centroid).
     recall
-        Share of the true neighbours found, for 1000 sampled cells; None where exact.
+        Share of the true neighbors found, for 1000 sampled cells; None where exact.
     """
 
     indices: np.ndarray
@@ -59,7 +59,7 @@ def nearest_neighbors(
     threads: int = 1,
     seed: int = 0,
 ) -> Neighbors:
-    """Find the nearest neighbours of every cell.
+    """Find the nearest neighbors of every cell.
 
     Cells are listed by nearest k-means centroid (an inverted file), and each looks into the lists
     of the centroids that are nearest to itself; those of one list do so together, so that the
@@ -72,7 +72,7 @@ def nearest_neighbors(
     X
         Cells x dimensions.
     n_neighbors
-        Neighbours per cell, itself included (scanpy's meaning); at most the number of cells.
+        Neighbors per cell, itself included (scanpy's meaning); at most the number of cells.
     metric
         ``euclidean``, or ``cosine`` (one minus the cosine).
     threads
@@ -153,9 +153,9 @@ def _checked(X: np.ndarray, metric: str) -> np.ndarray:
     """Return X as float32, of unit length for the cosine."""
     X = np.asarray(X)
     if X.ndim != 2 or X.shape[1] == 0:
-        raise ValueError(f"neighbours need cells x dimensions, found an array of shape {X.shape}")
+        raise ValueError(f"neighbors need cells x dimensions, found an array of shape {X.shape}")
     if len(X) < 3:
-        raise ValueError(f"neighbours need at least 3 cells, found {len(X)}")
+        raise ValueError(f"neighbors need at least 3 cells, found {len(X)}")
     bad = int((~finite_rows(X)).sum())
     if bad:
         raise ValueError(
@@ -200,7 +200,7 @@ class Lists:
     def probes_for(
         self, places: np.ndarray, own: np.ndarray, neighbors: np.ndarray, share: float
     ) -> tuple[int, int]:
-        """Return how many lists hold `share` of the true neighbours of some places.
+        """Return how many lists hold `share` of the true neighbors of some places.
 
         The first number is of lists nearest to the place itself, the second of lists nearest to
         its `own` list, among which these are.
@@ -336,7 +336,7 @@ def look_up(
     lists
         The cells, float32.
     k
-        Neighbours of each place.
+        Neighbors of each place.
     places
         Places x dimensions, float32; None for the cells themselves, each without itself.
     precise
@@ -381,7 +381,7 @@ def look_up(
 
     with ThreadPoolExecutor(threads) as pool:
         done = pool.map(one_group, range(lists.count))
-        for _ in progress(done, desc="neighbours", total=lists.count, disable=quiet):
+        for _ in progress(done, desc="neighbors", total=lists.count, disable=quiet):
             pass
         # Too few candidates leave holes, a handful of places in odd data: these look everywhere.
         holes = np.flatnonzero(~np.isfinite(distances[into, -1]))
@@ -389,6 +389,6 @@ def look_up(
         everything = np.arange(lists.count, dtype=np.int32)
         list(pool.map(lambda block: ask(everything, lists.count, block), blocks))
     _check_found(distances)
-    # Another cell at the same distance is as good a neighbour; reach is rounded to float32.
+    # Another cell at the same distance is as good a neighbor; reach is rounded to float32.
     found = distances[into[sample]]
     return indices, distances, float((found <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())

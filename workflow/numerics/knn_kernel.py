@@ -1,4 +1,4 @@
-"""The inner loop of the neighbour search, compiled: cells against lists of cells.
+"""The inner loop of the neighbor search, compiled: cells against lists of cells.
 
 The products are BLAS's. What arrays alone cannot do is to keep, for every cell, only what is nearer
 than the farthest of its nearest so far, and to look for it only in the lists near that cell.
@@ -43,7 +43,7 @@ def scan(X, half, starts, lists, centers, probes, queries, itself, k):
     itself
         int32, the row of X that each place is, which is left out; -1 where it is none.
     k
-        Neighbours of each place.
+        Neighbors of each place.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def sort_exactly(X, cells, queries, found, k):
     found
         int32, places x candidates, rows of X or -1; is overwritten.
     k
-        Neighbours of each place.
+        Neighbors of each place.
 
     Returns
     -------

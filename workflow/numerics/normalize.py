@@ -1,4 +1,4 @@
-"""Counts to log-normalised values, one block of cells at a time.
+"""Counts to log-normalized values, one block of cells at a time.
 
 Throughout this stage a matrix of cells x genes is given as ``blocks``: a function that returns,
 each time it is called, the same consecutive blocks of rows (CSR or dense, any real type of number,

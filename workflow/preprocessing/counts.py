@@ -114,7 +114,7 @@ def counts_of(
     values
         ``counts`` or ``log-normalized`` where the user knows; None: looked at.
     as_they_are
-        What to write where the values are to be used without normalising them; empty: they cannot.
+        What to write where the values are to be used without normalizing them; empty: they cannot.
 
     Raises
     ------

@@ -70,14 +70,14 @@ def highly_variable_genes(
     Parameters
     ----------
     blocks
-        Cells x genes: raw counts, or log-normalised values for ``seurat`` without ``normalize``.
+        Cells x genes: raw counts, or log-normalized values for ``seurat`` without ``normalize``.
     n_genes_total
         Number of genes.
     n_top_genes
         Number of genes to select. More than there are takes all. As in scanpy, ``seurat`` without
         batches takes more where genes tie, and fewer where too few genes vary.
     flavor
-        ``seurat``: dispersion of the normalised values, scaled within bins of mean expression.
+        ``seurat``: dispersion of the normalized values, scaled within bins of mean expression.
         ``seurat_v3``: variance of the counts over what a loess fit expects at that mean; with
         batches, means and variances are running ones (as in scanpy 1.12; 1.11 sums, which differs
         in the last bits, and so by up to 0.5 % of a gene's variance after the fit).
@@ -87,7 +87,7 @@ def highly_variable_genes(
     batch_names
         Names of the codes, for the log and errors.
     normalize
-        ``{"target_sum": 1e4}``: counts are normalised on the way (``None``: to the median total);
+        ``{"target_sum": 1e4}``: counts are normalized on the way (``None``: to the median total);
         for ``seurat`` only.
     gene_names
         Names, the index of the result. With batches ``seurat`` orders genes that tie by name.
@@ -279,7 +279,7 @@ def _seurat(
             too_large = values.size and np.isinf(values.max() ** 2)
         if too_large:
             raise ValueError(
-                f"flavor seurat needs log-normalised values; found {piece.data.max()}, "
+                f"flavor seurat needs log-normalized values; found {piece.data.max()}, "
                 "whose exponential is too large: are these counts? Then normalize them"
             )
         return values
@@ -320,13 +320,13 @@ def _dispersions(mean: np.ndarray, var: np.ndarray, n_top_genes: int, n_bins: in
     table = pd.DataFrame({"means": mean, "dispersions": dispersion})
     bins = pd.cut(table["means"], bins=n_bins, labels=False)
     of_bin = table["dispersions"].groupby(bins).agg(["mean", "std"])
-    # The only gene of its bin has no spread: its normalised dispersion is 1.
+    # The only gene of its bin has no spread: its normalized dispersion is 1.
     alone = of_bin["std"].isna()
     of_bin.loc[alone, "std"] = of_bin.loc[alone, "mean"]
     of_bin.loc[alone, "mean"] = 0.0
-    centre, spread = (of_bin[name].loc[bins].to_numpy() for name in ("mean", "std"))
+    center, spread = (of_bin[name].loc[bins].to_numpy() for name in ("mean", "std"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        scaled = (dispersion - centre) / spread
+        scaled = (dispersion - center) / spread
     table["dispersions_norm"] = scaled
     ranked = np.sort(scaled[~np.isnan(scaled)])[::-1]
     if ranked.size:

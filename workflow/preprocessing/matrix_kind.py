@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 COUNTS, FRACTIONS, LOG, SCALED, EMPTY = "counts", "fractions", "log-normalized", "scaled", "empty"
-LINEAR = (COUNTS, FRACTIONS)  # what can be normalised
+LINEAR = (COUNTS, FRACTIONS)  # what can be normalized
 
 WINDOWS = 16
 VALUES = 1 << 15  # in each window

@@ -67,7 +67,7 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
     Parameters
     ----------
     blocks
-        Values (log-normalised, of the chosen genes), cells x genes.
+        Values (log-normalized, of the chosen genes), cells x genes.
     n_comps
         Number of components; at most ``min(cells, genes) - 1``, cut with a log line.
     threads
@@ -153,7 +153,7 @@ def _sums(piece: Block) -> np.ndarray:
 def _decompose(
     gram: np.ndarray, sums: np.ndarray, shift: np.ndarray, n_cells: int, n_comps: int
 ) -> PCA:
-    """Centre the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
+    """Center the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
     from scipy.linalg import eigh
     from threadpoolctl import threadpool_limits
 
@@ -210,13 +210,13 @@ def project(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterato
     if np.shape(mean) != (len(components),):
         raise ValueError(f"{len(components)} genes have loadings, but {np.size(mean)} have means")
     weights = np.ascontiguousarray(components, dtype=np.float32)
-    centre = (np.asarray(mean, dtype=np.float64) @ components).astype(np.float32)
+    center = (np.asarray(mean, dtype=np.float64) @ components).astype(np.float32)
     blas = ThreadpoolController()
     for first_cell, block in numbered(blocks(), n_genes=len(components)):
         check_finite(block, first_cell=first_cell)
         with blas.limit(limits=1, user_api="blas"):
             scores = block.astype(np.float32, copy=False) @ weights
-        scores -= centre
+        scores -= center
         yield scores
 
 

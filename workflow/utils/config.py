@@ -121,9 +121,9 @@ class Integration(Device):
 
 
 class Neighbors(Model):
-    """The neighbour graph (``neighbors.py``)."""
+    """The neighbor graph (``neighbors.py``)."""
 
-    n_neighbors: int = Field(15, ge=2, description="Neighbours per cell, itself included.")
+    n_neighbors: int = Field(15, ge=2, description="Neighbors per cell, itself included.")
     use_rep: str | None = Field(
         None,
         description="The obsm key to search in. Unset: the method's own embedding; "
@@ -139,7 +139,7 @@ class SubLevel(Model):
         None, description="Resolution within each parent. Unset: the level-1 resolution."
     )
     n_neighbors: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="Neighbours within each parent."
+        None, description="Neighbors within each parent."
     )
     use_rep: str | None = Field(None, description="The obsm key to search in.")
     metric: Literal["euclidean", "cosine"] | None = Field(None, description="Distance.")
@@ -157,12 +157,12 @@ class UMAP(Model):
     min_dist: float = Field(0.5, ge=0, description="How tightly points are packed.")
     spread: float = Field(1.0, gt=0, description="Scale of the layout.")
     n_epochs: int | None = Field(
-        None, ge=1, description="Optimisation passes. Unset: by number of cells."
+        None, ge=1, description="Optimization passes. Unset: by number of cells."
     )
 
 
 class Clustering(Device):
-    """Neighbours, communities at every resolution and level, layout and pictures."""
+    """Neighbors, communities at every resolution and level, layout and pictures."""
 
     algorithm: Annotated[list[Literal["leiden", "louvain"]], BeforeValidator(as_list)] = Field(
         ["leiden"], min_length=1, description="`leiden`, `louvain` or a list of them."
@@ -186,20 +186,20 @@ class Clustering(Device):
     )
     refine: Literal["neighbors", "graph", "pca", "integration"] = Field(
         "neighbors",
-        description="What a sub-level does anew within each parent: neighbours; or nothing "
+        description="What a sub-level does anew within each parent: neighbors; or nothing "
         "(`graph`: the parent's part of the level-1 graph is split, the choice for a graph that is "
         "itself the integration, such as BBKNN's); or also PCA on the "
         "parent's own variable genes (from the counts, by the keys of `preprocessing`); or also "
         "Harmony on those (methods that are Harmony; others stay at PCA).",
     )
     neighbors_key: ElementName = Field(
-        "neighbors", description="The key of the neighbours in `uns`; existing ones are used."
+        "neighbors", description="The key of the neighbors in `uns`; existing ones are used."
     )
     recompute_neighbors: bool = Field(
-        False, description="Compute neighbours even where the input has them."
+        False, description="Compute neighbors even where the input has them."
     )
     neighbors: Neighbors = Field(
-        Neighbors(), description="Parameters of the neighbour graph, sub-levels included."
+        Neighbors(), description="Parameters of the neighbor graph, sub-levels included."
     )
     overwrite: bool = Field(False, description="Recompute results that already exist.")
     max_cluster_factor: float = Field(
@@ -218,7 +218,7 @@ class Clustering(Device):
     )
     umap: UMAP = Field(UMAP(), description="Parameters of the layout.")
     umap_colors: Columns = Field(
-        [], description="obs columns to colour the layout by; every cluster column is added."
+        [], description="obs columns to color the layout by; every cluster column is added."
     )
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ class Metrics(Model):
     perplexity: float | None = Field(
         None,
         ge=1,
-        description="Effective number of neighbours of LISI. Unset: a third of the neighbours.",
+        description="Effective number of neighbors of LISI. Unset: a third of the neighbors.",
     )
 
 
@@ -35,7 +35,7 @@ class Markers(Model):
     markers_layer: str | None = Field(
         None,
         description="The layer with the expression; `raw` is the matrix of `.raw`, with its genes. "
-        "Unset: `X`. Counts are log-normalised.",
+        "Unset: `X`. Counts are log-normalized.",
     )
     markers_values: Literal["counts", "log-normalized"] | None = Field(
         None, description="What `markers_layer`, or `X`, holds. Unset: looked at."

@@ -197,9 +197,9 @@ class GMVAE(PVAE):
 
 
 class Pairing(AnyMethod):
-    """How mutual nearest neighbours are found, whatever they are found in."""
+    """How mutual nearest neighbors are found, whatever they are found in."""
 
-    k: int = Field(20, ge=1, description="Neighbours of a cell in the other batch.")
+    k: int = Field(20, ge=1, description="Neighbors of a cell in the other batch.")
     prop_k: float | None = Field(
         None, gt=0, le=1, description="The same as a share of the batch, where that is more."
     )
@@ -236,7 +236,7 @@ class Smoothing(Pairing):
 
 
 class MNN(Smoothing, Latent):
-    """Mutual nearest neighbours in an embedding (``mnn.py --method mnn``)."""
+    """Mutual nearest neighbors in an embedding (``mnn.py --method mnn``)."""
 
     method: Literal["mnn"] = Field("mnn", description="The method behind the name.")
     cos_norm: bool = Field(False, description="Give every cell length 1 first.")
@@ -252,7 +252,7 @@ class Expression(Normalization, Counts):
 
 
 class FastMNN(Expression, Smoothing):
-    """Mutual nearest neighbours in components of all batches alike (``mnn.py``).
+    """Mutual nearest neighbors in components of all batches alike (``mnn.py``).
 
     Starts from the counts of the genes in `var/highly_variable`, or of all genes.
     """

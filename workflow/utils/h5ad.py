@@ -98,7 +98,7 @@ def category_colors(root: Group, column: str) -> np.ndarray | None:
     Returns
     -------
     numpy.ndarray or None
-        One text a category, in their order: those of the pictures, grey where no cell has the
+        One text a category, in their order: those of the pictures, gray where no cell has the
         category. None where the column is not categorical.
     """
     values = read_element(root, f"obs/{column}")

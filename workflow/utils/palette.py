@@ -1,13 +1,13 @@
-"""The colours of categories, those of pictures and of files alike."""
+"""The colors of categories, those of pictures and of files alike."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Six colours of Okabe and Ito (2008), then each time the colour farthest in OKLab from those taken,
-# white and grey; a distance is the smaller of that seen by most people and twice that seen by
+# Six colors of Okabe and Ito (2008), then each time the color farthest in OKLab from those taken,
+# white and gray; a distance is the smaller of that seen by most people and twice that seen by
 # deuteranopes and protanopes (Machado et al. 2009). None is pale or dark, the first 24 not gaudy.
-COLOURS = """
+COLORS = """
     0072b2 e69f00 009e73 cc79a7 56b4e9 d55e00 992266 66ee77 9955ff 775500 5533cc ff3366
     00ccaa cc22aa ff9999 cc0033 7788ee cccc00 8811aa 665588 66ddff 007744 888844 99bb66
     771100 0000ff 552277 ff00cc 225566 ee88dd 996688 aaddaa 770044 332299 bb11dd bb66cc
@@ -18,17 +18,17 @@ COLOURS = """
 
 
 def palette(n: int) -> np.ndarray:
-    """Colours of n categories: (n, 3), sRGB from 0 to 1; those of n are the first of n + 1."""
-    table = np.array([rgb(colour) for colour in COLOURS.split()])
+    """Colors of n categories: (n, 3), sRGB from 0 to 1; those of n are the first of n + 1."""
+    table = np.array([rgb(color) for color in COLORS.split()])
     return table[np.arange(n) % len(table)]
 
 
-def rgb(colour: str) -> np.ndarray:
+def rgb(color: str) -> np.ndarray:
     """Read six hexadecimal digits as sRGB from 0 to 1."""
-    return np.array([*bytes.fromhex(colour.removeprefix("#"))]) / 255
+    return np.array([*bytes.fromhex(color.removeprefix("#"))]) / 255
 
 
 def hexadecimal(n: int) -> list[str]:
-    """Write the colours of n categories as AnnData's ``uns/{column}_colors`` has them."""
-    table = COLOURS.split()
+    """Write the colors of n categories as AnnData's ``uns/{column}_colors`` has them."""
+    table = COLORS.split()
     return [f"#{table[i % len(table)]}" for i in range(n)]

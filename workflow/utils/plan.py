@@ -145,7 +145,7 @@ class Plan:
         return self.path("embedding", wildcards)
 
     def representation(self, wildcards: Any) -> str | None:
-        """Return the obsm key that neighbours are searched in; ``None``: the script's default."""
+        """Return the obsm key that neighbors are searched in; ``None``: the script's default."""
         dataset = self.dataset(wildcards)
         if wildcards.method != "unintegrated":
             return f"X_{wildcards.method}"
@@ -265,7 +265,7 @@ class Plan:
         return [self.path("metrics", wildcards, method=method) for method in methods]
 
     def scored_store(self, wildcards: Any) -> str:
-        """Return the store that a method is scored from: without clusters, its neighbours do."""
+        """Return the store that a method is scored from: without clusters, its neighbors do."""
         found = wildcards.method in self.dataset(wildcards).methods
         return self.path("atlas" if found else "neighbors", wildcards)
 

@@ -134,7 +134,7 @@ def test_every_edge_is_passed_once_and_the_graph_built_once(cells):
 
 
 @every_flavor
-def test_several_pieces_and_cells_without_neighbours(algorithm, flavor):
+def test_several_pieces_and_cells_without_neighbors(algorithm, flavor):
     weights = sp.block_diag([cliques([4, 6]), sp.coo_matrix((2, 2))]).tocsr()
     labels = find_communities(weights, algorithm=algorithm, flavor=flavor)
     np.testing.assert_array_equal(labels, np.repeat([1, 0, 2, 3], [4, 6, 1, 1]))

@@ -1,4 +1,4 @@
-"""Neighbours against brute force, connectivities against umap-learn, the layout of scanpy."""
+"""Neighbors against brute force, connectivities against umap-learn, the layout of scanpy."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_many_duplicates_in_the_approximate_search(monkeypatch):
     assert (found.indices != np.arange(len(X))[:, None]).all()
 
 
-def test_a_group_with_fewer_members_than_neighbours_looks_further(monkeypatch):
+def test_a_group_with_fewer_members_than_neighbors_looks_further(monkeypatch):
     monkeypatch.setattr(search, "EXACT_UP_TO", 1000)
     X = blobs(1200)
     X[:5] += 500  # far from everything: the nearest groups hold too few cells

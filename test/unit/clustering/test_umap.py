@@ -1,4 +1,4 @@
-"""UMAP: keeps neighbours together, the same bits for a seed, the field, odd graphs."""
+"""UMAP: keeps neighbors together, the same bits for a seed, the field, odd graphs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cells() -> tuple[np.ndarray, np.ndarray, sp.csr_matrix]:
     return X, group, neighbor_graph(X).connectivities
 
 
-def test_neighbours_stay_together(cells):
+def test_neighbors_stay_together(cells):
     X, group, weights = cells
     layout = umap_layout(weights, n_epochs=200)
     assert layout.shape == (600, 2)
@@ -52,7 +52,7 @@ def test_min_dist_and_spread_have_their_effect(cells):
     assert gap(min_dist=0.01) < gap(min_dist=0.5) < gap(min_dist=0.5, spread=3.0)
 
 
-def test_cells_without_neighbours_have_no_place(cells):
+def test_cells_without_neighbors_have_no_place(cells):
     X = cells[0].copy()
     X[[0, 17]] = np.nan
     weights = neighbor_graph(X).connectivities
@@ -188,7 +188,7 @@ def test_the_smallest_graph():
     ("weights", "options", "words"),
     [
         (sp.csr_matrix((2, 3)), {}, "square"),
-        (sp.csr_matrix((5, 5)), {}, "at least 3 cells with neighbours, found 0 of 5"),
+        (sp.csr_matrix((5, 5)), {}, "at least 3 cells with neighbors, found 0 of 5"),
         (sp.csr_matrix([[0, np.nan], [1, 0]]), {}, "finite"),
         (sp.csr_matrix([[0, -1.0], [1, 0]]), {}, "at least 0"),
         (sp.csr_matrix(np.eye(4, k=1)), {"min_dist": -1}, "min_dist must be from 0"),

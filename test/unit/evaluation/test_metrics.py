@@ -52,7 +52,7 @@ def test_lisi_is_that_of_scib_metrics_and_harmonypy(reference, graph):
     assert np.median(lisi(near, reference["batch"])) == pytest.approx(
         1 + 4 * float(reference["ilisi"]), rel=1e-4
     )
-    # harmonypy 2 takes three times the perplexity as neighbours, itself left out.
+    # harmonypy 2 takes three times the perplexity as neighbors, itself left out.
     near = neighborhoods(knn(reference["X"], 27))
     for i, column in enumerate(("batch", "label")):
         found = lisi(near, reference[column], perplexity=9)
@@ -97,11 +97,11 @@ def test_silhouette_of_duplicates_singles_and_cells_without_label():
     assert np.isnan(silhouette(X, np.zeros(5, int))).all()
 
 
-labellings = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=60)
+labelings = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=60)
 
 
 @settings(deadline=None, max_examples=60)
-@given(labellings)
+@given(labelings)
 def test_agreement_is_that_of_scikit_learn(pairs):
     first, second = np.array(pairs).T
     table = agreement.contingency(first, second)
@@ -160,7 +160,7 @@ def test_uneven_rows_isolated_cells_and_duplicates_are_no_trouble():
     np.testing.assert_allclose(found[:2], 1)
     assert 1.9 < found[2] <= 2
     assert np.isnan(found[3:]).all()
-    with pytest.raises(ValueError, match="have no neighbours"):
+    with pytest.raises(ValueError, match="have no neighbors"):
         neighborhoods(sp.csr_matrix((3, 3)))
     with pytest.raises(ValueError, match=r"perplexity must be from 1 to 2"):
         lisi(near, np.zeros(5, int), perplexity=30)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from evaluation.figures import embedding as plots
 from evaluation.figures.color_scale import MISSING
-from evaluation.figures.dots import FINE, Picture, colour, paint
+from evaluation.figures.dots import FINE, Picture, color, paint
 from evaluation.figures.embedding import compare_embeddings, file_stem, plot_embedding, save_figure
 from evaluation.figures.legend import outline
 from evaluation.figures.text_places import spread
@@ -29,8 +29,8 @@ def islands(k: int, each: int = 30, seed: int = 0) -> tuple[np.ndarray, pd.Serie
     """Make k round clusters on a square lattice, named by number."""
     rng = np.random.default_rng(seed)
     side = int(np.ceil(np.sqrt(k)))
-    centres = np.stack([np.arange(k) % side, np.arange(k) // side], axis=1) * 10.0
-    xy = np.repeat(centres, each, axis=0) + rng.normal(size=(k * each, 2))
+    centers = np.stack([np.arange(k) % side, np.arange(k) // side], axis=1) * 10.0
+    xy = np.repeat(centers, each, axis=0) + rng.normal(size=(k * each, 2))
     return xy, pd.Series(np.repeat(np.arange(k), each).astype(str), dtype="category")
 
 
@@ -66,9 +66,9 @@ def labels(fig, xy, names) -> dict[str, np.ndarray]:
     }
 
 
-def share(image, colour) -> float:
-    """Part of an image that has a colour, sRGB from 0 to 1."""
-    return (np.abs(image / 255 - colour).max(axis=2) < 0.003).mean()
+def share(image, color) -> float:
+    """Part of an image that has a color, sRGB from 0 to 1."""
+    return (np.abs(image / 255 - color).max(axis=2) < 0.003).mean()
 
 
 # ---------------------------------------------------------------- labels
@@ -81,9 +81,9 @@ def test_fifty_labels_sit_on_their_clusters_and_do_not_overlap(far):
     fig = plot_embedding(xy, names, title="leiden", on_data_labels=True)
     placed = labels(fig, xy, names.unique())
     assert set(placed) == {str(i) for i in range(50)}
-    centres = pd.DataFrame(xy).groupby(names.to_numpy()).median()
+    centers = pd.DataFrame(xy).groupby(names.to_numpy()).median()
     for name, place in placed.items():
-        assert np.abs(centres.loc[name] - np.array(place)).max() < (20 if far else 3)
+        assert np.abs(centers.loc[name] - np.array(place)).max() < (20 if far else 3)
     boxes = [text.get_extents().translated(*(at * (72, -72))) for text, at in written(fig)]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
@@ -122,11 +122,11 @@ def test_spread_separates_rectangles(n, seed):
     rng = np.random.default_rng(seed)
     window = np.array([360.0, 360.0])
     sizes = np.stack([rng.uniform(8, 30, n), np.full(n, 10.0)], axis=1)
-    centres = spread(rng.uniform(90, 270, (n, 2)), sizes, window)
-    apart = np.abs(centres[:, None] - centres[None]) - (sizes[:, None] + sizes[None]) / 2
+    centers = spread(rng.uniform(90, 270, (n, 2)), sizes, window)
+    apart = np.abs(centers[:, None] - centers[None]) - (sizes[:, None] + sizes[None]) / 2
     clear = (apart > -1e-6).any(axis=2) | np.eye(n, dtype=bool)
     assert clear.all()
-    assert (centres >= sizes / 2 - 1e-9).all() and (centres <= window - sizes / 2 + 1e-9).all()
+    assert (centers >= sizes / 2 - 1e-9).all() and (centers <= window - sizes / 2 + 1e-9).all()
 
 
 def test_spread_leaves_labels_that_do_not_touch():
@@ -152,7 +152,7 @@ def test_legend_has_names_in_counting_order_counts_and_missing():
 
 
 @pytest.mark.parametrize("values", [["a", None] * 300, [1.0, np.nan] * 300])
-def test_missing_lies_underneath_in_grey(values):
+def test_missing_lies_underneath_in_gray(values):
     xy = np.repeat(np.random.default_rng(0).normal(size=(300, 2)), 2, axis=0)
     covered, apart = (
         pictures(plot_embedding(xy + off, values, title="x", on_data_labels=False))[0].image
@@ -230,7 +230,7 @@ def test_order_of_drawing_is_random_but_seeded():
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    a, b = (share(first, colour) for colour in palette(2))
+    a, b = (share(first, color) for color in palette(2))
     assert 0.9 < a / b < 1.1
 
 
@@ -262,10 +262,10 @@ def test_a_point_shows_one_of_the_cells_that_cover_it_always_the_same_first(diam
 def test_a_pixel_is_the_mean_of_its_points():
     rng = np.random.default_rng(0)
     dots = paint(rng.uniform(0.2, 0.8, (30, 2)), np.ones(30), wide=30, high=30, diameter=4, seed=0)
-    colours = rng.integers(0, 256, (30, 3))
-    points = np.vstack([colours, [[255] * 3]])[dots.seen]
+    colors = rng.integers(0, 256, (30, 3))
+    points = np.vstack([colors, [[255] * 3]])[dots.seen]
     assert (dots.seen < 0).any() and (dots.seen < 0).all(axis=0).sum() == 0
-    image = colour(dots, colours).reshape(-1, 3).astype(float)
+    image = color(dots, colors).reshape(-1, 3).astype(float)
     assert np.abs(image[dots.pixels] - points.mean(axis=0)).max() <= 0.5
     assert (np.delete(image, dots.pixels, axis=0) == 255).all()
 
@@ -290,7 +290,7 @@ def test_cells_stand_in_the_file_as_they_were_painted(tmp_path):
 # ---------------------------------------------------------------- compare
 
 
-def test_compared_panels_share_colours_and_one_legend():
+def test_compared_panels_share_colors_and_one_legend():
     xy, names = islands(2)
     long = names.astype(str) + " of a long name"
     fig = compare_embeddings([("before", xy, long), ("after", -xy, long)], title="both")
@@ -358,14 +358,14 @@ def test_degenerate_embeddings_are_drawn(xy, tmp_path):
     assert width < 12 and height < 8
 
 
-# ---------------------------------------------------------------- colours
+# ---------------------------------------------------------------- colors
 
 
 def test_palette_stays_apart_and_is_stable():
-    colours = palette(64)
-    assert colours.shape == (64, 3) and (palette(10) == colours[:10]).all()
-    assert palette(0).shape == (0, 3) and (palette(70)[64:] == colours[:6]).all()
-    lab = oklab(colours)
+    colors = palette(64)
+    assert colors.shape == (64, 3) and (palette(10) == colors[:10]).all()
+    assert palette(0).shape == (0, 3) and (palette(70)[64:] == colors[:6]).all()
+    lab = oklab(colors)
     for n, least in ((8, 0.14), (24, 0.09), (64, 0.06)):
         far = np.linalg.norm(lab[:n, None] - lab[None, :n], axis=-1) + np.eye(n)
         assert far.min() > least
@@ -384,7 +384,7 @@ def test_palette_stays_apart_for_deuteranopes():
 
 
 def oklab(rgb: np.ndarray, view: np.ndarray | None = None) -> np.ndarray:
-    """Convert sRGB to OKLab (Ottosson 2020), after a simulation of colour blindness."""
+    """Convert sRGB to OKLab (Ottosson 2020), after a simulation of color blindness."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     linear = linear if view is None else np.clip(linear @ view.T, 0, 1)
     cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]

@@ -23,8 +23,8 @@ from evaluation.clusters.robustness import (
 def blobs():
     """Four blobs in two pairs, 80 cells each, and the graph of their cells."""
     rng = np.random.default_rng(0)
-    centres = np.array([[0, 0], [9, 0], [60, 0], [69, 0]])
-    X = (np.repeat(centres, 80, axis=0) + rng.normal(size=(320, 2))).astype(np.float32)
+    centers = np.array([[0, 0], [9, 0], [60, 0], [69, 0]])
+    X = (np.repeat(centers, 80, axis=0) + rng.normal(size=(320, 2))).astype(np.float32)
     return X, np.repeat([0, 1, 2, 3], 80), neighbor_graph(X).connectivities
 
 

@@ -19,7 +19,7 @@ from explorer.pack import (
     codes_in_bytes,
     describe_column,
     drawn_cells,
-    quantised,
+    quantized,
 )
 from explorer.page import Method, explorer_page
 from explorer.page_trees import cluster_columns, cluster_trees
@@ -152,13 +152,13 @@ def test_codes_take_a_byte_where_they_fit(n):
 
 def test_layouts_keep_their_shape():
     layout = np.array([[0, 0], [10, 0], [10, 5], [np.nan, 1], [5, np.inf]])
-    steps = quantised(layout)
+    steps = quantized(layout)
     assert (steps[3:] == NONE).all()
     np.testing.assert_allclose(steps[:3] - steps[0].astype(float), layout[:3] * 6553.4, atol=1)
     with pytest.raises(ValueError, match=r"must have shape \(cells, 2\)"):
-        quantised(layout[:, :1])
+        quantized(layout[:, :1])
     with pytest.raises(ValueError, match="none of the 5 cells"):
-        quantised(layout * np.nan)
+        quantized(layout * np.nan)
 
 
 def test_what_is_left_out_is_named():

@@ -255,8 +255,8 @@ def test_many_small_batches_equal_the_textbook():
     np.testing.assert_allclose(found.corrected, expected, rtol=0, atol=1e-8)
 
 
-def lisi(embedding, labels, n_neighbours=30):
-    """Mean inverse Simpson index of the labels among the nearest neighbours, self left out."""
+def lisi(embedding, labels, n_neighbors=30):
+    """Mean inverse Simpson index of the labels among the nearest neighbors, self left out."""
     squares = (embedding**2).sum(axis=1)
     codes = np.unique(labels, return_inverse=True)[1]
     values = []
@@ -264,7 +264,7 @@ def lisi(embedding, labels, n_neighbours=30):
         part = slice(start, start + 1000)
         distance = squares - 2 * embedding[part] @ embedding.T
         distance[np.arange(len(distance)), np.arange(start, start + len(distance))] = np.inf
-        nearest = np.argpartition(distance, n_neighbours, axis=1)[:, :n_neighbours]
+        nearest = np.argpartition(distance, n_neighbors, axis=1)[:, :n_neighbors]
         shares = np.stack([(codes[nearest] == c).mean(axis=1) for c in range(codes.max() + 1)])
         values.append(1 / (shares**2).sum(axis=0))
     return np.concatenate(values).mean()

@@ -343,7 +343,7 @@ def test_odd_input_stays_finite(method):
     assert np.isfinite(method(COUNTS, np.where(np.arange(240) < 1, 1, 0), k=500).corrected).all()
 
 
-def test_a_single_neighbour_at_the_edge_of_the_kernel():
+def test_a_single_neighbor_at_the_edge_of_the_kernel():
     batch = np.where(np.arange(240) < 1, 1, 0)
     result = reduced_mnn(Z, batch, merge_order=[1, 0], k=1, ndist=1)
     assert np.isfinite(result.corrected).all()

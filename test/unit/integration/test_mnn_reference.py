@@ -65,9 +65,9 @@ def test_mnn_correct(batchelor, case, options):
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_array])
 def test_fast_mnn(batchelor, form):
     cells, batch = form(batchelor["gene.input"]), batchelor["gene.batch"]
-    normalised = cosine_norm(cells)
-    normalised = normalised.toarray() if sp.issparse(normalised) else normalised
-    np.testing.assert_allclose(normalised, batchelor["gene.cosine"], **EXACT)
+    normalized = cosine_norm(cells)
+    normalized = normalized.toarray() if sp.issparse(normalized) else normalized
+    np.testing.assert_allclose(normalized, batchelor["gene.cosine"], **EXACT)
     result = fast_mnn(cells, batch, n_comps=8)
     sign = np.sign((result.rotation * batchelor["fast.rotation"]).sum(axis=0))
     np.testing.assert_allclose(result.rotation * sign, batchelor["fast.rotation"], **EXACT)
@@ -133,9 +133,9 @@ def loops(X, batch, *, k, sigma, cos_in, cos_out, svd_dim, var_adj, subset, rest
         total = sum(weight.values())
         moves[c] = sum(weight[i] / total * vector[i] for i in paired)
     for cells in (sorted({a for a, _ in pairs}), paired) if svd_dim else ():
-        centred = outside[cells] - outside[cells].mean(axis=0)
-        U, size, axes = np.linalg.svd(centred[:, subset], full_matrices=False)
-        span = centred.T @ U[:, :svd_dim] / size[:svd_dim]
+        centered = outside[cells] - outside[cells].mean(axis=0)
+        U, size, axes = np.linalg.svd(centered[:, subset], full_matrices=False)
+        span = centered.T @ U[:, :svd_dim] / size[:svd_dim]
         span[subset] = axes[:svd_dim].T
         moves = {c: v - span @ (span[subset].T @ v[subset]) for c, v in moves.items()}
     place = outside[:, subset]

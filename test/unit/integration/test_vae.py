@@ -229,8 +229,8 @@ def test_rates_start_at_the_mean_proportions():
 # ---------------------------------------------------------------- real data
 
 
-def neighbourhood(Z, labels, k=30):
-    """Mean effective number of labels among the nearest cells (LISI, each neighbour counting 1)."""
+def neighborhood(Z, labels, k=30):
+    """Mean effective number of labels among the nearest cells (LISI, each neighbor counting 1)."""
     codes = pd.factorize(labels)[0]
     distances = ((Z[:, None] - Z[None]) ** 2).sum(-1)
     np.fill_diagonal(distances, np.inf)
@@ -260,8 +260,8 @@ def test_batches_mix_and_cell_types_stay(kind, pancreas, uncorrected):
     model = kind(pancreas.n_vars, 10, covariates.shape[1], **labels, hidden_dim=64)
     model.fit(pancreas.X, covariates, max_epochs=20 if labels else 40, lr=2e-3)
     Z = model.latent(pancreas.X)
-    assert neighbourhood(Z, batch) > 1.2 * neighbourhood(uncorrected, batch)
-    assert neighbourhood(Z, types) < 1.1 * neighbourhood(uncorrected, types)
+    assert neighborhood(Z, batch) > 1.2 * neighborhood(uncorrected, batch)
+    assert neighborhood(Z, types) < 1.1 * neighborhood(uncorrected, types)
     if labels:
         found = model.probabilities(pancreas.X).argmax(axis=1)
         assert agreement(found, types) > 2 * agreement(found, batch)

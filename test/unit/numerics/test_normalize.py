@@ -1,4 +1,4 @@
-"""Normalisation in blocks: scanpy's bits, and one line for every kind of bad count."""
+"""Normalization in blocks: scanpy's bits, and one line for every kind of bad count."""
 
 import numpy as np
 import pytest

@@ -129,14 +129,14 @@ def test_what_is_not_there(store):
 
 
 @pytest.mark.parametrize(
-    ("X", "values", "normalised"),
+    ("X", "values", "normalized"),
     [(COUNTS, None, True), (COUNTS * 0.9, None, True), (LOG, None, False), (LOG, "counts", True),
      (COUNTS, "log-normalized", False)],
 )  # fmt: skip
-def test_markers_normalise_what_is_linear(store, X, values, normalised):
+def test_markers_normalize_what_is_linear(store, X, values, normalized):
     found, normalize = read_expression(store(X), None, values)
     block = next(row_blocks(found.values))
-    assert ((normalize(block, 0) != block).nnz > 0) == normalised
+    assert ((normalize(block, 0) != block).nnz > 0) == normalized
 
 
 def test_markers_refuse_scaled_values(store):

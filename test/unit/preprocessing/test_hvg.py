@@ -198,7 +198,7 @@ def test_integer_counts_equal_float_counts(flavor):
         pd.testing.assert_frame_equal(tables[0], other)
 
 
-def test_normalised_values_equal_counts_normalised_on_the_way():
+def test_normalized_values_equal_counts_normalized_on_the_way():
     matrix = sp.csr_matrix(counts())
     values = normalize_block(matrix, target_sum=1e4)
     ours = highly_variable_genes(in_blocks(values), 300, n_top_genes=50)
@@ -348,8 +348,8 @@ def test_bad_options_are_explained(options, message):
         highly(counts(), **{"normalize": TARGET, **options})
 
 
-def test_counts_that_are_taken_for_normalised_values_are_recognised():
-    with pytest.raises(ValueError, match=r"needs log-normalised values; .* are these counts\?"):
+def test_counts_that_are_taken_for_normalized_values_are_recognized():
+    with pytest.raises(ValueError, match=r"needs log-normalized values; .* are these counts\?"):
         highly(counts() * 100)
 
 

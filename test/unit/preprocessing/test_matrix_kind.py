@@ -53,7 +53,7 @@ def ambiguous_reads(counts, rng):
     return np.where((counts > 0) & (rng.random(counts.shape) < 0.15), counts - 0.5, counts)
 
 
-def standardised(values):
+def standardized(values):
     return (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-3)
 
 
@@ -83,7 +83,7 @@ KINDS = {
         lambda c, rng: np.log1p(scaled_to(soup(c, rng), 1e4)),
         lambda c, rng: variable(np.log1p(scaled_to(contamination(c, rng), 1e4))),
     ],
-    "scaled": [lambda c, rng: standardised(np.log1p(scaled_to(c, 1e4)))],
+    "scaled": [lambda c, rng: standardized(np.log1p(scaled_to(c, 1e4)))],
     "empty": [lambda c, rng: 0 * c],
 }
 TABLE = [(kind, make) for kind, makers in KINDS.items() for make in makers]

@@ -25,8 +25,8 @@ def values(cells=900, genes=120, rank=6, density=0.3, seed=0):
 
 
 def exact(matrix, n_comps):
-    centred = matrix.astype(np.float64) - matrix.mean(axis=0, dtype=np.float64)
-    _, singular, components = np.linalg.svd(centred, full_matrices=False)
+    centered = matrix.astype(np.float64) - matrix.mean(axis=0, dtype=np.float64)
+    _, singular, components = np.linalg.svd(centered, full_matrices=False)
     variance = singular**2 / (len(matrix) - 1)
     return components[:n_comps].T, variance[:n_comps], variance[:n_comps] / variance.sum()
 

@@ -70,7 +70,7 @@ def test_harmony_on_a_gpu_mixes_as_well_as_that_of_rapids(data):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_neighbours_are_those_of_the_cpu(data, metric):
+def test_neighbors_are_those_of_the_cpu(data, metric):
     from clustering.rapids import neighbor_graph_gpu
 
     Z = data[0].copy()

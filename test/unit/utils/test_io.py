@@ -189,7 +189,7 @@ def test_bad_files_are_named(store, tmp_path):
         open_store(linked)
 
 
-def test_a_missing_column_names_its_neighbours(store):
+def test_a_missing_column_names_its_neighbors(store):
     with pytest.raises(KeyError, match=r'no column "batchh"; did you mean "batch"\? Available: ba'):
         obs_column(open_store(store), "batchh")
     assert keys(open_store(store), "obs") == ["batch", "number", "flag"]  # as in the data frame

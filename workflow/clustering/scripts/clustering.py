@@ -185,13 +185,13 @@ def cluster(args, root):
 
     whole = read_graph(root, args.neighbors_key)
     n_cells = whole.shape[0]
-    # Cells that an earlier step left out have no neighbours: they get no label.
+    # Cells that an earlier step left out have no neighbors: they get no label.
     # Of weights that are not symmetric one direction is enough.
     degree = np.diff(whole.indptr) + np.bincount(whole.indices, minlength=n_cells)
     linked = np.flatnonzero(degree)
     if 0 < len(linked) < n_cells:
         whole = whole[linked][:, linked]
-        say(f"{n_cells - len(linked):,} cells have no neighbours and get no label")
+        say(f"{n_cells - len(linked):,} cells have no neighbors and get no label")
     graph = build(whole)
     del whole  # at ten million cells two gigabytes
     # cuGraph has other options, of which those with the same name mean another thing.
@@ -242,7 +242,7 @@ def cluster(args, root):
 
 
 def subcluster(args, root, parent):
-    """Split every cluster of the level above within its own neighbours."""
+    """Split every cluster of the level above within its own neighbors."""
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
     from clustering.stores import check_cluster_ids, read_clusters

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Compute the neighbour graph of a data set, or use the one it has."""
+"""Compute the neighbor graph of a data set, or use the one it has."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from utils.log import say
 
 def make_parser():
     """Define the command line."""
-    parser = cli.script_parser("Compute the neighbour graph of a representation.")
+    parser = cli.script_parser("Compute the neighbor graph of a representation.")
     parser.add_argument(
         "--neighbors_key",
         type=cli.element_name,
@@ -20,7 +20,7 @@ def make_parser():
     )
     cli.add_model(parser, "Neighbors")
     cli.add_device_options(parser)
-    cli.add_run_options(parser, overwrite="Compute neighbours even where the input has them")
+    cli.add_run_options(parser, overwrite="Compute neighbors even where the input has them")
     return parser
 
 
@@ -57,7 +57,7 @@ def main(args):
             params["recall"] = graph.recall
         write_element(store, f"uns/{key}", {**names, "params": params})
     say(
-        f"{args.output_file}: {graph.connectivities.nnz:,} neighbours of "
+        f"{args.output_file}: {graph.connectivities.nnz:,} neighbors of "
         f"{representation.shape[0]:,} cells in {use_rep}"
     )
 

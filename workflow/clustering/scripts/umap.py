@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Lay the cells out in two dimensions from their neighbour graph, or use the layout they have."""
+"""Lay the cells out in two dimensions from their neighbor graph, or use the layout they have."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from utils.log import say
 
 def make_parser():
     """Define the command line."""
-    parser = cli.script_parser("Compute obsm/X_umap from the neighbour graph.")
+    parser = cli.script_parser("Compute obsm/X_umap from the neighbor graph.")
     parser.add_argument(
         "--neighbors_key",
         default="neighbors",

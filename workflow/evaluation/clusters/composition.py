@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def composition(clusters: Labels, others: list[Labels]) -> tuple[list[Bars], str]:
-    """Count the cells of each cluster by each other labelling, for a chart of bars.
+    """Count the cells of each cluster by each other labeling, for a chart of bars.
 
     Returns
     -------
     tuple
-        One `Bars` for each, its title with the normalised mutual information (NMI: 0 none, 1 the
+        One `Bars` for each, its title with the normalized mutual information (NMI: 0 none, 1 the
         same partition), and a note.
     """
     bars = []

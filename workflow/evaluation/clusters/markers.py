@@ -55,7 +55,7 @@ def rank_sums(blocks: Iterator[sp.csc_matrix], groupings: Sequence[Grouping]) ->
     Parameters
     ----------
     blocks
-        All cells x some genes, log-normalised, one block after the other (see `gene_blocks`).
+        All cells x some genes, log-normalized, one block after the other (see `gene_blocks`).
     groupings
         Clusterings of the cells. Those with the same segments of cells share the sorting.
 

@@ -1,6 +1,6 @@
 """Do clusters come back? A part of the cells is clustered again, several times.
 
-The graph of a part of the cells is the stored graph restricted to them: no neighbours are searched
+The graph of a part of the cells is the stored graph restricted to them: no neighbors are searched
 again. Clusters of level 1 come from the graph of all cells; below it, the graph within each parent
 is computed once, as sub-clustering does, and then restricted. A round so costs as much as Leiden on
 the cells it takes, and nothing else.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NOTES = (
     "1 is best, 0 is worst. Read both halves together: what mixes everything keeps no cell type. "
     "The batch silhouette is left out on purpose. Scores of a graph depend on its number of "
-    "neighbours; scores against labels that were made from the same embedding are circular."
+    "neighbors; scores against labels that were made from the same embedding are circular."
 )
 ROWS_MOST = 60  # rows of a chart; of more, the largest are shown
 
@@ -133,7 +133,7 @@ def dot_chart(rows: list[str], panels: list[Panel], *, title: str, notes: str) -
 def composition_chart(
     clusters: list[str], bars: list[Bars], *, title: str, notes: str = ""
 ) -> Figure:
-    """Draw what clusters are made of: a bar a cluster, in the colours of batches or cell types.
+    """Draw what clusters are made of: a bar a cluster, in the colors of batches or cell types.
 
     Parameters
     ----------
@@ -184,8 +184,8 @@ def composition_chart(
         last = first + share[row, code] * length
         corners = [[first, low], [last, low], [last, high], [first, high]]
         shapes = np.array(corners).transpose(2, 0, 1)
-        colours = palette(len(bar.groups))[code]
-        page.add_collection(PolyCollection(shapes, facecolors=colours, linewidths=0))
+        colors = palette(len(bar.groups))[code]
+        page.add_collection(PolyCollection(shapes, facecolors=colors, linewidths=0))
         draw_legend(page, side, x + length + 0.15, top)
         x += space
     return fig

@@ -1,7 +1,7 @@
 """Trees of clusterings: how the clusters of one become those of the next (Zappia & Oshlack 2018).
 
 The layers are clusterings of the same cells, coarse to fine: resolutions of one level, or levels of
-one resolution. An edge joins two clusters of neighbouring layers that share cells.
+one resolution. An edge joins two clusters of neighboring layers that share cells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 
 from evaluation.figures.charts import new_page, text_width, write_title
-from evaluation.figures.color_scale import COLORMAP, PALE, colour_scale
+from evaluation.figures.color_scale import COLORMAP, PALE, color_scale
 from evaluation.figures.legend import draw_bar, short, write
 from evaluation.scores.agreement import contingency
 
@@ -152,7 +152,7 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
     Returns
     -------
     matplotlib.figure.Figure
-        Disks by size in the colour of their stability; edges as wide as their cells are many, and
+        Disks by size in the color of their stability; edges as wide as their cells are many, and
         the darker the more of the finer cluster they carry. For
         `evaluation.figures.embedding.save_figure`.
     """
@@ -207,7 +207,7 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
         write(page, left + step * i - 0.15, top - 0.22, short(column), **style)
         count = int((layer == i).sum())
         write(page, left + step * i - 0.15, top - 0.05, f"{count} clusters", size=8, color=PALE)
-    scale, _ = colour_scale(np.array([0.0, 1.0]))
+    scale, _ = color_scale(np.array([0.0, 1.0]))
     scale.set_clim(0, 1)
     draw_bar(page, scale, "neither", [0], width - 0.75, top, 1.5)
     write(page, width - 0.8, top - 0.1, "stability", size=8, color=PALE)

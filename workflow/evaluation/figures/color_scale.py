@@ -1,4 +1,4 @@
-"""Colours: of numbers, of text and of what is missing."""
+"""Colors: of numbers, of text and of what is missing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ INK, PALE, MISSING = "#222222", "#707070", "#d9d9d9"
 COLORMAP = "viridis"
 
 
-def colour_scale(values: np.ndarray) -> tuple[ScalarMappable, str]:
-    """Make the colours of numbers, from their 1 % to their 99 % quantile (finite ones only).
+def color_scale(values: np.ndarray) -> tuple[ScalarMappable, str]:
+    """Make the colors of numbers, from their 1 % to their 99 % quantile (finite ones only).
 
     Where both are equal, all values span the scale. Also tells at which ends some lie beyond it:
     ``neither``, ``min``, ``max`` or ``both``.
@@ -24,6 +24,6 @@ def colour_scale(values: np.ndarray) -> tuple[ScalarMappable, str]:
     margin = 0.0 if low < high else 0.05 * abs(low) or 0.05
     low, high = low - margin, high + margin
     beyond = int((values < low).any()) + 2 * int((values > high).any())
-    colours = colormaps[COLORMAP].with_extremes(bad=MISSING)
-    scale = ScalarMappable(Normalize(low, high), colours)
+    colors = colormaps[COLORMAP].with_extremes(bad=MISSING)
+    scale = ScalarMappable(Normalize(low, high), colors)
     return scale, ("neither", "min", "max", "both")[beyond]

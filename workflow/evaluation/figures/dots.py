@@ -1,4 +1,4 @@
-"""Cells as dots: which cell is seen at each point of a picture, found once for all its colours."""
+"""Cells as dots: which cell is seen at each point of a picture, found once for all its colors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def paint(
     Returns
     -------
     Dots
-        For `colour`. The last few are remembered: painted once for all columns.
+        For `color`. The last few are remembered: painted once for all columns.
     """
     order = np.random.default_rng(seed).permutation(len(places)).astype(np.int32)
     order = order[np.argsort(known[order], kind="stable")]
@@ -82,14 +82,14 @@ def _paint(
     return Dots(high, wide, pixels, seen[:, pixels])
 
 
-def colour(dots: Dots, colours: np.ndarray) -> np.ndarray:
-    """Colour the dots of all cells, on white.
+def color(dots: Dots, colors: np.ndarray) -> np.ndarray:
+    """Color the dots of all cells, on white.
 
-    `colours` is sRGB from 0 to 255, shape (cells, 3); so is the image, (high, wide, 3).
+    `colors` is sRGB from 0 to 255, shape (cells, 3); so is the image, (high, wide, 3).
     """
     # The four 16-bit parts of one number: all channels are looked up and added at once.
-    table = np.full((len(colours) + 1, 4), 255, dtype=np.uint16)  # the last: no cell
-    table[:-1, :3] = colours
+    table = np.full((len(colors) + 1, 4), 255, dtype=np.uint16)  # the last: no cell
+    table[:-1, :3] = colors
     packed = table.view(np.uint64).ravel()
     total = np.full(len(dots.pixels), np.uint64(0))
     total.view(np.uint16)[:] = len(dots.seen) // 2  # to round

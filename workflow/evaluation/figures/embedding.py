@@ -1,4 +1,4 @@
-"""Pictures of an embedding: cells in two dimensions, coloured by a column of metadata.
+"""Pictures of an embedding: cells in two dimensions, colored by a column of metadata.
 
 `plot_embedding` draws one picture, `compare_embeddings` several beside each other with one legend,
 `save_figure` writes either, and `file_stem` names the file after the column. Figures are made
@@ -20,9 +20,9 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from evaluation.figures.color_scale import MISSING, PALE, colour_scale
+from evaluation.figures.color_scale import MISSING, PALE, color_scale
 from evaluation.figures.column_values import rank, read_values
-from evaluation.figures.dots import Picture, colour, paint
+from evaluation.figures.dots import Picture, color, paint
 from evaluation.figures.legend import (
     clean,
     column_width,
@@ -86,11 +86,11 @@ def plot_embedding(
     axis_name: str = "UMAP",
     seed: int = 0,
 ) -> Figure:
-    """Draw the cells of an embedding, coloured by one column of metadata.
+    """Draw the cells of an embedding, colored by one column of metadata.
 
-    Text, bool and categorical values get one colour per category, numbers a colour scale from
+    Text, bool and categorical values get one color per category, numbers a color scale from
     their 1 % to their 99 % quantile. Cells are drawn in random order, so that none hides another
-    because of where it stands in the data. Cells without a value lie underneath in grey; cells
+    because of where it stands in the data. Cells without a value lie underneath in gray; cells
     without coordinates are left out. Both are counted in the figure.
 
     Parameters
@@ -143,7 +143,7 @@ def compare_embeddings(
     seed: int = 0,
     columns: int = 3,
 ) -> Figure:
-    """Draw embeddings beside each other, with the same colours and one legend.
+    """Draw embeddings beside each other, with the same colors and one legend.
 
     Parameters
     ----------
@@ -175,25 +175,25 @@ def compare_embeddings(
     names, values = _shared(read, [t for t, _, _ in panels])
     drawn = [_panel(t, xy, v) for (t, xy, _), v in zip(panels, values, strict=True)]
 
-    labelled = np.array([], dtype=int)
+    labeled = np.array([], dtype=int)
     if names is None:
-        scale, extend = colour_scale(np.concatenate([p.data for p in drawn]))
+        scale, extend = color_scale(np.concatenate([p.data for p in drawn]))
         drawn = [p._replace(data=np.clip(p.data, *scale.get_clim())) for p in drawn]
     else:
-        colours = palette(len(names))
+        colors = palette(len(names))
         counts = [np.bincount(p.data[p.data >= 0], minlength=len(names)) for p in drawn]
         if on_data_labels is None:
             on_data_labels = labels_fit(names, drawn[0].data, drawn[0].places)
         if on_data_labels:
-            labelled = largest(names, sum(counts), drawn[0].window)
+            labeled = largest(names, sum(counts), drawn[0].window)
 
     def shade(data: np.ndarray) -> np.ndarray:
         if names is None:
             return scale.to_rgba(data, bytes=True)[:, :3]
-        return np.rint(255 * np.vstack([colours, rgb(MISSING)])).astype(np.uint8)[data]
+        return np.rint(255 * np.vstack([colors, rgb(MISSING)])).astype(np.uint8)[data]
 
     # Where everything goes, from the top left corner of the page.
-    headers = [_header(p, names, len(labelled)) for p in drawn]
+    headers = [_header(p, names, len(labeled)) for p in drawn]
     left, gap, below = 0.4, 0.45, 0.45
     lefts, right = [], left
     for i in range(min(columns, len(drawn))):
@@ -209,7 +209,7 @@ def compare_embeddings(
         side = 1.2
     elif not on_data_labels:
         n_cells = [len(p.data) for p in drawn]
-        legend = legend_table(names, colours, counts, n_cells, bottom - below - tops[0])
+        legend = legend_table(names, colors, counts, n_cells, bottom - below - tops[0])
         side = sum(map(column_width, legend))
     width, height = _whole(right - gap + 0.15 + (side + 0.15 if side else 0)), _whole(bottom)
 
@@ -225,8 +225,8 @@ def compare_embeddings(
         _write_header(page, headers[i], x, y)
         _draw_arrows(page, x, y + PANEL, clean(axis_name))
         page.add_artist(Picture(_cells(panel, shade, seed), x, y + PANEL))
-        if len(labelled):
-            _write_labels(page, panel, names, labelled, x, y + PANEL)
+        if len(labeled):
+            _write_labels(page, panel, names, labeled, x, y + PANEL)
     if names is None:
         missing = [int(np.isnan(p.data).sum()) for p in drawn]
         draw_bar(page, scale, extend, missing, right - gap + 0.2, tops[0], PANEL * 0.6)
@@ -366,7 +366,7 @@ def _header(panel: _Panel, names: list[str] | None, n_labels: int) -> tuple[list
     if n_labels and n_labels < len(names):
         notes.append(f"labels on the {n_labels} largest")
     if n_labels and (missing := int((panel.data < 0).sum())):
-        notes.append(f"{missing:,} without a value, in grey")
+        notes.append(f"{missing:,} without a value, in gray")
     if panel.dropped:
         notes.append(f"{panel.dropped:,} without coordinates, left out")
     fold = textwrap.TextWrapper(max_lines=3, placeholder=" …")
@@ -412,14 +412,14 @@ def _cells(panel: _Panel, shade: Shade, seed: int) -> np.ndarray:
         diameter=float(np.sqrt(points)) / 72 * DPI,
         seed=seed,
     )
-    return colour(dots, shade(panel.data))
+    return color(dots, shade(panel.data))
 
 
 def _write_labels(
-    page: Axes, panel: _Panel, names: list[str], labelled: np.ndarray, x: float, bottom: float
+    page: Axes, panel: _Panel, names: list[str], labeled: np.ndarray, x: float, bottom: float
 ) -> None:
     """Write the names of those categories that the panel has."""
-    here = labelled[np.isin(labelled, panel.data)]
+    here = labeled[np.isin(labeled, panel.data)]
     if not len(here):
         return
     lookup = np.full(len(names) + 1, -1)

@@ -1,4 +1,4 @@
-"""What is written on a figure: text that fits, the legend of categories and the colour bar.
+"""What is written on a figure: text that fits, the legend of categories and the color bar.
 
 The page is an Axes over the whole figure, in inches from the top left corner.
 """
@@ -72,13 +72,13 @@ class Entry(NamedTuple):
 
     name: str
     number: str
-    colour: np.ndarray | None = None  # of its dot
+    color: np.ndarray | None = None  # of its dot
     ink: str = PALE  # of its name
 
 
 def legend_table(
     names: list[str],
-    colours: np.ndarray,
+    colors: np.ndarray,
     counts: list[np.ndarray],
     n_cells: list[int],
     height: float,
@@ -97,7 +97,7 @@ def legend_table(
     def number(cells: int) -> str:
         return f"{cells // len(counts):,}" if agree else ""
 
-    entries = [Entry(short(names[i]), number(total[i]), colours[i], INK) for i in shown]
+    entries = [Entry(short(names[i]), number(total[i]), colors[i], INK) for i in shown]
     if len(rest):
         entries.append(Entry(f"and {len(rest):,} more", number(total[rest].sum())))
     if missing:
@@ -121,15 +121,15 @@ def draw_legend(page: Axes, columns: list[list[Entry]], x: float, top: float) ->
         width = column_width(column)
         for row, entry in enumerate(column):
             y = top + (row + 0.5) * ROW
-            if entry.colour is not None:
-                dots.append((x + 0.06, y, entry.colour))
+            if entry.color is not None:
+                dots.append((x + 0.06, y, entry.color))
             style = {"size": 8.5, "va": "center_baseline"}
             write(page, x + 0.2, y, entry.name, color=entry.ink, **style)
             write(page, x + width - 0.2, y, entry.number, color=PALE, ha="right", **style)
         x += width
     if dots:
-        at_x, at_y, colours = zip(*dots, strict=True)
-        page.scatter(at_x, at_y, s=38, c=colours, linewidths=0)
+        at_x, at_y, colors = zip(*dots, strict=True)
+        page.scatter(at_x, at_y, s=38, c=colors, linewidths=0)
 
 
 def draw_bar(
@@ -141,7 +141,7 @@ def draw_bar(
     top: float,
     length: float,
 ) -> None:
-    """Draw the colour bar, pointed where values lie beyond it, and name the missing values.
+    """Draw the color bar, pointed where values lie beyond it, and name the missing values.
 
     `missing` counts them in each panel; the number is written where all agree.
     """
@@ -155,7 +155,7 @@ def draw_bar(
     y = top + length + 0.2
     style = {"size": 7, "color": PALE, "va": "center_baseline"}
     if extend != "neither":
-        write(page, x, y, "colours: 1 % to", **style)
+        write(page, x, y, "colors: 1 % to", **style)
         write(page, x, y + 0.14, "99 % quantile", **style)
         y += 0.34
     if any(missing):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 WIDTH, HEIGHT = 9.0, 2.4  # inches, of the bars
-BARS = 1800  # at most; beyond, neighbouring cells are averaged
+BARS = 1800  # at most; beyond, neighboring cells are averaged
 GAP = 0.004  # between two groups, of the width
 NARROWEST = 0.015  # a group, of the width: its name fits underneath
 GROUPS_MOST = 60
@@ -29,7 +29,7 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
 
     Within a group cells stand by their largest topic, the group's most frequent first, and then
     by its weight. Groups are as wide as they have cells, down to a least width. Where cells
-    outnumber the bars, neighbouring cells of a group are averaged.
+    outnumber the bars, neighboring cells of a group are averaged.
 
     Parameters
     ----------
@@ -70,10 +70,10 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
     labels = [short(names[g], 30) for g in present]
     widths = np.maximum(sizes / len(values), NARROWEST)
     widths *= (1 - GAP * (len(present) - 1)) / widths.sum()
-    colours = palette(values.shape[1])
+    colors = palette(values.shape[1])
     topics = range(values.shape[1])
     shares = values.mean(axis=0, dtype=np.float64)
-    entries = [Entry(f"topic {k}", f"{shares[k]:.1%}", colours[k]) for k in topics]
+    entries = [Entry(f"topic {k}", f"{shares[k]:.1%}", colors[k]) for k in topics]
     legend = [entries[k : k + LEGEND_ROWS] for k in range(0, len(entries), LEGEND_ROWS)]
 
     left, top = 0.45, 0.55
@@ -102,7 +102,7 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
         tops = np.cumsum(bars, axis=1)
         for k in topics:
             base = tops[:, k - 1] if k else np.zeros(len(bars))
-            ax.stairs(tops[:, k], edges, baseline=base, fill=True, color=colours[k], linewidth=0)
+            ax.stairs(tops[:, k], edges, baseline=base, fill=True, color=colors[k], linewidth=0)
         style = {"size": 7.5, "rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"}
         write(page, left + (start + span / 2) * WIDTH, top + HEIGHT + 0.08, label, **style)
         start += span + GAP
@@ -127,7 +127,7 @@ def _groups(groups: ArrayLike | None, kept: np.ndarray) -> tuple[list[str], np.n
 
 
 def _bars(values: np.ndarray, n_bars: int) -> np.ndarray:
-    """Order the cells of a group and average neighbours into at most `n_bars` rows."""
+    """Order the cells of a group and average neighbors into at most `n_bars` rows."""
     largest = values.argmax(axis=1)
     counts = np.bincount(largest, minlength=values.shape[1])
     place = np.empty(len(counts), dtype=np.int64)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GRID = 64  # squares a side in which a label's place is sought
-LABELS_MOST = 120  # categories that are labelled
+LABELS_MOST = 120  # categories that are labeled
 LABELS_SHARE = 0.15  # of the window that labels may cover
 LABEL_LENGTH = 10  # longest name that is written on the cells unasked
 
@@ -28,11 +28,11 @@ class Labels(NamedTuple):
 
     size: float  # of the letters
     anchors: np.ndarray  # (n, 2): places that the labels name
-    centres: np.ndarray  # (n, 2): middles of the texts
+    centers: np.ndarray  # (n, 2): middles of the texts
 
 
 def labels_fit(names: list[str], codes: np.ndarray, places: np.ndarray) -> bool:
-    """Whether names are short and lie apart: neighbours share a name more often than by chance.
+    """Whether names are short and lie apart: neighbors share a name more often than by chance.
 
     `codes` (cells,) and `places` (cells, 2) tell the category (-1: none) and place of each cell.
     """
@@ -98,25 +98,25 @@ def _sizes(texts: list[str]) -> np.ndarray:
 def spread(anchors: np.ndarray, sizes: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Push rectangles apart until none overlaps, within a window; all in the same unit.
 
-    From wanted centres, sizes (both (n, 2)) and the window's width and height, return centres.
+    From wanted centers, sizes (both (n, 2)) and the window's width and height, return centers.
     Where there is no room, overlaps remain.
     """
-    centres = anchors.astype(float)
+    centers = anchors.astype(float)
     one, other = np.triu_indices(len(anchors), 1)
     reach = ((sizes[one] + sizes[other]) / 2).T
     low, high = sizes / 2, np.maximum(window - sizes / 2, sizes / 2)
     for _ in range(400):
-        apart = (centres[one] - centres[other]).T
+        apart = (centers[one] - centers[other]).T
         overlap = reach - np.abs(apart)
         hit = np.flatnonzero((overlap[0] > 0) & (overlap[1] > 0))
         if not len(hit):
             break
         axis = overlap[:, hit].argmin(axis=0)
         push = np.where(apart[axis, hit] > 0, 0.5, -0.5) * (overlap[axis, hit] + 0.1)
-        np.add.at(centres, (one[hit], axis), push)
-        np.add.at(centres, (other[hit], axis), -push)
-        centres = np.clip(centres, low, high)
-    return centres
+        np.add.at(centers, (one[hit], axis), push)
+        np.add.at(centers, (other[hit], axis), -push)
+        centers = np.clip(centers, low, high)
+    return centers
 
 
 def draw_labels(page: Axes, texts: list[str], labels: Labels, x: float, bottom: float) -> None:
@@ -125,15 +125,15 @@ def draw_labels(page: Axes, texts: list[str], labels: Labels, x: float, bottom: 
     `x` and `bottom` are the window's lower left corner on the page.
     """
     corner = np.array([x, bottom])
-    anchors, centres = (corner + at / 72 * (1, -1) for at in (labels.anchors, labels.centres))
-    far = np.abs(labels.centres - labels.anchors).max(axis=1) > 1.5 * labels.size
-    lines = np.stack([anchors, centres], axis=1)[far]
+    anchors, centers = (corner + at / 72 * (1, -1) for at in (labels.anchors, labels.centers))
+    far = np.abs(labels.centers - labels.anchors).max(axis=1) > 1.5 * labels.size
+    lines = np.stack([anchors, centers], axis=1)[far]
     ways = LineCollection(lines, colors=INK, linewidths=0.7, zorder=3)
     page.add_collection(ways, autolim=False)
-    # All halos, then all texts: no halo hides a neighbour's letter.
+    # All halos, then all texts: no halo hides a neighbor's letter.
     letters = [outline(text, labels.size, "bold") for text in texts]
     points = Affine2D().scale(1 / 72) + page.figure.dpi_scale_trans
-    place = {"offsets": centres, "offset_transform": page.transData, "zorder": 4}
+    place = {"offsets": centers, "offset_transform": page.transData, "zorder": 4}
     for style in (
         {"facecolors": "none", "edgecolors": "white", "linewidths": 2.2, "joinstyle": "round"},
         {"facecolors": INK, "linewidths": 0},

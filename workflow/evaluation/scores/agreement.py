@@ -1,4 +1,4 @@
-"""Two labellings of the same cells: how often they meet, how much they agree, how mixed they are.
+"""Two labelings of the same cells: how often they meet, how much they agree, how mixed they are.
 
 Labels are codes: integers from 0, and -1 for a cell without one, which is left out.
 """
@@ -70,7 +70,7 @@ def mixing(counts: np.ndarray) -> np.ndarray:
 
 
 def normalized_mutual_information(table: np.ndarray) -> float:
-    """Mutual information of two labellings over the mean of their entropies (0 to 1).
+    """Mutual information of two labelings over the mean of their entropies (0 to 1).
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def normalized_mutual_information(table: np.ndarray) -> float:
 
 
 def adjusted_rand_index(table: np.ndarray) -> float:
-    """Pairs of cells on which two labellings agree, beyond chance (Hubert & Arabie 1985).
+    """Pairs of cells on which two labelings agree, beyond chance (Hubert & Arabie 1985).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Who lives next to whom: LISI and kBET from the stored graph of nearest neighbours.
+"""Who lives next to whom: LISI and kBET from the stored graph of nearest neighbors.
 
-Neighbours are read from the graph that clustering and layout start from, so nothing is searched
-again and a million cells take minutes. Both scores depend on the number of neighbours: compare
+Neighbors are read from the graph that clustering and layout start from, so nothing is searched
+again and a million cells take minutes. Both scores depend on the number of neighbors: compare
 methods at the same `n_neighbors` only.
 """
 
@@ -22,30 +22,30 @@ ALPHA = 0.05
 
 
 class Neighborhoods(NamedTuple):
-    """The neighbours of every cell, the cell itself left out, padded to the same number."""
+    """The neighbors of every cell, the cell itself left out, padded to the same number."""
 
     indices: np.ndarray  # int32, cells x k, -1 where there is none
     distances: np.ndarray  # float32, cells x k, infinity where there is none
 
 
 def neighborhoods(distances: sp.spmatrix) -> Neighborhoods:
-    """Read the neighbours of a distance graph.
+    """Read the neighbors of a distance graph.
 
     Parameters
     ----------
     distances
-        CSR, cells x cells, an entry per neighbour; a distance of 0 is an entry too. Rows may have
+        CSR, cells x cells, an entry per neighbor; a distance of 0 is an entry too. Rows may have
         different numbers, an entry on the diagonal is left out.
 
     Returns
     -------
     Neighborhoods
-        12 bytes per cell and neighbour at the peak.
+        12 bytes per cell and neighbor at the peak.
 
     Raises
     ------
     ValueError
-        If the graph is not square or has no neighbours.
+        If the graph is not square or has no neighbors.
     """
     import scipy.sparse as sp
 
@@ -59,7 +59,7 @@ def neighborhoods(distances: sp.spmatrix) -> Neighborhoods:
     counts = np.bincount(rows, minlength=n)
     k = int(counts.max(initial=0))
     if k == 0:
-        raise ValueError("distances have no neighbours; compute them first (neighbors.py)")
+        raise ValueError("distances have no neighbors; compute them first (neighbors.py)")
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     indices = np.full((n, k), -1, dtype=np.int32)
     reach = np.full((n, k), np.inf, dtype=np.float32)
@@ -71,42 +71,42 @@ def neighborhoods(distances: sp.spmatrix) -> Neighborhoods:
 def lisi(near: Neighborhoods, codes: np.ndarray, *, perplexity: float | None = None) -> np.ndarray:
     """Local inverse Simpson index: the effective number of labels around each cell.
 
-    Neighbours weigh ``exp(-beta d)``, beta such that the entropy of the weights is the logarithm of
+    Neighbors weigh ``exp(-beta d)``, beta such that the entropy of the weights is the logarithm of
     `perplexity`; the index is one over the sum of the squared shares of the labels (Korsunsky et
-    al. 2019, Nature Methods 16; equal to harmonypy's and scib-metrics' on the same neighbours).
+    al. 2019, Nature Methods 16; equal to harmonypy's and scib-metrics' on the same neighbors).
 
     Parameters
     ----------
     near
         From `neighborhoods`.
     codes
-        Label of each cell, -1 for none: such a cell is nobody's neighbour.
+        Label of each cell, -1 for none: such a cell is nobody's neighbor.
     perplexity
-        Effective number of neighbours. Default: a third of the neighbours, the cell itself
+        Effective number of neighbors. Default: a third of the neighbors, the cell itself
         included, as in scib-metrics (30 of 90 in the paper).
 
     Returns
     -------
     numpy.ndarray
         float64, from 1 (one label) to the number of labels; NaN for a cell without label or
-        without labelled neighbours.
+        without labeled neighbors.
 
     Raises
     ------
     ValueError
-        If the perplexity is below 1 or above the number of neighbours.
+        If the perplexity is below 1 or above the number of neighbors.
 
     Notes
     -----
-    Memory besides the input: about 100 MB, whatever the number of cells. Cells x neighbours x 30
-    exponentials: half a minute for a million cells at 15 neighbours.
+    Memory besides the input: about 100 MB, whatever the number of cells. Cells x neighbors x 30
+    exponentials: half a minute for a million cells at 15 neighbors.
     """
     codes = np.asarray(codes)
     n, k = near.indices.shape
     perplexity = min(max((k + 1) // 3, 2), k) if perplexity is None else perplexity
     if not 1 <= perplexity <= k:
         raise ValueError(
-            f"perplexity must be from 1 to {k}, the number of neighbours, found {perplexity}"
+            f"perplexity must be from 1 to {k}, the number of neighbors, found {perplexity}"
         )
     n_labels = int(codes.max(initial=-1)) + 1
     result = np.full(n, np.nan)
@@ -128,9 +128,9 @@ def lisi(near: Neighborhoods, codes: np.ndarray, *, perplexity: float | None = N
 
 
 def _weights(distances: np.ndarray, target: float) -> np.ndarray:
-    """Weigh the neighbours of some cells: bisect for the beta of each cell.
+    """Weigh the neighbors of some cells: bisect for the beta of each cell.
 
-    Distances are taken from the nearest neighbour's: the entropy is the same, and nothing
+    Distances are taken from the nearest neighbor's: the entropy is the same, and nothing
     underflows.
     """
     known = np.isfinite(distances)
@@ -167,17 +167,17 @@ def kbet_accepted(
 ) -> np.ndarray:
     """Test around each cell whether batches are mixed as in the whole (kBET).
 
-    A chi-squared test of the batches of a cell and its neighbours against the shares of all cells
-    (Büttner et al. 2019, Nature Methods 16; equal to scib-metrics' `kbet` on the same neighbours).
+    A chi-squared test of the batches of a cell and its neighbors against the shares of all cells
+    (Büttner et al. 2019, Nature Methods 16; equal to scib-metrics' `kbet` on the same neighbors).
 
     Parameters
     ----------
     near
         From `neighborhoods`.
     batches
-        Batch of each cell, -1 for none: such a cell is nobody's neighbour.
+        Batch of each cell, -1 for none: such a cell is nobody's neighbor.
     within
-        Another labelling: only neighbours of a cell's own label count, and are compared with the
+        Another labeling: only neighbors of a cell's own label count, and are compared with the
         shares within that label. What the original does for each cell type, here on the stored
         graph.
     alpha
@@ -187,11 +187,11 @@ def kbet_accepted(
     -------
     numpy.ndarray
         float64: 1 accepted, 0 rejected, NaN where there is nothing to test: no batch, no label,
-        no neighbours, or a label of one batch.
+        no neighbors, or a label of one batch.
 
     Notes
     -----
-    With few neighbours and many batches the test has little power: take the rate as a comparison
+    With few neighbors and many batches the test has little power: take the rate as a comparison
     between methods, not as a level.
     """
     from scipy.stats import chi2

@@ -1,4 +1,4 @@
-"""Did integration work? Scores of an embedding, its neighbour graph and its clusters.
+"""Did integration work? Scores of an embedding, its neighbor graph and its clusters.
 
 Plain functions on arrays, and `method_metrics`, which puts all of them into one table. Labels are
 codes (-1: none) as in `evaluation.scores.agreement`. Batch scores ask how well batches are mixed,
@@ -100,11 +100,11 @@ def pc_regression(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     if not len(X):
         return np.zeros(0)
     means, counts = _group_means(X, codes)
-    centre = counts @ means / len(X)
+    center = counts @ means / len(X)
     total = sum(
-        float(((X[start : start + BLOCK] - centre) ** 2).sum()) for start in range(0, len(X), BLOCK)
+        float(((X[start : start + BLOCK] - center) ** 2).sum()) for start in range(0, len(X), BLOCK)
     )
-    between = counts * ((means - centre) ** 2).sum(axis=1)
+    between = counts * ((means - center) ** 2).sum(axis=1)
     return between / total if total > 0 else np.zeros(len(counts))
 
 
@@ -143,7 +143,7 @@ def silhouette(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     used, codes = np.unique(codes[keep], return_inverse=True)
     if len(used) < 2:
         return result
-    # Cells label after label: the sums of distances to a label are then sums of neighbours.
+    # Cells label after label: the sums of distances to a label are then sums of neighbors.
     order = np.argsort(codes, kind="stable")
     X = X[keep[order]] - X[keep].mean(axis=0)
     codes = codes[order]
@@ -208,7 +208,7 @@ def method_metrics(
     embedding
         Cells x dimensions, what the method made.
     near, connectivities
-        Its neighbour graph.
+        Its neighbor graph.
     uncorrected
         Cells x dimensions, what it started from.
     batches
@@ -341,7 +341,7 @@ def _rows(
     summary: Callable[[np.ndarray], float],
     scaled: Callable[[float], float],
 ) -> Iterator[tuple]:
-    """Summarise the scores of cells: of all, and of each group of each view."""
+    """Summarize the scores of cells: of all, and of each group of each view."""
     known = np.isfinite(scores)
 
     def row(by: str, group: str, cells: np.ndarray) -> tuple:

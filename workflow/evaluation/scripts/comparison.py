@@ -21,7 +21,7 @@ def make_parser():
         "--names", nargs="+", required=True, metavar="NAME", help="A title for each store"
     )
     parser.add_argument(
-        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to colour by"
+        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to color by"
     )
     parser.add_argument(
         "--metrics",

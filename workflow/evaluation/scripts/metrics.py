@@ -12,7 +12,7 @@ from utils.log import say
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
-        "Score an embedding, its neighbour graph and its clusters.", output="Output table (.tsv)"
+        "Score an embedding, its neighbor graph and its clusters.", output="Output table (.tsv)"
     )
     parser.add_argument(
         "--batch", nargs="+", default=[], metavar="COLUMN", help="obs columns that name the batch"
@@ -25,7 +25,7 @@ def make_parser():
         help="cluster columns to compare with --label",
     )
     parser.add_argument(
-        "--use_rep", metavar="KEY", help="obsm key to score (default: that of the neighbours)"
+        "--use_rep", metavar="KEY", help="obsm key to score (default: that of the neighbors)"
     )
     parser.add_argument(
         "--uncorrected", metavar="KEY", help="obsm key of what it was made from, to compare with"

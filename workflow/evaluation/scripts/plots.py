@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the layout of a data set in the colours of some obs columns."""
+"""Draw the layout of a data set in the colors of some obs columns."""
 
 import sys
 from pathlib import Path
@@ -16,14 +16,14 @@ def make_parser():
         output="Output folder: {column}.png, {basis}.tsv.gz",
     )
     parser.add_argument(
-        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to colour by"
+        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to color by"
     )
     parser.add_argument(
         "--clusters",
         nargs="+",
         default=[],
         metavar="COLUMN",
-        help="obs columns to colour by and to label on the cells",
+        help="obs columns to color by and to label on the cells",
     )
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"

@@ -19,7 +19,7 @@ def make_parser():
         "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
     )
     parser.add_argument("--batch", metavar="COLUMN", help="obs column that names the batch")
-    parser.add_argument("--use_rep", metavar="KEY", help="obsm key (default: of the neighbours)")
+    parser.add_argument("--use_rep", metavar="KEY", help="obsm key (default: of the neighbors)")
     parser.add_argument(
         "--neighbors_key",
         default="neighbors",

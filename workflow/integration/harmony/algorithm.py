@@ -26,7 +26,7 @@ from integration.harmony.parameters import (
     Parameters,
     check_parameters,
 )
-from integration.harmony.soft_clusters import Clustering, normalise_rows
+from integration.harmony.soft_clusters import Clustering, normalize_rows
 from numerics.kmeans import Initialization, kmeans
 from utils import threads as parallel
 from utils.log import progress
@@ -444,7 +444,7 @@ def _start_centroids(
         chosen = rng.choice(len(cells), parameters.kmeans_cells, replace=False)
         sample = cells[xp.asarray(np.sort(chosen))]
     centroids = kmeans(
-        normalise_rows(sample, xp),
+        normalize_rows(sample, xp),
         parameters.n_clusters,
         rng=rng,
         run=run,

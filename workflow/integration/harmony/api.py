@@ -12,7 +12,7 @@ import numpy as np
 from integration.batches import factorize
 from integration.harmony.algorithm import Harmonized, harmonize
 from integration.harmony.gpu import harmonize_with_rapids
-from integration.harmony.soft_clusters import normalise_rows
+from integration.harmony.soft_clusters import normalize_rows
 from utils.device import gpu_problem
 from utils.errors import missing, unknown
 
@@ -68,7 +68,7 @@ class HarmonyResult:
     @cached_property
     def Z_cos(self) -> np.ndarray:
         """Corrected embedding with columns of length 1, shape (d, N)."""
-        return normalise_rows(self.corrected, np).T
+        return normalize_rows(self.corrected, np).T
 
     @cached_property
     def Phi(self) -> np.ndarray:

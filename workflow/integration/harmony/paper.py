@@ -15,7 +15,7 @@ from integration.harmony.soft_clusters import (
     Kernel,
     diversity_penalty,
     diversity_terms,
-    normalise_rows,
+    normalize_rows,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PaperClustering:
         self.rng, self.blocks = rng, blocks
         self.membership = batches.membership()
         self.proportions = batches.sizes / len(cells)
-        self.directions = normalise_rows(cells, np)
+        self.directions = normalize_rows(cells, np)
         self.R = np.empty((len(cells), parameters.n_clusters), cells.dtype)
         self.totals = np.zeros((batches.n_combinations, parameters.n_clusters))
 
@@ -74,12 +74,12 @@ class PaperClustering:
 
     def move(self, coefficients: np.ndarray, centroids: np.ndarray) -> None:
         """Correct the cells, then assign them to ``centroids`` by distance alone."""
-        self.directions = normalise_rows(self.finish(coefficients), np)
+        self.directions = normalize_rows(self.finish(coefficients), np)
         self.start(centroids)
 
     def carry(self, coefficients: np.ndarray) -> np.ndarray:
         """Correct the cells and keep R (harmony1); return R' times the new directions."""
-        self.directions = normalise_rows(self.finish(coefficients), np)
+        self.directions = normalize_rows(self.finish(coefficients), np)
         return self.direction_sums()
 
     def finish(self, coefficients: np.ndarray) -> np.ndarray:

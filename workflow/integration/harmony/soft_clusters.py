@@ -5,7 +5,7 @@ The centroids stay put while cells are reassigned, so the similarities
     S = exp(2 / sigma * Z Y')            (Z: cells' directions, Y: centroids)
 
 are constant for the whole step, and the assignment of a cell of batch b is S scaled by the
-diversity penalty rho and normalised:
+diversity penalty rho and normalized:
 
     R_i = S_i * rho_b / n_i,    n_i = S_i . rho_b.
 
@@ -84,7 +84,7 @@ def row_lengths(rows: Any, xp: Any) -> Any:
     return xp.linalg.norm(rows, axis=1)  # CuPy's einsum starts a product for every row
 
 
-def normalise_rows(rows: Any, xp: Any) -> Any:
+def normalize_rows(rows: Any, xp: Any) -> Any:
     """Scale every row to length 1; a row of zeros stays as it is."""
     lengths = row_lengths(rows, xp)
     lengths[lengths == 0] = 1
@@ -216,7 +216,7 @@ class Clustering:
         def place(chunk: Chunk, scratch: Any) -> np.ndarray:
             similarities = self._similarities(chunk, scratch)
             rows = self._corrected(chunk, similarities, coefficients)
-            self.directions[chunk.rows] = normalise_rows(rows, self.xp)
+            self.directions[chunk.rows] = normalize_rows(rows, self.xp)
             return self._piece_sums(chunk, similarities, "directions")
 
         self.run(place, self.layout.chunks, self._adder("directions", sums))
@@ -277,7 +277,7 @@ class Clustering:
 
         def assign(chunk: Chunk, scratch: Any) -> np.ndarray | None:
             similarities = self._similarities(chunk, scratch)
-            self._normalise(chunk, similarities, self.xp.asarray(rho[chunk.pieces]))
+            self._normalize(chunk, similarities, self.xp.asarray(rho[chunk.pieces]))
             return self._piece_sums(chunk, similarities, collect) if collect else None
 
         elements = (block.chunks[-1].stop - block.chunks[0].start) * rho.shape[1]
@@ -291,13 +291,13 @@ class Clustering:
 
     def _place(self, chunk: Chunk, rows: Any, kernel: Kernel, scratch: Any) -> None:
         """Give a chunk's cells new positions: directions, S and, with rho = 1, 1 / n."""
-        directions = normalise_rows(rows, self.xp)
+        directions = normalize_rows(rows, self.xp)
         if self.directions is not None:
             self.directions[chunk.rows] = directions
         similarities = self._room(chunk, scratch)
         self._fill(chunk, directions, kernel, similarities)
         rho = self.xp.ones((len(chunk.pieces), similarities.shape[1]), rows.dtype)
-        self._normalise(chunk, similarities, rho)
+        self._normalize(chunk, similarities, rho)
 
     def _room(self, chunk: Chunk, scratch: Any) -> Any:
         """Where a chunk's S is kept, or a part of the scratch buffer."""
@@ -332,7 +332,7 @@ class Clustering:
             return self.sorted_cells[chunk.rows]
         return self.xp.take(self.cells, self.layout.order[chunk.rows], axis=0)
 
-    def _normalise(self, chunk: Chunk, similarities: Any, rho: Any) -> None:
+    def _normalize(self, chunk: Chunk, similarities: Any, rho: Any) -> None:
         """Store 1 / n of every row and S' (1 / n) of every piece, rho being given per piece."""
         xp, inverse = self.xp, self.inverse[chunk.rows]
         if chunk.own is None:
@@ -431,10 +431,10 @@ class Clustering:
         diversity = diversity_terms(
             self.observed, self.expected, self.parameters.theta, self.parameters.flavor
         )
-        value = float((sigma * (log_rho + diversity)).sum()) - self._log_normalisers()
+        value = float((sigma * (log_rho + diversity)).sum()) - self._log_normalizers()
         return value * 2000 / len(self.cells)
 
-    def _log_normalisers(self) -> float:
+    def _log_normalizers(self) -> float:
         """Sum over cells of sigma log n, sigma being the mean over the cell's clusters."""
         sigma, xp = self.parameters.sigma, self.xp
         total = 0.0

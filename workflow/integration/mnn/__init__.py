@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours: integrate an embedding or expression values (Haghverdi 2018)."""
+"""Mutual nearest neighbors: integrate an embedding or expression values (Haghverdi 2018)."""
 
 from integration.mnn.fast import FastMNNResult, cosine_norm, fast_mnn, multi_batch_pca
 from integration.mnn.gene import mnn_correct

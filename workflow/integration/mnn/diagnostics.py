@@ -119,7 +119,7 @@ def describe(
         of the length of `direction` within the biological subspace) and ``random_alignment`` (what
         a random direction has: the root of the share of dimensions); ``effect_ratio`` (square of
         that length over the variance between clusters), ``pair_distance`` (median distance of
-        pairs over the median distance between neighbouring centroids).
+        pairs over the median distance between neighboring centroids).
     list of str
         What these say, one line each.
     """
@@ -313,8 +313,8 @@ def _compare_with_biology(
                 continue
             n_batches += 1
             shares = sizes / sizes.sum()
-            centred = centers - shares @ centers
-            scatter += (centred * shares[:, None]).T @ centred
+            centered = centers - shares @ centers
+            scatter += (centered * shares[:, None]).T @ centered
             apart = np.linalg.norm(centers[:, None] - centers[None], axis=2)
             np.fill_diagonal(apart, np.inf)
             gaps.append(apart.min(axis=1))
@@ -353,7 +353,7 @@ def _compare_with_biology(
         if figures["pair_distance"] > 1:
             notes.append(
                 f"the pairs of {names[0]} and {names[1]} lie {figures['pair_distance']:.2f} times "
-                "as far apart as neighbouring clusters: the two share no population, or the batch "
+                "as far apart as neighboring clusters: the two share no population, or the batch "
                 "effect hides which"
             )
     return figures, notes

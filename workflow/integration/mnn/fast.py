@@ -86,7 +86,7 @@ def fast_mnn(
     seed: int = 0,
     verbose: bool = False,
 ) -> FastMNNResult:
-    """Normalise cells to length 1, find components of all batches alike, correct them by MNN.
+    """Normalize cells to length 1, find components of all batches alike, correct them by MNN.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ verbose
     if callable(X) and subset is not None:
         blocks = _chosen(X, np.asarray(subset))
     if cos_norm:
-        blocks = _normalised(blocks)
+        blocks = _normalized(blocks)
     several = isinstance(batch, (list, tuple)) and np.ndim(batch[0]) == 1
     n_cells = X.shape[0] if not callable(X) else len(batch[0] if several else batch)
     batches = encode_batches(batch, n_cells, restrict)
@@ -251,7 +251,7 @@ def multi_batch_pca(
 
 
 def _components(sums: np.ndarray, gram: np.ndarray, weight: np.ndarray, n_comps: int) -> BatchPCA:
-    """Centre the weighted Gram matrix and take its first eigenvectors."""
+    """Center the weighted Gram matrix and take its first eigenvectors."""
     from scipy.linalg import eigh
     from threadpoolctl import threadpool_limits
 
@@ -313,5 +313,5 @@ def _chosen(blocks: Blocks, genes: np.ndarray) -> Blocks:
     return lambda: (block[:, genes] for block in blocks())
 
 
-def _normalised(blocks: Blocks) -> Blocks:
+def _normalized(blocks: Blocks) -> Blocks:
     return lambda: map(cosine_norm, blocks())

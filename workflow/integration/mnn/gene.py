@@ -1,7 +1,7 @@
 """MNN on expression values: every cell gets a correction of its own (Haghverdi 2018).
 
 All distances are products of matrices, all weights are formed in log space: sigma is small beside
-the distances of cells that are not cosine normalised, and their kernels underflow.
+the distances of cells that are not cosine normalized, and their kernels underflow.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def mnn_correct(
     seed: int = 0,
     verbose: bool = False,
 ) -> MNNResult:
-    """Correct the batches of expression values by mutual nearest neighbours.
+    """Correct the batches of expression values by mutual nearest neighbors.
 
     For each merge every right cell in pairs has the mean vector to its partners; a right cell's
     correction is the mean over its pairs' cells, weighted by a Gaussian kernel of the distance
@@ -72,9 +72,9 @@ def mnn_correct(
     batch
         One label per cell, in any order; or a data frame or list of several, which are joined.
     k, prop_k
-        Neighbours in the other batch, see `reduced_mnn`.
+        Neighbors in the other batch, see `reduced_mnn`.
     sigma
-        Kernel ``exp(-d^2 / sigma)`` of distances between cosine normalised cells.
+        Kernel ``exp(-d^2 / sigma)`` of distances between cosine normalized cells.
     cos_norm_in, cos_norm_out
         Give cells length 1 to find pairs and distances, and in the result. The length is that of
         the genes of `subset`.
@@ -94,7 +94,7 @@ def mnn_correct(
     Returns
     -------
     MNNResult
-        ``corrected`` is cells x genes; its scale is that of the cosine normalised cells unless
+        ``corrected`` is cells x genes; its scale is that of the cosine normalized cells unless
         ``cos_norm_out`` is False.
 
     Raises
@@ -297,17 +297,17 @@ def _squares(A: np.ndarray, B: np.ndarray) -> np.ndarray:
 
 
 def _span(cells: np.ndarray, n_dims: int, genes: np.ndarray | None) -> np.ndarray:
-    """Return the first directions of the centred cells, genes x dimensions.
+    """Return the first directions of the centered cells, genes x dimensions.
 
     With `genes` they are those of these genes, and the other genes' loadings are projected.
     """
-    centred = cells - cells.mean(axis=0)
-    inside = centred if genes is None else centred[:, genes]
+    centered = cells - cells.mean(axis=0)
+    inside = centered if genes is None else centered[:, genes]
     U, size, axes = np.linalg.svd(inside, full_matrices=False)
     n_dims = min(n_dims, int((size > 1e-10 * size[:1].max(initial=0)).sum()))
     if genes is None:
         return axes[:n_dims].T
-    span = centred.T @ (U[:, :n_dims] / size[:n_dims])
+    span = centered.T @ (U[:, :n_dims] / size[:n_dims])
     span[genes] = axes[:n_dims].T
     return span
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours of some cells among other cells: exact where that is quick, else by lists.
+"""Nearest neighbors of some cells among other cells: exact where that is quick, else by lists.
 
 Three ways, chosen by the size of the data and never by the number of threads: a k-d tree where
 dimensions are few, all distances as blocks of a matrix product where cells are few, and above that
@@ -31,7 +31,7 @@ class Found:
     distances
         float64, of the same shape.
     recall
-        Share of the true neighbours found for 1000 sampled queries; None where the search is exact.
+        Share of the true neighbors found for 1000 sampled queries; None where the search is exact.
     """
 
     indices: np.ndarray
@@ -49,7 +49,7 @@ def nearest(
     points, queries
         Cells x dimensions, float64, finite.
     k
-        Neighbours per query; at most the number of points.
+        Neighbors per query; at most the number of points.
     threads
         Blocks that are worked on at a time; the result does not depend on it.
     seed

@@ -34,7 +34,7 @@ class Part:
     output
         Coordinates in the space that is returned, where that is another one; else None.
     vectors
-        Unit vectors along which the cells have been centred (`reduced_mnn`).
+        Unit vectors along which the cells have been centered (`reduced_mnn`).
     pairable
         Positions of the cells that may be paired; None for all.
     """

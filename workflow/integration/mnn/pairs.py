@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours, and the vectors that lead from one batch to the other."""
+"""Mutual nearest neighbors, and the vectors that lead from one batch to the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.log import say
 
 
 def neighbors_of(n_cells: int, k: int, prop_k: float | None) -> int:
-    """Return the number of neighbours in a batch: ``min(n, max(k, round(prop_k n)))``."""
+    """Return the number of neighbors in a batch: ``min(n, max(k, round(prop_k n)))``."""
     return min(n_cells, k if prop_k is None else max(k, round(prop_k * n_cells)))
 
 
@@ -25,14 +25,14 @@ def mutual_pairs(
     seed: int = 0,
     verbose: bool = False,
 ) -> np.ndarray:
-    """Find the cells that are among each other's nearest neighbours in the other batch.
+    """Find the cells that are among each other's nearest neighbors in the other batch.
 
     Parameters
     ----------
     left, right
         Cells x dimensions, float64.
     k, prop_k
-        Neighbours per cell, see `neighbors_of`; a batch counts the cells that may be paired.
+        Neighbors per cell, see `neighbors_of`; a batch counts the cells that may be paired.
     pairable
         Positions of the cells of both batches that may be paired; None for all.
     threads, seed
@@ -47,7 +47,7 @@ def mutual_pairs(
 
     Notes
     -----
-    Haghverdi 2018. Peak memory: 16 bytes per cell and neighbour, and that of the search.
+    Haghverdi 2018. Peak memory: 16 bytes per cell and neighbor, and that of the search.
     """
     if pairable[0] is not None:
         left = left[pairable[0]]
@@ -55,7 +55,7 @@ def mutual_pairs(
         right = right[pairable[1]]
     k_left, k_right = (neighbors_of(len(part), k, prop_k) for part in (left, right))
     options = {"threads": threads, "seed": seed}
-    # The fewer ask first: of the others, only those that are somebody's neighbours have to ask.
+    # The fewer ask first: of the others, only those that are somebody's neighbors have to ask.
     swapped = len(left) < len(right)
     few, many, k_few, k_many = (
         (left, right, k_left, k_right) if swapped else (right, left, k_right, k_left)
@@ -92,33 +92,33 @@ def average_vectors(
 
 
 def tricube_average(vectors: np.ndarray, found: Found, ndist: float) -> np.ndarray:
-    """Average the vectors of every cell's neighbours with tricube weights.
+    """Average the vectors of every cell's neighbors with tricube weights.
 
     The weight at distance d is ``(1 - (d / h)^3)^3``, with h `ndist` times the distance to the
-    middle neighbour, at least 1e-8.
+    middle neighbor, at least 1e-8.
 
     Parameters
     ----------
     vectors
         Vector of every point, points x dimensions.
     found
-        Which points are the neighbours of every cell.
+        Which points are the neighbors of every cell.
     ndist
-        Bandwidth in distances to the middle neighbour.
+        Bandwidth in distances to the middle neighbor.
     """
     n_cells, k = found.indices.shape
     middle = found.distances[:, [(k + 1) // 2 - 1]]
     share = np.minimum(found.distances / np.maximum(1e-8, ndist * middle), 1)
     weights = (1 - share**3) ** 3
     total = weights.sum(axis=1, keepdims=True)
-    # All on the edge of the kernel, as a single neighbour with ndist of 1 is: all alike.
+    # All on the edge of the kernel, as a single neighbor with ndist of 1 is: all alike.
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / k)
     entries = (weights.ravel(), found.indices.ravel(), np.arange(0, n_cells * k + 1, k))
     return sparse.csr_array(entries, shape=(n_cells, len(vectors))) @ vectors
 
 
 def say_recall(*searches: Found) -> None:
-    """Say what share of the true neighbours some searches found, where they are not exact."""
+    """Say what share of the true neighbors some searches found, where they are not exact."""
     recalls = [found.recall for found in searches if found.recall is not None]
     if recalls:
         shown = " and ".join(f"{recall:.4f}" for recall in recalls)

@@ -1,4 +1,4 @@
-"""MNN on an embedding: remove the batch vectors, then correct every cell by its neighbours."""
+"""MNN on an embedding: remove the batch vectors, then correct every cell by its neighbors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-ROWS = 65_536  # cells that are centred at a time
+ROWS = 65_536  # cells that are centered at a time
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def reduced_mnn(
     seed: int = 0,
     verbose: bool = False,
 ) -> MNNResult:
-    """Correct the batches of an embedding by mutual nearest neighbours.
+    """Correct the batches of an embedding by mutual nearest neighbors.
 
-    For each merge: centre both sides along the batch vectors removed from the other one; find the
-    pairs; average, for each right cell in pairs, the vectors to its partners; centre both sides
+    For each merge: center both sides along the batch vectors removed from the other one; find the
+    pairs; average, for each right cell in pairs, the vectors to its partners; center both sides
     along the mean of these averages; average anew and move every right cell by the tricube
     weighted average of its nearest right cells in pairs.
 
@@ -86,11 +86,11 @@ def reduced_mnn(
     batch
         One label per cell, in any order; or a data frame or list of several, which are joined.
     k
-        Neighbours in the other batch, and right cells in pairs that correct a right cell.
+        Neighbors in the other batch, and right cells in pairs that correct a right cell.
     prop_k
         The same as a share of a batch's cells, where that is more than `k`.
     ndist
-        Bandwidth of the tricube weights, in distances to the middle one of the neighbours.
+        Bandwidth of the tricube weights, in distances to the middle one of the neighbors.
     merge_order
         None (the order of the sorted labels), a list of all labels, or a nested list (a tree of
         twos; the right one is corrected to the left one).
@@ -122,7 +122,7 @@ def reduced_mnn(
     -----
     Haghverdi 2018 with the changes of Lun's fastMNN; equal to batchelor's ``reducedMNN``. One
     batch is returned as it is, with a warning. Peak memory: about 24 bytes per cell and dimension,
-    and 24 per cell and neighbour.
+    and 24 per cell and neighbor.
     """
     cells = check_cells(matrix)
     threads = check_options(
@@ -150,8 +150,8 @@ def reduced_mnn(
         sides = left, right
         before = {**_variances(left, left.data), **_variances(right, right.data)}
         data = left.data, right.data  # in place: nobody needs the parts any more
-        _centre_along(left, data[0], right.vectors)
-        _centre_along(right, data[1], left.vectors)
+        _center_along(left, data[0], right.vectors)
+        _center_along(right, data[1], left.vectors)
         pairs = pairs_of(sides, data)
         paired, vectors = average_vectors(*data, pairs)
         direction = vectors.mean(axis=0)
@@ -163,7 +163,7 @@ def reduced_mnn(
         if not row["skipped"] and length > 0:
             vector = direction / length
             for part, cells in zip(sides, data, strict=True):
-                centre(cells, vector, part.pairable)
+                center(cells, vector, part.pairable)
         after = {**_variances(left, data[0]), **_variances(right, data[1])}
         lost = {n: 1 - after[n] / before[n] if before[n] > 0 else 0.0 for n in before}
         if not row["skipped"]:
@@ -185,8 +185,8 @@ def reduced_mnn(
         data = left.data.copy()
         for right in others:
             other = right.data.copy()
-            _centre_along(right, other, left.vectors)
-            _centre_along(left, data, right.vectors)  # stays so for the next, as in batchelor
+            _center_along(right, other, left.vectors)
+            _center_along(left, data, right.vectors)  # stays so for the next, as in batchelor
             counts.append(len(pairs_of((left, right), (data, other))))
         return counts
 
@@ -233,7 +233,7 @@ def batch_size(vectors: np.ndarray, mean: np.ndarray) -> float:
     return float(np.sqrt((mean**2).sum() / squares)) if squares > 0 else 0.0
 
 
-def centre(cells: np.ndarray, vector: np.ndarray, pairable: np.ndarray | None = None) -> None:
+def center(cells: np.ndarray, vector: np.ndarray, pairable: np.ndarray | None = None) -> None:
     """Move all cells, in place, to the mean along a unit vector, that of the pairable ones."""
     along = cells @ vector
     mean = along.mean() if pairable is None else along[pairable].mean()
@@ -242,10 +242,10 @@ def centre(cells: np.ndarray, vector: np.ndarray, pairable: np.ndarray | None = 
         cells[rows] += np.outer(mean - along[rows], vector)
 
 
-def _centre_along(part: Part, cells: np.ndarray, vectors: Sequence[np.ndarray]) -> None:
-    """Centre the cells of a part, in place, along some vectors, one after the other."""
+def _center_along(part: Part, cells: np.ndarray, vectors: Sequence[np.ndarray]) -> None:
+    """Center the cells of a part, in place, along some vectors, one after the other."""
     for vector in vectors:
-        centre(cells, vector, part.pairable)
+        center(cells, vector, part.pairable)
 
 
 def _variances(part: Part, cells: np.ndarray) -> dict[int, float]:
@@ -258,7 +258,7 @@ def _variances(part: Part, cells: np.ndarray) -> dict[int, float]:
 
 
 def _add_average(cells: np.ndarray, vectors: np.ndarray, around: Found, ndist: float) -> None:
-    """Move the cells, in place, by the average of their neighbours' vectors."""
+    """Move the cells, in place, by the average of their neighbors' vectors."""
     for start in range(0, len(cells), ROWS):
         rows = slice(start, start + ROWS)
         part = Found(around.indices[rows], around.distances[rows], None)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Integrate batches by mutual nearest neighbours, in an embedding or from counts."""
+"""Integrate batches by mutual nearest neighbors, in an embedding or from counts."""
 
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ def make_parser(argv=None):
     first.add_argument("--method", choices=CHOICES, default=CHOICES[0])
     method = first.parse_known_args(argv)[0].method
     parser = cli.script_parser(
-        "Integrate batches by mutual nearest neighbours:\n\n"
+        "Integrate batches by mutual nearest neighbors:\n\n"
         "  mnn          in an embedding\n"
         "  fast_mnn     in components of all batches alike, from counts\n"
         "  mnn_correct  on expression values, from counts, up to 10,000 cells\n\n"

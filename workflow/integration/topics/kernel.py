@@ -38,7 +38,7 @@ def sweep(
 ):
     """Update rows of one factor in place, the other factor held fixed.
 
-    Minimises, for each row, ``sum_k l_k u_k - sum_j x_j log(sum_k l_k f_jk)`` over l >= 0.
+    Minimizes, for each row, ``sum_k l_k u_k - sum_j x_j log(sum_k l_k f_jk)`` over l >= 0.
 
     Parameters
     ----------

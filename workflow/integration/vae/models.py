@@ -254,7 +254,7 @@ def _positive(raw: Tensor) -> Tensor:
 
 
 class _Network(nn.Module):
-    """Two fully connected layers, each with batch normalisation and ReLU."""
+    """Two fully connected layers, each with batch normalization and ReLU."""
 
     def __init__(self, n_in: int, hidden_dim: int) -> None:
         super().__init__()

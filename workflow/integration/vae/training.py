@@ -50,7 +50,7 @@ def fit(
     verbose: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> Model:
-    """Maximise the mean ELBO over the cells, with RMSprop.
+    """Maximize the mean ELBO over the cells, with RMSprop.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def fit(
 
 
 def latent(model: PVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
-    """Return E[z | x] of every cell, with the batch normalisation frozen.
+    """Return E[z | x] of every cell, with the batch normalization frozen.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from utils.log import progress, say
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
-        "Normalise, choose highly variable genes, compute principal components.\n\n"
+        "Normalize, choose highly variable genes, compute principal components.\n\n"
         "The matrix is read in blocks of rows, three times (four with --flavor seurat_v3 or\n"
         "--target_sum null); memory does not grow with the number of cells."
     )
