@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
 from utils.log import progress, say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -17,8 +19,8 @@ def make_parser():
         "--target_sum null); memory does not grow with the number of cells."
     )
     parser.add_argument("--layer", help="The layer to use, or raw (default: X)")
-    cli.add_model(parser, "Values")
-    cli.add_model(parser, "PCA")
+    add_options(parser, ValuesOptions)
+    add_options(parser, PCAOptions)
     cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
     return parser
 
@@ -28,7 +30,7 @@ def main(args):
     from preprocessing.counts import counts_of, named_values, stored_matrix
     from utils.io import kept, keys, open_store
 
-    options = cli.from_options("PCA", args)
+    options = read_options(PCAOptions, args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -41,14 +43,14 @@ def main(args):
             args.layer,
             needed_by="PCA with normalize: true",
             as_they_are="preprocessing: {normalize: false} (by hand --no-normalize)",
-            **vars(cli.from_options("Values", args)),
+            **as_arguments(read_options(ValuesOptions, args)),
         )
     elif choosing and options.flavor == "seurat_v3":
         stored = counts_of(
             root,
             args.layer,
             needed_by="flavor: seurat_v3",
-            **vars(cli.from_options("Values", args)),
+            **as_arguments(read_options(ValuesOptions, args)),
         )
     else:
         stored = stored_matrix(root, args.layer)
