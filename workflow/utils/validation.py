@@ -212,9 +212,10 @@ def explain(item: Any, model: type[BaseModel]) -> list[str]:
         known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         where = path_of(location[:-2]) if location[-1] == "[key]" else path
         return [f"{where}: {unknown('value', found, known)}"]
-    message = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    message = re.sub(r"dictionary( or instance of \w+)?", "mapping", message)
-    message = message.replace("boolean", "true or false")
+    message = item["msg"].removeprefix("Input should be ")
+    message = re.sub(r"^a valid dictionary( or instance of \w+)?", "a mapping", message)
+    message = message.replace("a valid boolean", "true or false").replace("a valid string", "text")
+    message = re.sub(r"^a valid (\w)", lambda m: f"a{'n' * (m[1] in 'aeiou')} {m[1]}", message)
     if kind == "bool_type" and str(found).lower() in ("true", "false"):
         right = f"{str(found).lower()} without quotes, after --config {str(found).capitalize()}"
         return [f'{path}: must be {message}, found the text "{found}"; write {right}']
