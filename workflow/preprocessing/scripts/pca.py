@@ -60,13 +60,14 @@ def compute(args, root, matrix, options):
     """Read the matrix in blocks, write the components."""
     from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
-    from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
+    from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
     from utils.io import new_store, write_element
+    from utils.threads import read_ahead
 
     n_cells, n_genes = matrix_shape(matrix)
 
     def counts(step):
-        blocks = row_blocks(matrix) if args.threads == 1 else ahead(row_blocks(matrix))
+        blocks = row_blocks(matrix) if args.threads == 1 else read_ahead(row_blocks(matrix))
         return progress(blocks, desc=step, total=n_blocks(matrix))
 
     target_sum = options.target_sum
