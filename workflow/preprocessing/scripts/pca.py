@@ -26,10 +26,10 @@ def make_parser():
 def main(args):
     """Choose genes, decompose, write obsm, varm, uns and columns of var."""
     from preprocessing.counts import counts_of, named_values, stored_matrix
-    from utils.io import kept, keys, open_store
+    from utils.io import keep_existing, keys, open_store
 
     options = cli.from_options("PCA", args)
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if "X_pca" in keys(root, "obsm") and not args.overwrite:
@@ -112,13 +112,14 @@ def compute(args, root, matrix, options):
 def choose_genes(root, counts, n_genes, target_sum, options):
     """Return the positions of the genes to use (None: all) and the columns of var about them."""
     from preprocessing.gene_choice import read_gene_choice, variable_genes
-    from utils.io import obs_column, read_index
+    from utils.elements import read_column
+    from utils.io import read_index
 
     names = read_index(root, "var")
     choice = read_gene_choice(root, names, options.hvg)
     batch, batch_names = None, None
     if options.batch_key:
-        column = obs_column(root, options.batch_key).astype("category").cat
+        column = read_column(root, options.batch_key).astype("category").cat
         batch, batch_names = column.codes.to_numpy(), list(map(str, column.categories))
     # seurat_v3 works on the counts themselves.
     normalize = {"target_sum": target_sum} if options.normalize else None
