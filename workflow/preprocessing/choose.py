@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.elements import read_column
 from utils.errors import listed, missing
-from utils.io import keys, obs_column, read_element
+from utils.io import keys, read_element
 from utils.log import say
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _cell_column(source: Source, column: str) -> pd.Series:
     if column not in keys(source.root, "obs"):
         available = [*keys(source.root, "obs"), *source.quality]
         raise KeyError(missing(f"{source.file}: adata.obs has no column", column, available))
-    return obs_column(source.root, column)
+    return read_column(source.root, column)
 
 
 def _check_values(columns: Sequence[pd.Series], wanted: Sequence[Any], where: str) -> None:

@@ -17,7 +17,7 @@ from utils.blocks import matrix_shape, row_blocks
 from utils.errors import listed, missing
 from utils.io import keys, read_index
 from utils.log import say
-from utils.opening import place
+from utils.opening import location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class StoredMatrix(NamedTuple):
     @property
     def label(self) -> str:
         """The matrix and its file, for the words of an error."""
-        return f"{self.name} of {place(self.root)}"
+        return f"{self.name} of {location(self.root)}"
 
 
 def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = False) -> StoredMatrix:
@@ -62,8 +62,8 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
     if layer == "raw" and _has_raw(root):
         if not own_genes and not _same_genes(root):
             raise ValueError(
-                f"raw of {place(root)} has other genes than X ({_n_genes(root, 'raw/X'):,}, X has "
-                f"{_n_genes(root, 'X'):,}): take raw with its genes when the file is read, "
+                f"raw of {location(root)} has other genes than X ({_n_genes(root, 'raw/X'):,}, X "
+                f"has {_n_genes(root, 'X'):,}): take raw with its genes when the file is read, "
                 "preprocessing: {layer: raw} in the config or prepare.py --layer raw"
             )
         return StoredMatrix(root["raw/X"], "raw/X", "raw/var", root)
@@ -74,7 +74,9 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
         return StoredMatrix(root[f"layers/{layer}"], f"layers/{layer}", "var", root)
     if not has_x(root):
         available = [*layers, "raw"] if _has_raw(root) else layers
-        raise KeyError(f"{place(root)}: has no X; name a --layer. Available: {listed(available)}")
+        raise KeyError(
+            f"{location(root)}: has no X; name a --layer. Available: {listed(available)}"
+        )
     return StoredMatrix(root["X"], "X", "var", root)
 
 

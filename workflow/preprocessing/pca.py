@@ -11,26 +11,22 @@ threads changes a bit of the result.
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from numerics.normalize import check_finite, numbered
 from utils.log import say
+from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from numerics.normalize import Block, Blocks
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 PIECE = 4096  # rows multiplied at once
 # A multiply-add costs 2.1 ns in SciPy's sparse product (which no thread can share) and 0.01 ns in
@@ -90,13 +86,11 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
     where the product is sparse. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
     on two. Time grows with cells x genes**2.
     """
-    from threadpoolctl import threadpool_limits
-
     if n_comps < 1:
         raise ValueError(f"n_comps must be at least 1; found {n_comps}")
     if threads < 1:
         raise ValueError(f"threads must be at least 1; found {threads}")
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         pieces = _in_pieces(blocks())
         first = next(pieces, None)
         if first is None:
@@ -105,8 +99,13 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
         shift = (_sums(first[1]) / first[1].shape[0]).astype(np.float32).astype(np.float64)
         n_genes = len(shift)
         n_cells, sums, gram = 0, np.zeros(n_genes), np.zeros((n_genes, n_genes))
-        products = partial(_product, shift=shift)
-        for rows, piece_sums, product in _ordered_map(products, chain([first], pieces), threads):
+        products = ordered_map(
+            partial(_product, shift=shift),
+            chain([first], pieces),
+            threads=threads,
+            in_flight=threads + 1,
+        )
+        for rows, piece_sums, product in products:
             n_cells += rows
             sums += piece_sums
             gram += product
@@ -155,7 +154,6 @@ def _decompose(
 ) -> PCA:
     """Center the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
     from scipy.linalg import eigh
-    from threadpoolctl import threadpool_limits
 
     mean = sums / n_cells
     gram -= np.outer(sums, mean)
@@ -165,7 +163,7 @@ def _decompose(
     if not (gram.diagonal() > 1e-10 * mean**2).any():
         raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
     # Again: SciPy's BLAS is its own, and a limit does not reach what is loaded after it was set.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         variance, components = eigh(
             gram.T,  # the same matrix in LAPACK's order: no copy
             subset_by_index=[len(gram) - n_comps, len(gram) - 1],
@@ -244,18 +242,3 @@ def _join(parts: list[Block]) -> Block:
     if all(sp.issparse(part) for part in parts):
         return sp.vstack(parts, format="csr")
     return np.vstack([part.toarray() if sp.issparse(part) else part for part in parts])
-
-
-def _ordered_map(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
-    """Map on several threads, in order, with at most one item per thread and one more at hand."""
-    if threads == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        running: deque = deque()
-        for item in items:
-            running.append(pool.submit(function, item))
-            if len(running) > threads:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from preprocessing.formats import open_counts
 from utils.blocks import matrix_shape, n_blocks, row_blocks
 from utils.errors import bad_name, listed, missing
-from utils.io import is_matrix, keys, length, read_element, read_index
+from utils.io import is_matrix, keys, n_rows, read_element, read_index
 from utils.log import progress, say
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _open(file: str, *, layer: str | None, needs_counts: str) -> Source:
     if needs_counts and not (counts in root and is_matrix(root[counts])):
         available = [*(f"layers/{name}" for name in layers), *(["raw"] if has_raw else [])]
         raise KeyError(f"{file}: has no {counts}, which {needs_counts}; it has {listed(available)}")
-    n_cells, n_genes = length(root, "obs"), length(root, var)
+    n_cells, n_genes = n_rows(root, "obs"), n_rows(root, var)
     names = read_index(root, var).astype(str).astype(object)
     return Source(
         file, root, x, counts, var, names, np.arange(n_genes), np.ones(n_cells, dtype=bool)

@@ -19,7 +19,8 @@ from evaluation.figures.dots import FINE, Picture, color, paint
 from evaluation.figures.embedding import compare_embeddings, file_stem, plot_embedding, save_figure
 from evaluation.figures.legend import outline
 from evaluation.figures.text_places import spread
-from utils.io import obs_column, open_store
+from utils.elements import read_column
+from utils.io import open_store
 from utils.palette import palette, rgb
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -474,7 +475,7 @@ def test_real_metadata_is_drawn(tmp_path):
             f"{source.name} is not here: the folder shared/ beside the repository is absent"
         )
     with open_store(source) as root:
-        obs = {name: obs_column(root, name) for name in ("cell_type", "batch", "donor", "assay")}
+        obs = {name: read_column(root, name) for name in ("cell_type", "batch", "donor", "assay")}
     xy = np.random.default_rng(0).normal(size=(len(obs["batch"]), 2))
     for column, values in obs.items():
         fig = plot_embedding(xy, values, title=column)

@@ -144,7 +144,7 @@ def main(args):
 
     from clustering.cluster_names import ClusterColumn, parse_column
     from clustering.stores import parent_column, read_clusters, read_colors, write_clustering
-    from utils.io import kept, keys, length, open_store
+    from utils.io import keep_existing, keys, n_rows, open_store
 
     root = open_store(args.input_file)
     if args.level == 1:
@@ -152,15 +152,15 @@ def main(args):
     else:
         parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
         column = str(parse_column(parent)._replace(level=args.level))
-    if kept(args.output_file, overwrite=args.overwrite, column=column):
+    if keep_existing(args.output_file, overwrite=args.overwrite, column=column):
         return
     colors = None
     given_file = args.given_file or args.input_file
     given = open_store(given_file)
-    if length(given, "obs") != length(root, "obs"):
+    if n_rows(given, "obs") != n_rows(root, "obs"):
         raise ValueError(
-            f"--given_file {given_file}: has {length(given, 'obs'):,} cells, {args.input_file} has "
-            f"{length(root, 'obs'):,}; give a store of the same cells"
+            f"--given_file {given_file}: has {n_rows(given, 'obs'):,} cells, {args.input_file} has "
+            f"{n_rows(root, 'obs'):,}; give a store of the same cells"
         )
     if column in keys(given, "obs") and not args.overwrite:
         say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
@@ -338,7 +338,8 @@ def refined(args, root):
     from preprocessing.counts import counts_blocks, counts_of, stored_matrix
     from preprocessing.gene_choice import read_gene_choice
     from utils.blocks import row_blocks
-    from utils.io import obs_column, open_store, read_index
+    from utils.elements import read_column
+    from utils.io import open_store, read_index
 
     harmony = {}
     if args.refine == "integration":
@@ -347,7 +348,7 @@ def refined(args, root):
         options = read_mapping(HarmonyOptions, args.harmony_args, "--harmony_args")
         harmony = as_arguments(options)
         store = open_store(args.given_file) if args.given_file else root
-        harmony["batches"] = [obs_column(store, column) for column in args.batch]
+        harmony["batches"] = [read_column(store, column) for column in args.batch]
     options = read_mapping(PCAOptions, args.pca_args, "--pca_args")
     stored = stored_matrix(root, args.layer)
     if options.normalize:

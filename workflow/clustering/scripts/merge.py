@@ -41,11 +41,11 @@ def make_parser():
 
 def main(args):
     """Link and count, then write the file that stands alone."""
-    from utils.io import kept
+    from utils.io import keep_existing
 
     if args.h5ad and Path(args.h5ad).suffix != ".h5ad":
         raise ValueError(f"{args.h5ad}: the file of --h5ad must end in .h5ad")
-    if not kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if not keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         merge(args)
     if args.h5ad:
         export(args)
@@ -59,16 +59,16 @@ def merge(args):
     from clustering.cluster_tree import COLUMNS, cluster_tree, newick
     from clustering.stores import count_clusters, read_clusters
     from utils.atomic import atomic_file
-    from utils.io import keys, length, new_store, open_store
+    from utils.io import keys, n_rows, new_store, open_store
 
-    n_cells = length(open_store(args.input_file), "obs")
+    n_cells = n_rows(open_store(args.input_file), "obs")
     links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
 
     def open_same_cells(file):
         root = open_store(file)
-        if length(root, "obs") != n_cells:
+        if n_rows(root, "obs") != n_cells:
             raise ValueError(
-                f"{file}: has {length(root, 'obs'):,} cells, {args.input_file} has {n_cells:,}; "
+                f"{file}: has {n_rows(root, 'obs'):,} cells, {args.input_file} has {n_cells:,}; "
                 "merge stores of the same cells"
             )
         return root

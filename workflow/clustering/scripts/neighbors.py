@@ -24,10 +24,10 @@ def make_parser():
 def main(args):
     """Search, weigh, write obsp and uns."""
     from clustering.stores import graph_key, read_representation
-    from utils.io import kept, keys, new_store, open_store, write_element
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
     options = read_options(NeighborsOptions, args)
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     key = args.neighbors_key

@@ -23,10 +23,10 @@ def make_parser():
 
 def main(args):
     """Lay out, write obsm/X_umap."""
-    from utils.io import kept, keys, new_store, open_store, write_element
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
     options = read_options(UMAPOptions, args)
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if not args.overwrite and "X_umap" in keys(root, "obsm"):

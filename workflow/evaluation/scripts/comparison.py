@@ -40,8 +40,8 @@ def main(args):
     """Draw each column, join and draw the scores."""
     from evaluation.figures.embedding import compare_embeddings, file_stem, save_figure
     from utils.atomic import atomic_folder
-    from utils.elements import read_embedding
-    from utils.io import obs_column, open_store
+    from utils.elements import read_column, read_embedding
+    from utils.io import open_store
 
     if len(args.names) != len(args.input_file):
         raise ValueError(f"--names has {len(args.names)} titles for {len(args.input_file)} stores")
@@ -52,7 +52,7 @@ def main(args):
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
         for name in progress(args.colors, desc="plots"):
-            columns = [obs_column(root, name) for root in roots]
+            columns = [read_column(root, name) for root in roots]
             panels = list(zip(args.names, layouts, columns, strict=True))
             save_figure(compare_embeddings(panels, title=name), folder / f"{file_stem(name)}.png")
         if args.metrics:

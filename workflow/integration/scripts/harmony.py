@@ -38,18 +38,11 @@ def make_parser():
 
 def main(args):
     """Integrate, write one embedding."""
-    from utils.elements import read_embedding, read_labels
-    from utils.io import (
-        kept,
-        keys,
-        new_store,
-        obs_column,
-        open_store,
-        write_element,
-    )
+    from utils.elements import read_batch, read_column, read_embedding
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
     options = as_arguments(read_options(HarmonyOptions, args))
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -57,10 +50,10 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batches = [read_labels(root, column) for column in args.batch]
+    batches = [read_batch(root, column) for column in args.batch]
     mask = None
     if args.qc_column:
-        mask = obs_column(root, args.qc_column)
+        mask = read_column(root, args.qc_column)
         if mask.dtype != bool:
             raise TypeError(f'adata.obs["{args.qc_column}"] must be true or false: {mask.dtype}')
         mask = mask.to_numpy()

@@ -57,10 +57,11 @@ def make_parser(argv=None):
 def main(args):
     """Integrate, write one embedding and what happened at each merge."""
     from utils.atomic import atomic_file
-    from utils.io import kept, keys, new_store, obs_column, open_store, write_element
+    from utils.elements import read_column
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
     options = as_arguments(read_options(METHODS[args.method], args))
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -68,12 +69,12 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batch = [obs_column(root, column) for column in args.batch]
+    batch = [read_column(root, column) for column in args.batch]
     run = {"mnn": correct_embedding, "fast_mnn": correct_components, "mnn_correct": correct_genes}
     common = dict(options)
     for name in ("restrict", "clusters"):
         if common[name] is not None:
-            common[name] = obs_column(root, common[name]).to_numpy()
+            common[name] = read_column(root, common[name]).to_numpy()
     common |= {"threads": args.threads, "seed": args.seed, "verbose": True}
     embedding, result, others = run[args.method](args, root, batch, common)
     table = result.merges.drop(columns="pairs")

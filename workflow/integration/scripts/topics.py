@@ -43,12 +43,12 @@ def main(args):
 
     from integration.gene_counts import read_counts, variable_genes
     from preprocessing.counts import counts_of
+    from utils.elements import read_column
     from utils.io import (
-        kept,
+        keep_existing,
         keys,
-        length,
+        n_rows,
         new_store,
-        obs_column,
         open_store,
         read_index,
         write_element,
@@ -56,7 +56,7 @@ def main(args):
     from utils.paths import is_linkable
 
     options = read_options(TopicsOptions, args)
-    if kept(args.output_file, overwrite=args.overwrite):
+    if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -70,7 +70,7 @@ def main(args):
         needed_by=f"topics ({options.model})",
         **as_arguments(read_options(ValuesOptions, args)),
     )
-    groups = obs_column(root, options.groups) if options.groups else None
+    groups = read_column(root, options.groups) if options.groups else None
     if args.plot:
         check_plot(args.plot, groups)
     genes = variable_genes(root) if options.highly_variable else None
@@ -80,7 +80,7 @@ def main(args):
     del counts
     topics = result.topics
     if genes is not None:
-        topics = np.full((length(root, "var"), options.n_topics), np.nan, result.topics.dtype)
+        topics = np.full((n_rows(root, "var"), options.n_topics), np.nan, result.topics.dtype)
         topics[genes] = result.topics
     record = {
         "method": "topics",

@@ -46,12 +46,12 @@ def main(args):
 
     from integration.gene_counts import read_counts, variable_genes
     from preprocessing.counts import counts_of
-    from utils.io import kept, keys, open_store, read_index, write_zarr_linked
+    from utils.io import keep_existing, keys, open_store, read_index, write_zarr_linked
 
     options = as_arguments(read_options(METHODS[args.method], args))
     key = args.key_added or f"X_{args.method}"
     label = f"{key.removeprefix('X_')}_label"
-    if kept(args.output_file, overwrite=args.overwrite):
+    if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
     if problem := missing_package(METHODS[args.method]):
@@ -102,9 +102,9 @@ def main(args):
 
 def read_covariates(root, batch, covariates):
     """Read the columns that the decoder is given: the batch, or those that were named."""
-    from utils.io import obs_column
+    from utils.elements import read_column
 
-    columns = {name: obs_column(root, name) for name in covariates or batch}
+    columns = {name: read_column(root, name) for name in covariates or batch}
     # A batch is a category, however it is written.
     return {k: v.astype(object) if k in batch else v for k, v in columns.items()}
 

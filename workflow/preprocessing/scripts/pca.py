@@ -28,10 +28,10 @@ def make_parser():
 def main(args):
     """Choose genes, decompose, write obsm, varm, uns and columns of var."""
     from preprocessing.counts import counts_of, named_values, stored_matrix
-    from utils.io import kept, keys, open_store
+    from utils.io import keep_existing, keys, open_store
 
     options = read_options(PCAOptions, args)
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if "X_pca" in keys(root, "obsm") and not args.overwrite:
@@ -62,13 +62,14 @@ def compute(args, root, matrix, options):
     """Read the matrix in blocks, write the components."""
     from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.pca import gram_pca, project
-    from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks, write_blocks
+    from utils.blocks import matrix_shape, n_blocks, row_blocks, write_blocks
     from utils.io import new_store, write_element
+    from utils.threads import read_ahead
 
     n_cells, n_genes = matrix_shape(matrix)
 
     def counts(step):
-        blocks = row_blocks(matrix) if args.threads == 1 else ahead(row_blocks(matrix))
+        blocks = row_blocks(matrix) if args.threads == 1 else read_ahead(row_blocks(matrix))
         return progress(blocks, desc=step, total=n_blocks(matrix))
 
     target_sum = options.target_sum
@@ -113,13 +114,14 @@ def compute(args, root, matrix, options):
 def choose_genes(root, counts, n_genes, target_sum, options):
     """Return the positions of the genes to use (None: all) and the columns of var about them."""
     from preprocessing.gene_choice import read_gene_choice, variable_genes
-    from utils.io import obs_column, read_index
+    from utils.elements import read_column
+    from utils.io import read_index
 
     names = read_index(root, "var")
     choice = read_gene_choice(root, names, options.hvg)
     batch, batch_names = None, None
     if options.batch_key:
-        column = obs_column(root, options.batch_key).astype("category").cat
+        column = read_column(root, options.batch_key).astype("category").cat
         batch, batch_names = column.codes.to_numpy(), list(map(str, column.categories))
     # seurat_v3 works on the counts themselves.
     normalize = {"target_sum": target_sum} if options.normalize else None

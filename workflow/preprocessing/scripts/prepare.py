@@ -52,9 +52,9 @@ def make_parser():
 def main(args):
     """Read, select, write."""
     from preprocessing.prepare import prepare_store
-    from utils.io import kept
+    from utils.io import keep_existing
 
-    if kept(args.output_file, overwrite=args.overwrite):
+    if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     shape = prepare_store(
         args.input_file,
