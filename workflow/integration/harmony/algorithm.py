@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from integration.batches import encode_keys
 from integration.harmony import chunks
 from integration.harmony.checks import (
     array_namespace,
     check_blocks,
     check_cells,
     check_values,
-    encode_keys,
 )
 from integration.harmony.correction import kept_levels, ridge_penalty, ridge_regression
 from integration.harmony.paper import PaperClustering

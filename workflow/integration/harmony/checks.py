@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from integration.batches import Batches, NaBatch, encode_batches
 from integration.harmony.soft_clusters import row_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 
 def array_namespace(Z: Any) -> Any:
@@ -25,59 +24,6 @@ def array_namespace(Z: Any) -> Any:
     if not isinstance(Z, np.ndarray):
         raise TypeError(f"the embedding must be an array; found {type(Z).__name__}")
     return np
-
-
-def encode_keys(
-    batches: Any,
-    n_cells: int,
-    key_names: Sequence[str] | None,
-    combine: bool,
-    na_batch: NaBatch,
-    mask: np.ndarray | None,
-) -> tuple[Batches, np.ndarray | None]:
-    """Encode the batch keys of the cells that take part; also return the mask of these."""
-    if isinstance(batches, np.ndarray) and batches.ndim == 2:
-        keys = list(batches.T)
-    elif hasattr(batches, "columns"):
-        keys = [batches[column] for column in batches.columns]
-    elif isinstance(batches, (list, tuple)) and batches and np.ndim(batches[0]) == 1:
-        keys = list(batches)
-    else:
-        keys = [batches]
-    keys = [key if hasattr(key, "dtype") else np.asarray(key) for key in keys]
-    for key in keys:
-        if key.ndim != 1:
-            raise TypeError(f"a batch key must be one label per cell; found shape {key.shape}")
-        if len(key) != n_cells:
-            raise ValueError(f"there are {n_cells} cells but {len(key)} batch labels")
-    if mask is not None:
-        mask = np.asarray(mask)
-        if mask.dtype != bool or mask.shape != (n_cells,):
-            raise ValueError(
-                f"mask must be {n_cells} booleans, one per cell; found {mask.dtype} of shape "
-                f"{mask.shape}"
-            )
-        if not mask.any():
-            raise ValueError("no cell passes the QC mask; nothing is left to integrate")
-        keys = [key[mask] for key in keys]
-    named = [getattr(key, "name", None) or f"key {number}" for number, key in enumerate(keys)]
-    encoded, kept = encode_batches(
-        keys, key_names=key_names or named, combine_keys=combine, na_batch=na_batch
-    )
-    for number, n_levels in enumerate(encoded.levels_per_key):
-        if n_levels == len(encoded.combinations) > 1:
-            name = key_names[number] if key_names and not combine else number
-            raise ValueError(
-                f"batch key {name!r} has a level of its own for each of the {n_levels} cells; "
-                "choose a column that names batches, not cells"
-            )
-    if mask is None or mask.all():
-        return encoded, kept
-    if kept is None:
-        return encoded, mask
-    mask = mask.copy()
-    mask[mask] = kept
-    return encoded, mask
 
 
 def check_cells(Z: Any, dtype: Any, xp: Any) -> Any:
