@@ -12,7 +12,7 @@ import numpy as np
 from integration.batches import factorize
 from integration.harmony.algorithm import Harmonized, harmonize
 from integration.harmony.gpu import harmonize_with_rapids
-from integration.harmony.soft_clusters import normalize_rows
+from numerics.arrays import normalize_rows, to_host
 from utils.device import gpu_problem
 from utils.errors import missing, unknown
 
@@ -44,7 +44,7 @@ class HarmonyResult:
 
     def __init__(self, Z: np.ndarray, harmonized: Harmonized) -> None:
         self._harmonized = harmonized
-        self.corrected: np.ndarray = _to_host(harmonized.corrected)
+        self.corrected: np.ndarray = to_host(harmonized.corrected)
         self.Z_corr: np.ndarray = self.corrected.T
         self.Z_orig: np.ndarray = Z.T
         self.Y: np.ndarray = harmonized.centroids.T
@@ -63,7 +63,7 @@ class HarmonyResult:
     @cached_property
     def R(self) -> np.ndarray:
         """Soft assignments, shape (K, N); every column sums to 1."""
-        return _to_host(self._harmonized.assignments()).T
+        return to_host(self._harmonized.assignments()).T
 
     @cached_property
     def Z_cos(self) -> np.ndarray:
@@ -267,7 +267,7 @@ def harmony_integrate(
         Z[0] if len(Z) == 1 else np.concatenate(Z), "cuda" if backend == "cupy" else None
     )
     harmonized = harmonize(cells, labels, key_names=names, mask=mask, **options)
-    corrected = _to_host(harmonized.corrected)
+    corrected = to_host(harmonized.corrected)
     start = 0
     for data_set in data_sets:
         data_set.obsm[adjusted_basis] = corrected[start : start + data_set.n_obs]
@@ -292,7 +292,7 @@ def _translate(options: dict[str, Any]) -> dict[str, Any]:
     if translated.get("theta", 2) is None:
         del translated["theta"]
     if "theta" in translated:
-        translated["theta"] = _to_host(translated["theta"])
+        translated["theta"] = to_host(translated["theta"])
     if "epsilon_harmony" in options and options["epsilon_harmony"] < 0:
         translated["tol_harmony"] = None
     if options.get("ncores", 1) == 0:
@@ -411,11 +411,6 @@ def _embedding(data: Any, n_cells: int) -> np.ndarray:
     if data.shape[1] == n_cells:
         return data.T
     raise ValueError(f"there are {n_cells} cells, but the embedding has shape {data.shape}")
-
-
-def _to_host(array: Any) -> np.ndarray:
-    """Fetch an array from the GPU where it is there."""
-    return array.get() if hasattr(array, "get") else array
 
 
 def _to_device(Z: np.ndarray, device: str | None) -> Any:
