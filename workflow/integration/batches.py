@@ -138,23 +138,18 @@ def encode_keys(
     names = key_names or [
         getattr(key, "name", None) or f"key {number}" for number, key in enumerate(keys)
     ]
+    used = np.ones(n_cells, dtype=bool)
     if mask is not None:
-        mask = _check_mask(mask, n_cells)
-        keys = [key[mask] for key in keys]
+        used = _check_mask(mask, n_cells)
+        keys = [key[used] for key in keys]
     coded = [_encode_key(key, name, na_batch) for key, name in zip(keys, names, strict=True)]
     labeled = np.logical_and.reduce([codes >= 0 for codes, _ in coded])
     if not labeled.all():
-        if not labeled.any():
-            raise ValueError("every cell's batch is missing; nothing is left to integrate")
-        coded = [_select_codes(codes, levels, labeled) for codes, levels in coded]
-        if mask is None:
-            mask = labeled
-        else:
-            mask = mask.copy()
-            mask[mask] = labeled
-    encoded = _combine([codes for codes, _ in coded], [levels for _, levels in coded], combine_keys)
+        coded = [_select_cells(codes, levels, labeled) for codes, levels in coded]
+        used[used] = labeled
+    encoded = _combine(*map(list, zip(*coded, strict=True)), combine_keys)
     _refuse_one_cell_levels(encoded, [" and ".join(map(str, names))] if combine_keys else names)
-    return encoded, None if mask is None or mask.all() else mask
+    return encoded, None if used.all() else used
 
 
 def _split_keys(batches: Any, n_cells: int) -> list[Any]:
@@ -177,8 +172,8 @@ def _split_keys(batches: Any, n_cells: int) -> list[Any]:
 
 
 def _check_mask(mask: Any, n_cells: int) -> np.ndarray:
-    """Refuse a mask that is not one boolean per cell, or that selects no cell."""
-    mask = np.asarray(mask)
+    """Return a copy of a mask that has one boolean per cell and selects any of them."""
+    mask = np.array(mask)
     if mask.dtype != bool or mask.shape != (n_cells,):
         raise ValueError(
             f"mask must be {n_cells} booleans, one per cell; found {mask.dtype} of shape "
@@ -204,12 +199,14 @@ def _encode_key(key: Any, name: str, na_batch: NaBatch) -> tuple[np.ndarray, np.
     )
 
 
-def _select_codes(
-    codes: np.ndarray, levels: np.ndarray, cells: np.ndarray
+def _select_cells(
+    codes: np.ndarray, levels: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Restrict a key to some cells, without the levels that none of them has."""
-    codes, used = factorize(codes[cells])
-    return codes, levels[used]
+    if not mask.any():
+        raise ValueError("every cell's batch is missing; nothing is left to integrate")
+    codes, occurring = factorize(codes[mask])
+    return codes, levels[occurring]
 
 
 def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: bool) -> Batches:

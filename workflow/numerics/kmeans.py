@@ -73,7 +73,9 @@ def kmeans(
         centroids = _kmeans_parallel(
             points, n_clusters, rng, run, chunks, num_init_iterations, oversampling_factor, xp
         )
-    squares = _sum_of_squares(points, run, chunks)
+    squares = 0.0
+    for rows in chunks:
+        squares += float((points[rows] * points[rows]).sum())
     inertia = np.inf
     for _ in range(n_iterations):
         sums, counts, distance = _lloyd_step(points, centroids, run, chunks, xp)
@@ -83,18 +85,6 @@ def kmeans(
         if previous - inertia <= tolerance * inertia:
             break
     return centroids
-
-
-def _sum_of_squares(points: Any, run: Callable[..., None], chunks: list[slice]) -> float:
-    """Sum the squares of all elements."""
-    total = 0.0
-
-    def add(_: slice, part: float) -> None:
-        nonlocal total
-        total += part
-
-    run(lambda rows, _: float((points[rows] * points[rows]).sum()), chunks, add)
-    return total
 
 
 def _lloyd_step(

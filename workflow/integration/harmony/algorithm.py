@@ -17,7 +17,7 @@ from integration.harmony.checks import (
     check_embedding,
     check_values,
 )
-from integration.harmony.correction import included_levels, ridge_penalty, ridge_regression
+from integration.harmony.correction import included_levels, ridge_regression
 from integration.harmony.parameters import (
     DEFAULT_ALPHA,
     DEFAULT_PRUNE,
@@ -318,7 +318,7 @@ def _iterate(
         warnings.warn("there is only one batch; the embedding is returned unchanged", stacklevel=4)
         return clusters.cells.copy(), centroids, objective, rounds, True
     is_harmony1 = parameters.flavor == "harmony1"
-    sums = clusters.direction_sums() if is_harmony1 else None
+    sums = clusters.sums("directions") if is_harmony1 else None
     max_iter = parameters.max_iter_harmony
     any_corrected = False
     iterations = itertools.count(1) if max_iter is None else range(1, max_iter + 1)
@@ -377,7 +377,7 @@ def _clustering_step(
             if _has_settled(objective, parameters.tol_clustering):
                 break
     if collect != "cells":
-        sums = clusters.regression_sums()
+        sums = clusters.sums("cells")
     return centroids, sums, n_passes, objective[-1] if objective else clusters.objective()
 
 
@@ -397,9 +397,10 @@ def _regress(
 
     Returns the coefficients, the intercepts and the levels included in each cluster's regression.
     """
-    penalty = ridge_penalty(
-        clusters.expected, alpha=parameters.alpha, ridge_lambda=parameters.ridge_lambda
-    )
+    if parameters.ridge_lambda is None:
+        penalty = parameters.alpha * clusters.expected
+    else:
+        penalty = np.broadcast_to(parameters.ridge_lambda[:, None], clusters.expected.shape)
     included = included_levels(clusters.observed, batches, parameters.batch_prune_threshold)
     if parameters.flavor == "harmony1":
         included[...] = True

@@ -1,4 +1,4 @@
-"""Harmony's correction step: a ridge regression per cluster, subtracted from the cells.
+"""Harmony's correction step: a ridge regression per cluster, whose batch effects are subtracted.
 
 For every cluster k the cells are regressed on an intercept and their batches' indicators with
 weights R_k. Batch b has the penalty lambda_bk, the intercept none. A cell's correction is its
@@ -9,66 +9,12 @@ length, are Harmony 2's next centroids.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from integration.batches import Batches
-
-
-def correct_rows(
-    rows: Any,
-    similarities: Any,
-    inverse: Any,
-    rho: Any,
-    coefficients: Any,
-    levels: np.ndarray,
-    edges: tuple[int, ...],
-    xp: Any = np,
-) -> Any:
-    """Subtract the batch effects from a chunk of cells.
-
-    Parameters
-    ----------
-    rows
-        The original cells, shape (n_rows, n_dims).
-    similarities, inverse
-        S and 1 / n of these cells, see `soft_clusters`.
-    rho
-        Diversity penalty of every piece of the chunk, shape (n_pieces, n_clusters).
-    coefficients
-        Coefficients of every level, shape (n_levels, n_clusters, n_dims).
-    levels
-        Level in each key of every piece, shape (n_pieces, n_keys).
-    edges
-        Bounds of the pieces, n_pieces + 1 numbers.
-    xp
-        Array namespace, NumPy or CuPy.
-
-    Returns
-    -------
-    The corrected cells, a new array.
-    """
-    first_key, *other_keys = xp.asarray(levels.T)
-    effects = xp.take(coefficients, first_key, axis=0)
-    for levels_of_key in other_keys:
-        effects += xp.take(coefficients, levels_of_key, axis=0)
-    effects *= rho[:, :, None]
-    corrected = xp.empty_like(rows)
-    for piece, (first, last) in enumerate(itertools.pairwise(edges)):
-        xp.dot(similarities[first:last], effects[piece], out=corrected[first:last])
-    corrected *= inverse[:, None]
-    return xp.subtract(rows, corrected, out=corrected)
-
-
-def ridge_penalty(
-    expected: np.ndarray, *, alpha: float, ridge_lambda: np.ndarray | None
-) -> np.ndarray:
-    """Compute lambda, shape (n_levels, n_clusters): alpha * E, or the fixed value per level."""
-    if ridge_lambda is None:
-        return alpha * expected
-    return np.broadcast_to(ridge_lambda[:, None], expected.shape)
 
 
 def included_levels(
@@ -106,7 +52,7 @@ def ridge_regression(
     sums
         R' z summed in the same way, shape (n_combinations, n_clusters, n_dims).
     penalty, included
-        From `ridge_penalty` and `included_levels`, shape (n_levels, n_clusters).
+        Ridge penalty lambda, and result of `included_levels`, shape (n_levels, n_clusters).
     batches
         The encoded batches.
 

@@ -77,7 +77,7 @@ class PublishedSoftClusters:
     def correct(self, coefficients: np.ndarray) -> np.ndarray:
         """Correct the cells and keep R (harmony1); return R' times the new directions."""
         self.directions = normalize_rows(self.corrected_cells(coefficients), np)
-        return self.direction_sums()
+        return self.sums("directions")
 
     def corrected_cells(self, coefficients: np.ndarray) -> np.ndarray:
         """Return the corrected cells."""
@@ -106,21 +106,17 @@ class PublishedSoftClusters:
             R = self.similarities[block] * rho[self.batches.combinations[block]]
             self.R[block] = R / R.sum(axis=1, keepdims=True)
             self.totals += self._sum(block)
-        if collect is None:
-            return None
-        return self.regression_sums() if collect == "cells" else self.direction_sums()
+        return None if collect is None else self.sums(collect)
 
-    def regression_sums(self) -> np.ndarray:
-        """Compute R' z by combination, shape (n_combinations, n_clusters, n_dims)."""
+    def sums(self, collect: Sums) -> np.ndarray:
+        """Compute R' times the cells, by combination, or R' times the directions."""
+        if collect == "directions":
+            return (self.R.T @ self.directions).astype(np.float64)
         sums = np.empty((*self.totals.shape, self.cells.shape[1]))
         for combination in range(self.batches.n_combinations):
             members = self.batches.combinations == combination
             sums[combination] = self.R[members].T @ self.cells[members]
         return sums
-
-    def direction_sums(self) -> np.ndarray:
-        """Compute R' times the directions, shape (n_clusters, n_dims)."""
-        return (self.R.T @ self.directions).astype(np.float64)
 
     def objective(self) -> float:
         """Compute Harmony's objective as written in the paper, scaled by 2000 / n_cells."""

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from integration.harmony.correction import correct_rows
 from numerics.arrays import normalize_rows, to_host
 
 if TYPE_CHECKING:
@@ -237,8 +236,7 @@ class SoftClusters:
         centroids
             New centroids (harmony1).
         collect
-            Sums to compute in the same pass, while S is in the cache: "cells" as
-            `regression_sums`, "directions" as `direction_sums`.
+            Compute these `sums` in the same pass, while S is in the cache.
         """
         if centroids is not None:
             self.kernel = self._build_kernel(centroids)
@@ -264,13 +262,19 @@ class SoftClusters:
             self.totals[block.combinations] += totals
         return sums
 
-    def regression_sums(self) -> np.ndarray:
-        """Compute R' z by combination, shape (n_combinations, n_clusters, n_dims)."""
-        return self._sum("cells")
+    def sums(self, collect: Sums) -> np.ndarray:
+        """Compute R' times the cells or their directions.
 
-    def direction_sums(self) -> np.ndarray:
-        """Compute R' times the directions, shape (n_clusters, n_dims): centroids to be scaled."""
-        return self._sum("directions")
+        Returns the sums by combination for "cells", shape (n_combinations, n_clusters, n_dims),
+        and those of all cells for "directions", shape (n_clusters, n_dims).
+        """
+        sums = self._zero_sums(collect)
+
+        def multiply(chunk: Chunk, scratch: Any) -> np.ndarray:
+            return self._piece_sums(chunk, self._similarities_in_scratch(chunk, scratch), collect)
+
+        self.run(multiply, self.layout.chunks, self._adder(collect, sums))
+        return sums
 
     def objective(self) -> float:
         """Compute Harmony's objective, scaled by 2000 / n_cells.
@@ -314,8 +318,7 @@ class SoftClusters:
             directions = normalize_rows(compute_rows(chunk, scratch), self.xp)
             if self.directions is not None:
                 self.directions[chunk.rows] = directions
-            similarities = self._similarity_buffer(chunk, scratch)
-            self._compute_similarities(chunk, directions, kernel, similarities)
+            similarities = self._compute_similarities(chunk, directions, kernel, scratch)
             rho = self.xp.ones((len(chunk.pieces), similarities.shape[1]), directions.dtype)
             self._normalize(chunk, similarities, rho)
 
@@ -353,33 +356,31 @@ class SoftClusters:
         sums = np.add.reduceat(piece_sums, block.first_pieces, axis=0)
         self.block_totals[number] = sums * self.penalties[number]
 
-    def _similarity_buffer(self, chunk: Chunk, scratch: Any) -> Any:
-        """Return the array for a chunk's S: where it is kept, or a part of the scratch buffer."""
-        if self.similarities is not None:
-            return self.similarities[chunk.rows]
-        return scratch[: chunk.stop - chunk.start]
-
     def _compute_similarities(
-        self, chunk: Chunk, directions: Any, kernel: Kernel, similarities: Any
-    ) -> None:
-        shift = kernel.similarities(directions, similarities, self.xp)
+        self, chunk: Chunk, directions: Any, kernel: Kernel, scratch: Any
+    ) -> Any:
+        """Compute S of a chunk, in ``scratch`` where it is not kept."""
+        if self.similarities is None:
+            out = scratch[: len(directions)]
+        else:
+            out = self.similarities[chunk.rows]
+        shift = kernel.similarities(directions, out, self.xp)
         if shift is not None:
             self.shift[chunk.rows] = shift
+        return out
 
     def _similarities(self, chunk: Chunk, scratch: Any) -> Any:
-        """Return S of a chunk, rebuilt where it is not kept."""
-        similarities = self._similarity_buffer(chunk, scratch)
-        if self.similarities is None:
-            directions = self.directions[chunk.rows]
-            self._compute_similarities(chunk, directions, self.kernel, similarities)
-        return similarities
+        """Return S of a chunk, rebuilt in ``scratch`` where it is not kept."""
+        if self.similarities is not None:
+            return self.similarities[chunk.rows]
+        return self._compute_similarities(chunk, self.directions[chunk.rows], self.kernel, scratch)
 
     def _similarities_in_scratch(self, chunk: Chunk, scratch: Any) -> Any:
         """Return S of a chunk in ``scratch``: products that read columns need it in the cache."""
         similarities = self._similarities(chunk, scratch)
         if self.similarities is None:
             return similarities
-        copy = scratch[: chunk.stop - chunk.start]
+        copy = scratch[: len(similarities)]
         copy[...] = similarities
         return copy
 
@@ -404,16 +405,22 @@ class SoftClusters:
         self.inverse_sums[chunk.block][pieces] = to_host(sums)
 
     def _corrected_rows(self, chunk: Chunk, similarities: Any, coefficients: Any) -> Any:
-        return correct_rows(
-            self._rows(chunk),
-            similarities,
-            self.inverse[chunk.rows],
-            self.xp.asarray(self.penalties[chunk.block][chunk.pieces]),
-            coefficients,
-            self.batches.levels[self._combinations(chunk)],
-            chunk.edges,
-            self.xp,
-        )
+        """Subtract R times the coefficients of each cell's batches from the original cells.
+
+        ``coefficients`` are those of every level, shape (n_levels, n_clusters, n_dims).
+        """
+        xp, rows = self.xp, self._rows(chunk)
+        rho = xp.asarray(self.penalties[chunk.block][chunk.pieces])
+        levels = xp.asarray(self.batches.levels[self._combinations(chunk)].T)
+        effects = xp.take(coefficients, levels[0], axis=0)
+        for levels_of_key in levels[1:]:
+            effects += xp.take(coefficients, levels_of_key, axis=0)
+        effects *= rho[:, :, None]
+        corrected = xp.empty_like(rows)
+        for effect, (first, last) in zip(effects, itertools.pairwise(chunk.edges), strict=True):
+            xp.dot(similarities[first:last], effect, out=corrected[first:last])
+        corrected *= self.inverse[chunk.rows, None]
+        return xp.subtract(rows, corrected, out=corrected)
 
     def _combinations(self, chunk: Chunk) -> np.ndarray:
         """Return the batch combination of every piece of a chunk."""
@@ -446,15 +453,6 @@ class SoftClusters:
                 target += part
 
         return add
-
-    def _sum(self, collect: Sums) -> np.ndarray:
-        sums = self._zero_sums(collect)
-
-        def multiply(chunk: Chunk, scratch: Any) -> np.ndarray:
-            return self._piece_sums(chunk, self._similarities_in_scratch(chunk, scratch), collect)
-
-        self.run(multiply, self.layout.chunks, self._adder(collect, sums))
-        return sums
 
     def _log_normalizers(self) -> float:
         """Sum sigma log n over the cells, sigma being the mean over the cell's clusters."""
