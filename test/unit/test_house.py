@@ -11,8 +11,8 @@ from utils.options import Options, options_of
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"
 # Each imports only what stands before it, lazily too.
-ORDER = ["utils", "numerics", "preprocessing", "integration", "clustering", "evaluation", "explorer",
-         "plan"]  # fmt: skip
+ORDER = ["utils", "numerics", "preprocessing", "integration", "clustering", "evaluation",
+         "explorer", "plan"]  # fmt: skip
 MODULES = [path for path in WORKFLOW.glob("*/**/*.py") if path.parts[-2] != "__pycache__"]
 # Algorithms, not what writes command lines from options, or is a command line.
 ALGORITHMS = [

@@ -38,7 +38,8 @@ def make_parser():
 
 def main(args):
     """Draw each column, join and draw the scores."""
-    from evaluation.figures.embedding import compare_embeddings, file_stem, save_figure
+    from evaluation.figures.embedding import compare_embeddings
+    from evaluation.figures.page import file_stem, save_figure
     from utils.atomic import atomic_folder
     from utils.elements import read_column, read_embedding
     from utils.io import open_store
@@ -66,7 +67,7 @@ def write_scores(files, folder):
     import pandas as pd
 
     from evaluation.figures.charts import score_charts
-    from evaluation.figures.embedding import file_stem, save_figure
+    from evaluation.figures.page import file_stem, save_figure
 
     paths = [Path(file).resolve() for file in files]
     # A group may be called "NA"; only what is empty is missing.

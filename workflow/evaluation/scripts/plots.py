@@ -36,7 +36,8 @@ def main(args):
     """Draw each column, write the table behind the pictures."""
     import pandas as pd
 
-    from evaluation.figures.embedding import file_stem, plot_embedding, save_figure
+    from evaluation.figures.embedding import plot_embedding
+    from evaluation.figures.page import file_stem, save_figure
     from utils.atomic import atomic_folder
     from utils.elements import read_embedding
     from utils.errors import missing

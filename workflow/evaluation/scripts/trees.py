@@ -35,7 +35,7 @@ def main(args):
     from evaluation.clusters.composition import composition, composition_table
     from evaluation.figures.charts import composition_chart
     from evaluation.figures.clustree import draw_tree, tree_tables
-    from evaluation.figures.embedding import file_stem, save_figure
+    from evaluation.figures.page import file_stem, save_figure
     from evaluation.stores import read_codes
     from utils.atomic import atomic_folder
     from utils.io import open_store

@@ -121,7 +121,7 @@ def main(args):
 
 def check_plot(path, groups):
     """Refuse a picture that could not be drawn before time is spent on the fit."""
-    from evaluation.figures.embedding import figure_format
+    from evaluation.figures.page import figure_format
     from evaluation.figures.structure_plot import check_groups
 
     figure_format(path)
@@ -160,7 +160,7 @@ def write_figures(args, weights, topics, names, groups):
             table = top_genes(topics, names)
             table.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
     if args.plot:
-        from evaluation.figures.embedding import save_figure
+        from evaluation.figures.page import save_figure
         from evaluation.figures.structure_plot import structure_plot
 
         title = f"{topics.shape[1]} topics" + (f" by {args.groups}" if args.groups else "")
