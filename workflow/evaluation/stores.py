@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,7 +148,9 @@ def read_table(path: str) -> pd.DataFrame:
     """Read a table of this stage; a gene or cluster may be called ``NA``."""
     import pandas as pd
 
-    text = {"cluster": str, "gene": str, "nearest": str, "column": str}
-    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False)
-    numbers = [name for name in table if name not in text]
-    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    names = ("column", "cluster", "parent", "child", "gene", "nearest")
+    text = dict.fromkeys(names, str)
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
+    return table.fillna({name: "" for name in names if name in table})
