@@ -114,7 +114,7 @@ def ours(file: Path, args: argparse.Namespace) -> dict[str, float]:
 
     from numerics.normalize import normalize_block
     from preprocessing.hvg import highly_variable_genes
-    from preprocessing.pca import gram_pca, project
+    from preprocessing.pca import gram_pca, pca_scores
     from utils.blocks import row_blocks
 
     with h5py.File(file) as store:
@@ -134,7 +134,7 @@ def ours(file: Path, args: argparse.Namespace) -> dict[str, float]:
         found = gram_pca(values, n_comps=args.n_comps, threads=args.threads)
         scores = np.empty((args.cells[0], args.n_comps), dtype=np.float32)
         start = 0
-        for part in project(values, found.components, found.mean):
+        for part in pca_scores(values, found.components, found.mean):
             scores[start : start + len(part)] = part
             start += len(part)
         pca = clock.lap()

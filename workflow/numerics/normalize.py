@@ -4,8 +4,7 @@ Throughout this stage a matrix of cells x genes is given as ``blocks``: a functi
 each time it is called, the same consecutive blocks of rows (CSR or dense, any real type of number,
 any number of rows). Memory therefore depends on the block, not on the number of cells.
 
-`row_totals` and `normalize_block` work on one block; `count_totals` and `median_target_sum` take
-one pass over the matrix each.
+`row_totals` and `normalize_block` work on one block, `count_totals` takes a pass over the matrix.
 """
 
 from __future__ import annotations
@@ -108,20 +107,20 @@ def count_totals(blocks: Blocks) -> np.ndarray:
     return np.concatenate(totals)
 
 
-def median_target_sum(blocks: Blocks) -> float:
+def median_target_sum(totals: np.ndarray) -> float:
     """Return the median of the positive totals: the ``target_sum`` that scanpy takes by default.
 
     Parameters
     ----------
-    blocks
-        Counts, cells x genes.
+    totals
+        Counts per cell.
 
     Raises
     ------
     ValueError
-        If no cell has a count, and as `count_totals`.
+        If no cell has a count.
     """
-    totals = count_totals(blocks).astype(np.float32)
+    totals = totals.astype(np.float32)
     if not (totals > 0).any():
         raise ValueError(f"none of the {len(totals)} cells has a count; the median total is unset")
     return float(np.median(totals[totals > 0]))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from utils.opening import Group
 
-MATRIX, BARCODES = ("matrix.mtx.gz", "matrix.mtx"), ("barcodes.tsv.gz", "barcodes.tsv")
-GENES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")
+MATRIX_FILES, BARCODE_FILES = ("matrix.mtx.gz", "matrix.mtx"), ("barcodes.tsv.gz", "barcodes.tsv")
+FEATURE_FILES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")
 
 
 def open_counts(file: str | Path) -> Group:
@@ -126,7 +126,7 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
 
     names = sorted(item.name for item in path.iterdir())
     prefixes = sorted(
-        {name.removesuffix(end) for name in names for end in MATRIX if name.endswith(end)}
+        {name.removesuffix(end) for name in names for end in MATRIX_FILES if name.endswith(end)}
     )
     if not prefixes:
         raise Refused(f"{path}: is a folder without a matrix.mtx or matrix.mtx.gz{_deeper(path)}")
@@ -137,7 +137,7 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
         raise Refused(f"{path}: holds several matrices; name one: {choices}")
     prefix = prefix or prefixes[0]
     matrix, barcodes, genes = (
-        _one_of(path, prefix, endings) for endings in (MATRIX, BARCODES, GENES)
+        _one_of(path, prefix, endings) for endings in (MATRIX_FILES, BARCODE_FILES, FEATURE_FILES)
     )
     cell_rows, gene_rows = _rows(barcodes), _rows(genes)
     counts = sp.csr_matrix(mmread(matrix, spmatrix=True).T, dtype=np.float32)
@@ -165,7 +165,9 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
 
 def _deeper(path: Path) -> str:
     """Name a folder below that has what is looked for."""
-    found = next((item.parent for end in MATRIX for item in sorted(path.glob(f"*/**/{end}"))), None)
+    found = next(
+        (item.parent for end in MATRIX_FILES for item in sorted(path.glob(f"*/**/{end}"))), None
+    )
     return f"; there is one in {found}" if found else ""
 
 

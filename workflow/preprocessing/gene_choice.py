@@ -107,7 +107,7 @@ def _used(root: Any, names: np.ndarray, use: str) -> np.ndarray:
             f"hvg.use: {use} is neither a file nor a column of var. "
             f"Columns: {listed(keys(root, 'var'))}"
         )
-    wanted = read_names(path)
+    wanted = read_gene_list(path)
     used = np.isin(names.astype(str), wanted)
     if not used.any():
         raise ValueError(
@@ -120,7 +120,7 @@ def _used(root: Any, names: np.ndarray, use: str) -> np.ndarray:
     return used
 
 
-def read_names(path: Path) -> list[str]:
+def read_gene_list(path: Path) -> list[str]:
     """Read a file with one name per line; ``#`` starts a comment, names count once."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -133,7 +133,7 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def variable_genes(
+def select_genes(
     blocks: Callable[[], Iterable[Any]],
     n_genes: int,
     choice: GeneChoice,

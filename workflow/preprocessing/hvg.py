@@ -1,7 +1,7 @@
 """Highly variable genes of a matrix that is read in blocks of cells.
 
-Flavor ``seurat`` takes one pass (two where ``target_sum`` is to be the median total), ``seurat_v3``
-two. Both select what ``scanpy.pp.highly_variable_genes`` selects, with its names of columns.
+Flavor ``seurat`` takes one pass, ``seurat_v3`` two. Both select what
+``scanpy.pp.highly_variable_genes`` selects, with its names of columns.
 
 Sums are added value by value in the order of the cells, so the size of the blocks does not change a
 bit of the result.
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from numerics.normalize import check_counts, median_target_sum, normalize_block, numbered
+from numerics.normalize import check_counts, numbered
 from preprocessing.running_moments import RunningMoments
 from utils.errors import listed
 from utils.log import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
     from numerics.normalize import Blocks
 
-VALUES = 1 << 20  # summed at once
+VALUES_AT_ONCE = 1 << 20  # summed at once
 # What an excluded gene has, where it is no score.
 COUNTED = {
     "highly_variable": bool,
@@ -59,7 +59,6 @@ def highly_variable_genes(
     flavor: Literal["seurat", "seurat_v3"] = "seurat",
     batch: np.ndarray | None = None,
     batch_names: Sequence[str] | None = None,
-    normalize: Mapping[str, float | None] | None = None,
     gene_names: Sequence[str] | None = None,
     n_bins: int = 20,
     span: float = 0.3,
@@ -70,7 +69,7 @@ def highly_variable_genes(
     Parameters
     ----------
     blocks
-        Cells x genes: raw counts, or log-normalized values for ``seurat`` without ``normalize``.
+        Cells x genes: log-normalized values for ``seurat``, raw counts for ``seurat_v3``.
     n_genes_total
         Number of genes.
     n_top_genes
@@ -86,9 +85,6 @@ def highly_variable_genes(
         with a negative code have none; these and batches of one cell are left out with a log line.
     batch_names
         Names of the codes, for the log and errors.
-    normalize
-        ``{"target_sum": 1e4}``: counts are normalized on the way (``None``: to the median total);
-        for ``seurat`` only.
     gene_names
         Names, the index of the result. With batches ``seurat`` orders genes that tie by name.
     n_bins
@@ -97,7 +93,7 @@ def highly_variable_genes(
         ``seurat_v3``: share of the genes in each local fit.
     excluded
         True for genes that are as if they were not there: they are not chosen, and no gene is
-        compared with them. They count in the totals of ``normalize``.
+        compared with them.
 
     Returns
     -------
@@ -128,8 +124,6 @@ def highly_variable_genes(
     if gene_names is not None and len(gene_names) != n_genes_total:
         raise ValueError(f"{len(gene_names)} gene names for {n_genes_total} genes")
     groups = _group(batch, batch_names)
-    if flavor == "seurat_v3" and normalize is not None:
-        raise ValueError("flavor seurat_v3 needs raw counts; drop normalize")
     kept = np.arange(n_genes_total)
     if excluded is not None:
         kept = np.flatnonzero(~_mask(excluded, n_genes_total))
@@ -140,9 +134,7 @@ def highly_variable_genes(
         table = _seurat_v3(blocks, n_genes_total, kept, n_top_genes, groups, span)
     else:
         chosen_names = None if names is None else names[kept]
-        table = _seurat(
-            blocks, n_genes_total, kept, n_top_genes, groups, normalize, chosen_names, n_bins
-        )
+        table = _seurat(blocks, n_genes_total, kept, n_top_genes, groups, chosen_names, n_bins)
     if len(kept) < n_genes_total:
         # The others have no scores.
         table = table.set_axis(kept).reindex(np.arange(n_genes_total))
@@ -226,10 +218,10 @@ def _sums(
 
 
 def _pieces(blocks: Blocks, n_genes: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-    """Cut the blocks into sparse pieces of about `VALUES` values."""
+    """Cut the blocks into sparse pieces of about `VALUES_AT_ONCE` values."""
     for first_cell, block in numbered(blocks(), n_genes):
         n_values = block.nnz if sp.issparse(block) else block.size
-        rows = max(1, VALUES * block.shape[0] // max(n_values, 1))
+        rows = max(1, VALUES_AT_ONCE * block.shape[0] // max(n_values, 1))
         for start in range(0, block.shape[0], rows):
             piece = block[start : start + rows]
             yield first_cell + start, piece if sp.issparse(piece) else _all_stored(piece)
@@ -255,25 +247,13 @@ def _seurat(
     kept: np.ndarray,
     n_top_genes: int,
     groups: _Groups,
-    normalize: Mapping[str, float | None] | None,
     gene_names: Sequence[str] | None,
     n_bins: int,
 ) -> pd.DataFrame:
     import pandas as pd
 
-    target_sum = None
-    if normalize is not None:
-        if set(normalize) != {"target_sum"}:
-            raise ValueError(f'normalize takes "target_sum"; found {sorted(normalize)}')
-        target_sum = normalize["target_sum"]
-        if target_sum is None:
-            target_sum = median_target_sum(blocks)
-
     def values_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
-        if target_sum is not None:
-            piece = normalize_block(piece, target_sum=target_sum, first_cell=first_cell)
-        else:
-            check_counts(piece, first_cell=first_cell)
+        check_counts(piece, first_cell=first_cell)
         with np.errstate(over="ignore"):
             values = np.expm1(piece.data)
             too_large = values.size and np.isinf(values.max() ** 2)

@@ -23,7 +23,7 @@ COUNTS, FRACTIONS, LOG, SCALED, EMPTY = "counts", "fractions", "log-normalized",
 LINEAR = (COUNTS, FRACTIONS)  # what can be normalized
 
 WINDOWS = 16
-VALUES = 1 << 15  # in each window
+WINDOW_VALUES = 1 << 15  # in each window
 INVERSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "natural logarithm": np.expm1,
     "logarithm to the base 2": lambda v: np.expm1(v * np.log(2)),
@@ -215,10 +215,10 @@ def _windows(matrix: Any) -> list[sp.csr_matrix]:
     encoding = matrix.attrs.get("encoding-type", "array")
     if encoding == "csr_matrix":
         return _csr_windows(matrix)
-    if encoding == "csc_matrix" and int(matrix["data"].shape[0]) > WINDOWS * VALUES:
+    if encoding == "csc_matrix" and int(matrix["data"].shape[0]) > WINDOWS * WINDOW_VALUES:
         return _csc_windows(matrix)
     n_cells, n_genes = matrix_shape(matrix)
-    if encoding == "csc_matrix" or n_cells * n_genes <= WINDOWS * VALUES:
+    if encoding == "csc_matrix" or n_cells * n_genes <= WINDOWS * WINDOW_VALUES:
         rows = [sp.csr_matrix(block) for block in row_blocks(matrix)]
         return _windows(sp.vstack(rows, format="csr")) if rows else []
     pointers = np.arange(n_cells + 1, dtype=np.int64) * n_genes
@@ -230,14 +230,14 @@ def _windows(matrix: Any) -> list[sp.csr_matrix]:
 
 
 def _spread(indptr: np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows into windows of about `VALUES` values, evenly spread over all values."""
+    """Cut rows into windows of about `WINDOW_VALUES` values, evenly spread over all values."""
     n_values = int(indptr[-1])
-    if n_values <= WINDOWS * VALUES:
+    if n_values <= WINDOWS * WINDOW_VALUES:
         edges = np.unique(np.linspace(0, len(indptr) - 1, WINDOWS + 1).astype(int))
         return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
-    starts = np.linspace(0, n_values - VALUES, WINDOWS).astype(np.int64)
+    starts = np.linspace(0, n_values - WINDOW_VALUES, WINDOWS).astype(np.int64)
     first = np.searchsorted(indptr, starts, side="right") - 1
-    last = np.maximum(np.searchsorted(indptr, starts + VALUES, side="right") - 1, first + 1)
+    last = np.maximum(np.searchsorted(indptr, starts + WINDOW_VALUES, side="right") - 1, first + 1)
     return [(int(a), int(b)) for a, b in zip(first, last, strict=True)]
 
 
@@ -269,7 +269,7 @@ def _csc_windows(matrix: Any) -> list[sp.csr_matrix]:
         parts = []
         for column in genes:
             start = int(indptr[column] + share * lengths[column])
-            stop = min(start + max(1, VALUES * int(lengths[column]) // n_cells // 4),
+            stop = min(start + max(1, WINDOW_VALUES * int(lengths[column]) // n_cells // 4),
                        int(indptr[column + 1]))  # fmt: skip
             data, rows = native(matrix["data"][start:stop]), matrix["indices"][start:stop]
             parts.append(sp.csr_matrix((data, (rows, np.zeros(len(rows), int))), (n_cells, 1)))

@@ -1,7 +1,7 @@
 """Principal components of a matrix that is read in blocks of cells.
 
-`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `project` a second
-one for the scores, which it hands out block by block.
+`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `pca_scores` a
+second one for the scores, which it hands out block by block.
 
 The product of a piece with itself is dense (BLAS) or sparse, whichever is faster for its number of
 non-zeros. Pieces have a fixed number of rows, BLAS runs on one thread in each worker, and the
@@ -39,7 +39,7 @@ SPARSE_SHARE = 1 / 500
 
 
 @dataclass(frozen=True)
-class PCA:
+class PrincipalComponents:
     """Principal components.
 
     Attributes
@@ -61,7 +61,7 @@ class PCA:
     variance_ratio: np.ndarray
 
 
-def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
+def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PrincipalComponents:
     """Compute principal components in one pass.
 
     Parameters
@@ -75,7 +75,7 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
 
     Returns
     -------
-    PCA
+    PrincipalComponents
 
     Raises
     ------
@@ -152,7 +152,7 @@ def _sums(piece: Block) -> np.ndarray:
 
 def _decompose(
     gram: np.ndarray, sums: np.ndarray, shift: np.ndarray, n_cells: int, n_comps: int
-) -> PCA:
+) -> PrincipalComponents:
     """Center the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
     from scipy.linalg import eigh
     from threadpoolctl import threadpool_limits
@@ -176,10 +176,10 @@ def _decompose(
     components = components[:, ::-1]
     largest = np.abs(components).argmax(axis=0)
     components = components * np.sign(components[largest, np.arange(n_comps)])
-    return PCA(components.astype(np.float32), mean, variance, variance / total)
+    return PrincipalComponents(components.astype(np.float32), mean, variance, variance / total)
 
 
-def project(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+def pca_scores(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
     """Compute the scores of the cells, block by block.
 
     Parameters

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from utils.blocks import Block
 
-GENES = "Gene Expression"
+GENE_EXPRESSION = "Gene Expression"
 
 
 @dataclass(eq=False)
@@ -216,8 +216,10 @@ def _gene_expression(source: Source) -> np.ndarray:
     types = np.asarray(read_element(root, f"{with_it[0]}/feature_types"), dtype=object).astype(str)
     if with_it[0] != source.var:  # of the same genes, or of some of those in raw
         of_gene = dict(zip(read_index(root, "var").astype(str), types, strict=True))
-        types = np.array([of_gene.get(name, GENES) for name in source.names], dtype=object)
-    is_gene = types == GENES
+        types = np.array(
+            [of_gene.get(name, GENE_EXPRESSION) for name in source.names], dtype=object
+        )
+    is_gene = types == GENE_EXPRESSION
     if is_gene.all() or not is_gene.any():
         return source.genes
     others, counts = np.unique(types[~is_gene], return_counts=True)

@@ -39,7 +39,7 @@ def main(args):
     import pandas as pd
 
     from integration.gene_counts import read_counts, variable_genes
-    from preprocessing.counts import counts_of
+    from preprocessing.stores import counts_of
     from utils.io import (
         kept,
         keys,

@@ -42,7 +42,7 @@ def main(args):
     from anndata import AnnData
 
     from integration.gene_counts import read_counts, variable_genes
-    from preprocessing.counts import counts_of
+    from preprocessing.stores import counts_of
     from utils.extras import missing_package
     from utils.io import kept, keys, open_store, read_index, write_zarr_linked
 

@@ -1,7 +1,7 @@
-"""Where the values of a step are in a store, and whether they are what it needs.
+"""Stores of this stage: find the counts or values that a step needs, write components.
 
-Every step that starts from counts, and the markers, ask here, so that log-normalized values are
-never taken for counts in one step and refused in another.
+Every step that starts from counts, and the markers, find them here, so that log-normalized values
+are never taken for counts in one step and refused in another.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import numpy as np
 
 from numerics.normalize import WrongValue, check_counts
 from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, describe_matrix
-from utils.blocks import matrix_shape, row_blocks
+from utils.blocks import matrix_shape, row_blocks, write_blocks
 from utils.errors import listed, missing
-from utils.io import keys, read_index
+from utils.io import keys, new_store, read_index, write_element
 from utils.log import say
 from utils.opening import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    import pandas as pd
+
+    from preprocessing.pca import PrincipalComponents
     from utils.blocks import Block
 
 
@@ -210,3 +214,50 @@ def named_values(matrix: StoredMatrix) -> Iterator[None]:
             f'{matrix.label}: cell "{cells[error.cell]}", gene "{genes[error.gene]}": '
             f"{error.problem}"
         ) from error
+
+
+def write_pca(
+    out: str | Path,
+    source: str | Path,
+    pca: PrincipalComponents,
+    scores: Iterator[np.ndarray],
+    *,
+    genes: np.ndarray | None,
+    columns: pd.DataFrame | None,
+    shape: tuple[int, int],
+) -> None:
+    """Write principal components into a store that links to its source, in scanpy's layout.
+
+    Parameters
+    ----------
+    out, source
+        As for `utils.io.new_store`.
+    pca
+        The components.
+    scores
+        The scores of consecutive blocks of cells: ``obsm/X_pca``.
+    genes
+        Positions of the genes of the components; None: all. The others get loadings of 0.
+    columns
+        Columns of var to add; None: none.
+    shape
+        Number of cells and of all genes.
+    """
+    n_cells, n_genes = shape
+    n_chosen, n_comps = pca.components.shape
+    columns = {} if columns is None else columns
+    new = ["obsm/X_pca", "varm/PCs", "uns/pca", *(f"var/{name}" for name in columns)]
+    with new_store(out, source=source, new=new) as store:
+        write_blocks(store["obsm"], "X_pca", scores, n_cells=n_cells, n_genes=n_comps)
+        loadings = np.zeros((n_genes, n_comps), dtype=pca.components.dtype)
+        loadings[slice(None) if genes is None else genes] = pca.components
+        write_element(store, "varm/PCs", loadings)
+        params = {"zero_center": True, "n_top_genes": n_chosen}
+        variances = {"variance": pca.variance, "variance_ratio": pca.variance_ratio}
+        write_element(store, "uns/pca", {"params": params, **variances})
+        for name, column in columns.items():
+            write_element(store, f"var/{name}", column)
+    say(
+        f"{out}: X_pca of {n_cells:,} cells, {n_comps} components of {n_chosen:,} genes "
+        f"({pca.variance_ratio.sum():.1%} of their variance)"
+    )
