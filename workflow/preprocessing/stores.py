@@ -39,12 +39,12 @@ class StoredMatrix(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The matrix and its file, for the words of an error."""
+        """The matrix and its file, for errors."""
         return f"{self.name} of {place(self.root)}"
 
 
 def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = False) -> StoredMatrix:
-    """Find X, a layer, or (``raw``, where there is one) the matrix of raw.
+    """Find X, a layer, or with ``raw`` the matrix of raw, if there is one.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
     Raises
     ------
     KeyError
-        If it is not there; says what is.
+        If it is missing; lists those that exist.
     ValueError
         If raw has other genes than var.
     """
@@ -83,7 +83,7 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
 
 
 def has_x(root: Any) -> bool:
-    """Say whether there is an X."""
+    """Return whether a store has an X."""
     return "X" in root and root["X"].attrs.get("encoding-type") != "null"
 
 
@@ -107,72 +107,72 @@ def counts_of(
     values: str | None = None,
     as_they_are: str = "",
 ) -> StoredMatrix:
-    """Find the counts of a store; say it where they have fractions.
+    """Find the counts of a store; log if they have fractions.
 
     Parameters
     ----------
     root, layer
         As for `stored_matrix`.
     needed_by
-        Who needs counts, for the words of an error: ``PCA with normalize: true``.
+        What needs counts, for the error: ``PCA with normalize: true``.
     values
-        ``counts`` or ``log-normalized`` where the user knows; None: looked at.
+        ``counts`` or ``log-normalized`` if the user says so; None: recognized.
     as_they_are
-        What to write where the values are to be used without normalizing them; empty: they cannot.
+        What to write so that the values are used without normalization; empty: they cannot be.
 
     Raises
     ------
     ValueError
-        If it holds no counts: one line that says what was seen and where counts are.
+        If it holds no counts: one line with what it holds and where counts are.
     KeyError
         As `stored_matrix`.
     """
-    found = stored_matrix(root, layer)
+    stored = stored_matrix(root, layer)
     if values == COUNTS:
-        return found
+        return stored
     if values is None:
-        seen = describe_matrix(found.values)
-        if seen.kind == FRACTIONS:
-            say(f"{found.name}: {seen}, taken as counts")
-        # Whole numbers of which some are negative are damaged counts: who reads them names one.
-        if seen.kind in (*LINEAR, EMPTY) or seen.whole == 1:
-            return found
-        what = f"holds {seen}"
+        described = describe_matrix(stored.values)
+        if described.kind == FRACTIONS:
+            say(f"{stored.name}: {described}, taken as counts")
+        # Whole numbers of which some are negative are damaged counts: reading them names one.
+        if described.kind in (*LINEAR, EMPTY) or described.whole_share == 1:
+            return stored
+        what = f"holds {described}"
     else:
-        seen, what = None, f"holds {values} values, as --values says"
-    where = where_counts_are(root, found.name)
+        described, what = None, f"holds {values} values, as --values says"
+    where = where_counts_are(root, stored.name)
     if not where:
         where = "no other matrix of the file holds counts"
         if as_they_are:
             where += f"; to use these values as they are, write {as_they_are}"
-        if seen is not None and seen.kind == LOG:
+        if described is not None and described.kind == LOG:
             where += (
                 f"{', or,' if as_they_are else ';'} if they are counts after all, "
                 "preprocessing: {values: counts} (by hand --values counts)"
             )
-    raise ValueError(f"{found.label} {what}, and {needed_by} needs counts; {where}")
+    raise ValueError(f"{stored.label} {what}, and {needed_by} needs counts; {where}")
 
 
 def where_counts_are(root: Any, name: str, *, stage: str = "preprocessing") -> str:
-    """Name what else than a matrix holds counts, and the line to write; empty: nothing does.
+    """Name other matrices that hold counts, and the line to write; empty: there are none.
 
     Parameters
     ----------
     root
         A store.
     name
-        The matrix that holds none, as `StoredMatrix.name`.
+        The matrix that holds no counts, as `StoredMatrix.name`.
     stage
         ``preprocessing`` or ``evaluation``: whose keys name a layer.
     """
     prefix = "" if stage == "preprocessing" else "markers_"
     option = f"{prefix}layer"
-    places = {f"layers/{key}": key for key in keys(root, "layers")}
+    others = {f"layers/{key}": key for key in keys(root, "layers")}
     if _has_raw(root):
-        places.pop("layers/raw", None)  # "raw" is raw
-        places["raw/X"] = "raw"
-    places.pop(name, None)
-    holding = {path: key for path, key in places.items() if _holds_counts(root[path])}
+        others.pop("layers/raw", None)  # "raw" means raw
+        others["raw/X"] = "raw"
+    others.pop(name, None)
+    holding = {path: key for path, key in others.items() if _holds_counts(root[path])}
     if holding:
         first = next(iter(holding.values()))
         by_hand = f"--{option} {first}"
@@ -194,7 +194,7 @@ def _holds_counts(matrix: Any) -> bool:
 
 
 def counts_blocks(matrix: StoredMatrix) -> Iterator[Block]:
-    """Read counts in blocks of rows; one that is negative or not finite is an error with names."""
+    """Read counts in blocks of rows; a negative or not finite one is an error with its names."""
     n_read = 0
     for block in row_blocks(matrix.values):
         with named_values(matrix):
@@ -205,7 +205,7 @@ def counts_blocks(matrix: StoredMatrix) -> Iterator[Block]:
 
 @contextlib.contextmanager
 def named_values(matrix: StoredMatrix) -> Iterator[None]:
-    """Give the cell and gene of a wrong value their names, and say where it is."""
+    """Name the matrix, cell and gene in the error of a wrong value."""
     try:
         yield
     except WrongValue as error:
