@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from preprocessing.expression import ROWS_OF_ALL_GENES, BlockFile, Expression
+from preprocessing.expression import ROWS_OF_ALL_GENES, BlockFile, ExpressionReader
 from preprocessing.gene_choice import read_gene_choice, select_genes
 from preprocessing.pca import gram_pca, pca_scores
 from preprocessing.stores import counts_of, named_values, stored_matrix, write_pca
@@ -79,7 +79,7 @@ def add_pca(
         stored = counts_of(root, layer, needed_by="flavor: seurat_v3", values=values)
     else:
         stored = stored_matrix(root, layer)
-    expression = Expression(
+    expression = ExpressionReader(
         stored.values, normalize=normalize, target_sum=target_sum, read_ahead=threads > 1
     )
     with named_values(stored), scratch_file(out) as file:
@@ -98,7 +98,7 @@ def add_pca(
 
 def _choose_genes(
     root: Any,
-    expression: Expression,
+    expression: ExpressionReader,
     *,
     n_top_genes: int | None,
     flavor: str,

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     from utils.blocks import Block
 
-# Cells that are normalized at once where all genes are: a block of them would double the memory.
+# Cells normalized at once when all genes are read: a whole block would double the memory.
 ROWS_OF_ALL_GENES = 1024
 
 
-class Expression:
-    """Values of a stored matrix, log-normalized where they are counts.
+class ExpressionReader:
+    """Reader of a stored matrix in blocks of cells, log-normalized if it holds counts.
 
-    The first pass checks the values and sums the total of each cell; later ones take it from
-    memory (8 bytes per cell).
+    The first pass checks the values and sums the total of each cell, which is held for later ones
+    (8 bytes per cell).
 
     Parameters
     ----------
@@ -99,8 +99,7 @@ class Expression:
             self._set_target_sum()
         first_cell = 0
         for block in self.stored_blocks(step):
-            pieces = [block] if rows is None else _cut(block, rows)
-            for piece in pieces:
+            for piece in [block] if rows is None else _cut(block, rows):
                 end = first_cell + piece.shape[0]
                 chosen = piece if genes is None else piece[:, genes]
                 if self.normalize:

@@ -87,7 +87,7 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> Principa
     The covariance is ``(X'X - n m m') / (n - 1)``; products of a piece are float32, their sum
     float64. Peak memory grows with genes**2, not with cells: 16 bytes per pair of genes, and per
     thread (and once more) 4 bytes per pair and 32 KB per gene; 24 bytes more per pair and thread
-    where the product is sparse. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
+    for sparse products. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
     on two. Time grows with cells x genes**2.
     """
     from threadpoolctl import threadpool_limits
@@ -110,14 +110,14 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> Principa
             n_cells += rows
             sums += piece_sums
             gram += product
-        most = min(n_cells, n_genes) - 1
-        if most < 1:
+        max_comps = min(n_cells, n_genes) - 1
+        if max_comps < 1:
             raise ValueError(
                 f"PCA needs at least 2 cells and 2 genes; found {n_cells} and {n_genes}"
             )
-        if n_comps > most:
-            say(f"n_comps is cut from {n_comps} to {most}: {n_cells} cells x {n_genes} genes")
-        return _decompose(gram, sums, shift, n_cells, min(n_comps, most))
+        if n_comps > max_comps:
+            say(f"n_comps is cut from {n_comps} to {max_comps}: {n_cells} cells x {n_genes} genes")
+        return _decompose(gram, sums, shift, n_cells, min(n_comps, max_comps))
 
 
 def _product(
@@ -164,7 +164,7 @@ def _decompose(
     total = gram.trace()
     if not (gram.diagonal() > 1e-10 * mean**2).any():
         raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
-    # Again: SciPy's BLAS is its own, and a limit does not reach what is loaded after it was set.
+    # Limited again: SciPy has a BLAS of its own, loaded only now.
     with threadpool_limits(1, user_api="blas"):
         variance, components = eigh(
             gram.T,  # the same matrix in LAPACK's order: no copy
@@ -247,7 +247,7 @@ def _join(parts: list[Block]) -> Block:
 
 
 def _ordered_map(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
-    """Map on several threads, in order, with at most one item per thread and one more at hand."""
+    """Map on several threads, in order, holding at most one item per thread and one more."""
     if threads == 1:
         yield from map(function, items)
         return

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numerics.normalize import normalize_block
 from preprocessing import expression
 from preprocessing.components import add_pca
-from preprocessing.expression import BlockFile, Expression
+from preprocessing.expression import BlockFile, ExpressionReader
 from preprocessing.pca import gram_pca, pca_scores
 from utils import blocks as utils_blocks
 from utils.atomic import scratch_file
@@ -138,7 +138,7 @@ def test_blocks_come_back_as_they_were_in_float32(form, dtype):
 def test_cut_blocks_have_the_same_values(counts):
     from utils.io import open_store
 
-    values = Expression(open_store(counts)["X"], normalize=True, target_sum=None)
+    values = ExpressionReader(open_store(counts)["X"], normalize=True, target_sum=None)
     whole = sp.vstack(list(values.blocks("whole"))).toarray()
     parts = [block.toarray() for block in values.blocks("cut", rows=33)]
     assert len(parts) == -(-N_CELLS // 33)
