@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from preprocessing.counts import StoredMatrix
+    from preprocessing.stores import StoredMatrix
 
 
 def read_codes(root: Any, column: str) -> Labels:
@@ -121,9 +121,9 @@ def read_expression(
         If the values are scaled, of which no fold change can be computed.
     """
     from numerics.normalize import normalize_block
-    from preprocessing.counts import has_x, stored_matrix, where_counts_are
     from preprocessing.matrix_kind import LINEAR, SCALED, describe_matrix
     from preprocessing.options import NormalizationOptions
+    from preprocessing.stores import has_x, stored_matrix, where_counts_are
 
     if layer is None and not has_x(root):
         say("there is no X: no markers")

@@ -335,8 +335,8 @@ def refined(args, root):
     from functools import partial
 
     from clustering.refine import own_components
-    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
     from preprocessing.gene_choice import read_gene_choice
+    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
     from utils.blocks import row_blocks
     from utils.elements import read_column
     from utils.io import open_store, read_index

@@ -32,7 +32,7 @@ def main(args):
 
     from evaluation.clusters.markers import Grouping, gene_blocks, rank_sums, top_markers
     from evaluation.stores import read_codes, read_expression, read_parents, siblings
-    from preprocessing.counts import named_values
+    from preprocessing.stores import named_values
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
 

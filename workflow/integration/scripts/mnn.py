@@ -145,7 +145,7 @@ def correct_genes(args, root, batch, options):
     import scipy.sparse as sp
 
     from integration.mnn import mnn_correct
-    from preprocessing.pca import gram_pca, project
+    from preprocessing.pca import gram_pca, pca_scores
 
     layer, n_comps = options.pop("layer_added"), options.pop("n_comps")
     blocks, genes, n_genes = expression(args, root, options, all_genes=layer is not None)
@@ -154,7 +154,7 @@ def correct_genes(args, root, batch, options):
     result = mnn_correct(X, batch, subset=subset, correct_all=layer is not None, **options)
     values = result.corrected if subset is None else result.corrected[:, subset]
     found = gram_pca(lambda: [values], n_comps=n_comps, threads=args.threads)
-    scores = np.concatenate(list(project(lambda: [values], found.components, found.mean)))
+    scores = np.concatenate(list(pca_scores(lambda: [values], found.components, found.mean)))
     others = {} if layer is None else {f"layers/{layer}": result.corrected.astype(np.float32)}
     return scores, result, others
 
@@ -167,8 +167,13 @@ def expression(args, root, options, *, all_genes=False):
     import numpy as np
 
     from integration.gene_counts import variable_genes
-    from numerics.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
+    from numerics.normalize import (
+        count_totals,
+        median_target_sum,
+        normalize_block,
+        row_totals,
+    )
+    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
     from utils.blocks import matrix_shape, n_blocks, row_blocks
 
     target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
@@ -200,7 +205,7 @@ def expression(args, root, options, *, all_genes=False):
         return progress(blocks, desc="counts", total=n_blocks(matrix))
 
     if normalize and target_sum is None:
-        target_sum = median_target_sum(counts)
+        target_sum = median_target_sum(count_totals(counts))
 
     def blocks():
         for block in counts():

@@ -42,7 +42,7 @@ def main(args):
     import pandas as pd
 
     from integration.gene_counts import read_counts, variable_genes
-    from preprocessing.counts import counts_of
+    from preprocessing.stores import counts_of
     from utils.elements import read_column
     from utils.io import (
         keep_existing,

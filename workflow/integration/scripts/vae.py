@@ -45,7 +45,7 @@ def main(args):
     from anndata import AnnData
 
     from integration.gene_counts import read_counts, variable_genes
-    from preprocessing.counts import counts_of
+    from preprocessing.stores import counts_of
     from utils.io import keep_existing, keys, open_store, read_index, write_zarr_linked
 
     options = as_arguments(read_options(METHODS[args.method], args))
