@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
+from integration.options import HarmonyOptions
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -101,7 +103,7 @@ def encode_keys(
     n_cells: int,
     key_names: Sequence[str] | None = None,
     combine_keys: bool = False,
-    na_batch: NaBatch = "error",
+    na_batch: NaBatch = HarmonyOptions.na_batch,
     mask: np.ndarray | None = None,
 ) -> tuple[Batches, np.ndarray | None]:
     """Encode one or several batch keys as integers.

@@ -11,8 +11,6 @@ from numerics.arrays import to_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Initialization = Literal["random", "k-means++", "k-means||"]
-
 
 def kmeans(
     points: Any,
@@ -20,7 +18,7 @@ def kmeans(
     *,
     rng: np.random.Generator,
     run: Callable[..., None],
-    init: Initialization = "random",
+    init: Literal["random", "k-means++", "k-means||"],
     n_iterations: int = 25,
     tolerance: float = 0.01,
     num_init_iterations: int = 5,

@@ -10,9 +10,11 @@ import numpy as np
 
 from integration.batches import factorize
 from integration.harmony.algorithm import harmonize
+from integration.options import HarmonyOptions
 from numerics.arrays import to_host
 from utils.device import gpu_problem
 from utils.errors import missing, unknown
+from utils.options import as_arguments
 
 HARMONYPY_NAMES = {
     "nclust": "n_clusters",
@@ -25,7 +27,7 @@ HARMONYPY_NAMES = {
     "random_state": "seed",
     "ncores": "threads",
 }
-DEFAULTS: dict[str, Any] = harmonize.__kwdefaults__
+DEFAULTS: dict[str, Any] = {**harmonize.__kwdefaults__, **as_arguments(HarmonyOptions())}
 OPTIONS = DEFAULTS.keys() - {"key_names", "mask", "keep_assignments"}
 
 
