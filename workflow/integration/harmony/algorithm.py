@@ -35,7 +35,7 @@ from utils.threads import available_memory, resolve_threads, workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from integration.batches import Batches, NaBatch
+    from integration.batches import EncodedBatches, NaBatch
     from integration.harmony.soft_clusters import Sums
 
 MAX_MEMORY_SHARE = 0.6  # of the available memory that the similarities may take
@@ -76,7 +76,7 @@ class Harmonized:
     objective: list[float]
     rounds: list[int]
     converged: bool
-    batches: Batches
+    batches: EncodedBatches
     parameters: Parameters
     mask: np.ndarray | None
     soft_clusters: SoftClusters | PublishedSoftClusters | None
@@ -138,48 +138,49 @@ def harmonize(
         Batch labels, shape (n_cells,); several keys as a list or tuple of such arrays, or as an
         array of shape (n_cells, n_keys). Their levels are stacked.
     flavor
-        "harmony2", as R's harmony 2, or "harmony1", the algorithm of Korsunsky 2019.
+        "harmony2", as in R's harmony 2, or "harmony1", the algorithm of Korsunsky 2019.
     n_clusters
         Number of clusters; None: one per 30 cells, at least 1, at most 100.
     max_iter_harmony
-        Most iterations of clustering and correction; None: until convergence.
+        Maximum number of iterations of clustering and correction; None: until convergence.
     max_iter_clustering
         Passes over all cells in a clustering step.
     early_stopping
-        End a clustering step after its fifth or a later pass if the objective's sum over a
-        window of three passes changes by less than ``tol_clustering``, relatively.
+        End a clustering step after its fifth or a later pass if the objective's sum over three
+        passes changes by a share of less than ``tol_clustering``.
     tol_harmony
-        Stop when the objective's relative fall is less than this; None: never.
+        Stop when the objective falls by less than this share; None: never.
     tol_clustering
         See ``early_stopping``.
     sigma
         Width of the soft clustering, a number or one per cluster; at least 0.0001.
     theta
-        Weight of the diversity penalty: a number, one per key, or one per level. 0 takes the
-        penalty away, not the correction.
+        Weight of the diversity penalty: a number, one per key, or one per level. 0 removes the
+        penalty, not the correction.
     tau
-        Discounts theta of small batches: theta (1 - exp(-(N_b / (K tau))^2)), as R.
+        Discounts theta of small batches: theta (1 - exp(-(N_b / (K tau))^2)), as in R.
     alpha
         Ridge penalty as a share of the expected count, between 0 and 1.
     ridge_lambda
         harmony1's ridge penalty: a number, one per key or per level; None or -1: as harmony2's.
     batch_prune_threshold
-        harmony2 leaves a batch out of a cluster's regression when less than this share of its
-        cells is in the cluster; below 1; None: never. One that leaves no cluster with two batches,
-        so that nothing is corrected, is an error, with the default a warning.
+        harmony2 leaves a batch out of a cluster's regression if less than this share of its cells
+        is in the cluster; below 1; None: never. If no cluster keeps two batches, nothing is
+        corrected: an error, or with the default a warning.
     block_proportion
-        Share of the cells that is updated at a time (below 40 cells at least 0.2).
+        Share of the cells that are updated together (at least 0.2 for fewer than 40 cells).
     blocks
-        The partition itself: a whole number per cell, worked through in ascending order.
+        The blocks themselves: a whole number per cell, processed in ascending order.
     init_centroids
         Start from these, shape (n_clusters, n_dims), instead of from k-means; any length.
     kmeans_init
-        "k-means++" as R (on real data a little closer to R's result than the others, and as
-        quick on the sample that k-means sees), "random" as brisc, or "k-means||".
+        "k-means++" as in R (on real data a little closer to R's result than the others, and as
+        fast on the sample that k-means uses), "random" as in brisc, or "k-means||".
     kmeans_iterations, kmeans_tolerance
-        Most iterations, and the relative fall of the squared distances at which to stop.
+        Maximum number of iterations, and the relative fall of the squared distances at which to
+        stop.
     kmeans_cells
-        k-means sees a random sample of so many cells; None: 256 per cluster, at least 10,000.
+        k-means uses a random sample of this size; None: 256 per cluster, at least 10,000.
     num_init_iterations, oversampling_factor
         k-means||: passes, and candidates per centroid.
     combine_keys
@@ -188,22 +189,22 @@ def harmonize(
         A missing label is an error ("error"), leaves the cell out ("drop"), or is a batch of its
         own ("own").
     key_names
-        What messages call the keys.
+        Names of the keys in messages.
     mask
-        Cells that take part, booleans of shape (n_cells,); the others become NaN.
+        Cells to use, booleans of shape (n_cells,); the others become NaN.
     dtype
         float32 or float64.
     seed
-        Of k-means and of the blocks.
+        Seed of k-means and of the blocks.
     threads
-        None or -1: the cores that this process may use. The result does not depend on it.
+        None or -1: all cores that this process may use. The result does not depend on it.
     chunk_size, chunk_size_kmeans
-        Most cells per task; None: 1024 and 4096, on a GPU 262,144.
+        Maximum number of cells per task; None: 1024 and 4096, on a GPU 262,144.
     lean
         True rebuilds the similarities whenever they are needed, False keeps them; None keeps
-        them where they fit into 60 % of the memory that is there. The result is the same.
+        them if they fit into 60 % of the available memory. The result is the same.
     original
-        Form R, and draw new blocks before every pass, as published; on one thread.
+        Form R and draw new blocks before every pass, as published; on one thread.
     keep_assignments
         Keep what is needed to form R later.
     verbose
@@ -211,18 +212,18 @@ def harmonize(
 
     Returns
     -------
-    The corrected cells, with everything else that Harmony computed.
+    The corrected cells, the clusters and how the computation went.
 
     Raises
     ------
     TypeError, ValueError
-        One line: what is wrong, what was found, what is allowed.
+        Invalid input, in one line: the argument, what was found and what is allowed.
 
     Notes
     -----
-    Peak memory beside ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise n K s + 2 n d s
-    (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters. Sources: Korsunsky
-    2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
+    Peak memory in addition to ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise
+    n K s + 2 n d s (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters.
+    Sources: Korsunsky 2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
     """
     xp = array_namespace(Z)
     n_cells = len(Z)
@@ -274,7 +275,7 @@ def harmonize(
             clusters = SoftClusters(
                 cells,
                 encoded,
-                chunks.sort_cells(blocks, encoded.combinations, sizes),
+                chunks.sort_cells(blocks, encoded.combinations, sizes, xp),
                 parameters,
                 run,
                 keep_similarities=not _is_lean(lean, cells, parameters, xp),
@@ -307,7 +308,7 @@ def harmonize(
 def _iterate(
     clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
     verbose: bool,
 ) -> tuple[Any, np.ndarray, list[float], list[int], bool]:
@@ -390,7 +391,7 @@ def _has_settled(objective: list[float], tolerance: float) -> bool:
 def _regress(
     clusters: SoftClusters | PublishedSoftClusters,
     sums: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regress the cells on their batches.

@@ -49,7 +49,7 @@ import numpy as np
 from numerics.kmeans import Initialization
 
 if TYPE_CHECKING:
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
 
 Flavor = Literal["harmony2", "harmony1"]
 FEWEST_CELLS = 6
@@ -133,7 +133,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def per_level(name: str, value: Any, batches: Batches) -> np.ndarray:
+def per_level(name: str, value: Any, batches: EncodedBatches) -> np.ndarray:
     """Spread a number, one per key or one per level, over the levels."""
     array = _numbers(name, value)
     n_keys = len(batches.levels_per_key)
@@ -155,7 +155,7 @@ def _optional(check: Any, name: str, value: Any, **bounds: Any) -> Any:
 
 def check_parameters(
     n_cells: int,
-    batches: Batches,
+    batches: EncodedBatches,
     *,
     flavor: Flavor,
     n_clusters: int | None,
@@ -279,7 +279,9 @@ def idle_options(
     return idle
 
 
-def _check_ridge_lambda(ridge_lambda: Any, batches: Batches, flavor: Flavor) -> np.ndarray | None:
+def _check_ridge_lambda(
+    ridge_lambda: Any, batches: EncodedBatches, flavor: Flavor
+) -> np.ndarray | None:
     """Return lambda per level, or None where it follows the expected counts."""
     if ridge_lambda is None or (np.size(ridge_lambda) == 1 and np.all(ridge_lambda == -1)):
         return None
