@@ -81,7 +81,7 @@ def add_pca(
     else:
         stored = stored_matrix(root, layer)
     expression = ExpressionReader(
-        stored.values, normalize=normalize, target_sum=target_sum, read_ahead=threads > 1
+        stored.values, normalize=normalize, target_sum=target_sum, in_background=threads > 1
     )
     with named_values(stored), scratch_file(out) as file:
         genes, columns = _choose_genes(
