@@ -32,7 +32,7 @@ from utils.threads import available_memory, resolve_threads, workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
     from integration.harmony.soft_clusters import Sums
 
 MAX_MEMORY_SHARE = 0.6  # of the available memory that the similarities may take
@@ -73,7 +73,7 @@ class Harmonized:
     objective: list[float]
     rounds: list[int]
     converged: bool
-    batches: Batches
+    batches: EncodedBatches
     parameters: Parameters
     mask: np.ndarray | None
     soft_clusters: SoftClusters | PublishedSoftClusters | None
@@ -114,11 +114,11 @@ def harmonize(
     init_centroids
         Start from these, shape (n_clusters, n_dims), instead of from k-means; any length.
     key_names
-        What messages call the keys.
+        Names of the keys in messages.
     mask
         Cells that take part, booleans of shape (n_cells,); the others become NaN.
     seed
-        Of k-means and of the blocks.
+        Seed of k-means and of the blocks.
     threads
         None or -1: the cores that this process may use. The result does not depend on it.
     keep_assignments
@@ -131,18 +131,18 @@ def harmonize(
 
     Returns
     -------
-    The corrected cells, with everything else that Harmony computed.
+    The corrected cells, the clusters and how the computation went.
 
     Raises
     ------
     TypeError, ValueError
-        One line: what is wrong, what was found, what is allowed.
+        Invalid input, in one line: the argument, what was found and what is allowed.
 
     Notes
     -----
-    Peak memory beside ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise n K s + 2 n d s
-    (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters. Sources: Korsunsky
-    2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
+    Peak memory in addition to ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise
+    n K s + 2 n d s (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters.
+    Sources: Korsunsky 2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
     """
     xp = array_namespace(Z)
     n_cells = len(Z)
@@ -171,7 +171,7 @@ def harmonize(
             clusters = SoftClusters(
                 cells,
                 encoded,
-                chunks.sort_cells(blocks, encoded.combinations, sizes),
+                chunks.sort_cells(blocks, encoded.combinations, sizes, xp),
                 parameters,
                 run,
                 keep_similarities=not _is_lean(options.lean, cells, parameters, xp),
@@ -204,7 +204,7 @@ def harmonize(
 def _iterate(
     clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
     verbose: bool,
 ) -> tuple[Any, np.ndarray, list[float], list[int], bool]:
@@ -287,7 +287,7 @@ def _has_settled(objective: list[float], tolerance: float) -> bool:
 def _regress(
     clusters: SoftClusters | PublishedSoftClusters,
     sums: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regress the cells on their batches.

@@ -28,7 +28,7 @@ HARMONYPY_NAMES = {
     "ncores": "threads",
 }
 DEFAULTS: dict[str, Any] = {**harmonize.__kwdefaults__, **as_arguments(HarmonyOptions())}
-OPTIONS = DEFAULTS.keys() - {"key_names", "mask", "keep_assignments"}
+KNOWN_OPTIONS = DEFAULTS.keys() - {"key_names", "mask", "keep_assignments"}
 
 
 def translate_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def translate_options(options: dict[str, Any]) -> dict[str, Any]:
     translated = {}
     for given_name, value in options.items():
         name = HARMONYPY_NAMES.get(given_name, given_name)
-        if name not in OPTIONS:
-            known = [*sorted(OPTIONS), *HARMONYPY_NAMES]
+        if name not in KNOWN_OPTIONS:
+            known = [*sorted(KNOWN_OPTIONS), *HARMONYPY_NAMES]
             raise TypeError(unknown("option of Harmony", given_name, known))
         if name in translated:
             raise TypeError(f"{name} is given twice, once under harmonypy's name")

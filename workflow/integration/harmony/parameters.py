@@ -48,7 +48,7 @@ import numpy as np
 from integration.options import HarmonyOptions
 
 if TYPE_CHECKING:
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
     from integration.harmony.chunks import ChunkSizes
 
 FEWEST_CELLS = 6
@@ -99,7 +99,7 @@ def _numbers(name: str, value: Any) -> np.ndarray:
     return array
 
 
-def per_level(name: str, value: Any, batches: Batches) -> np.ndarray:
+def per_level(name: str, value: Any, batches: EncodedBatches) -> np.ndarray:
     """Spread a number, one per key or one per level, over the levels."""
     array = _numbers(name, value)
     n_keys = len(batches.levels_per_key)
@@ -116,7 +116,7 @@ def per_level(name: str, value: Any, batches: Batches) -> np.ndarray:
 
 
 def check_parameters(
-    n_cells: int, batches: Batches, options: HarmonyOptions, *, seed: int, sizes: ChunkSizes
+    n_cells: int, batches: EncodedBatches, options: HarmonyOptions, *, seed: int, sizes: ChunkSizes
 ) -> Parameters:
     """Bring checked options into the form that the computation uses, for some cells.
 
@@ -216,7 +216,9 @@ def idle_options(options: HarmonyOptions) -> list[str]:
     return idle
 
 
-def _check_ridge_lambda(ridge_lambda: Any, batches: Batches, flavor: str) -> np.ndarray | None:
+def _check_ridge_lambda(
+    ridge_lambda: Any, batches: EncodedBatches, flavor: str
+) -> np.ndarray | None:
     """Return lambda per level, or None where it follows the expected counts."""
     if ridge_lambda is None or (np.size(ridge_lambda) == 1 and np.all(ridge_lambda == -1)):
         return None
