@@ -22,7 +22,7 @@ BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class Graph:
+class NeighborGraph:
     """The neighbor graph in scanpy's layout.
 
     Attributes
@@ -167,7 +167,7 @@ def neighbor_graph(
     metric: str = "euclidean",
     threads: int = 1,
     seed: int = 0,
-) -> Graph:
+) -> NeighborGraph:
     """Compute the neighbor graph of all cells that have coordinates.
 
     Parameters
@@ -180,7 +180,7 @@ def neighbor_graph(
 
     Returns
     -------
-    Graph
+    NeighborGraph
         Distances and connectivities of all cells, and how they were made.
 
     Raises
@@ -206,11 +206,11 @@ def neighbor_graph(
     shape = connectivities.shape
     distances = sp.csr_matrix((found.distances.ravel(), found.indices.ravel(), starts), shape=shape)
     params = {"n_neighbors": k + 1, "method": "umap", "random_state": seed, "metric": metric}
-    graph = Graph(distances, connectivities, params, found.method, found.recall)
-    return of_all_cells(graph, keep)
+    graph = NeighborGraph(distances, connectivities, params, found.method, found.recall)
+    return expand_graph(graph, keep)
 
 
-def of_all_cells(graph: Graph, keep: np.ndarray) -> Graph:
+def expand_graph(graph: NeighborGraph, keep: np.ndarray) -> NeighborGraph:
     """Give the graph of the cells in the mask `keep` the empty rows of the others, and say so."""
     if keep.all():
         return graph
