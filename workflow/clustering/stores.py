@@ -19,7 +19,7 @@ from utils.elements import (
 from utils.errors import missing
 from utils.io import keys, new_store, read_element, read_index, write_element
 from utils.log import say
-from utils.opening import open_store
+from utils.opening import location, open_store
 from utils.paths import is_linkable
 
 if TYPE_CHECKING:
