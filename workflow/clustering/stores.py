@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import check_names
+from clustering.options import NeighborsKeyOptions
 from utils.elements import (
     read_categorical,
     read_column,
@@ -343,7 +344,7 @@ def write_clustering(
     *,
     source: str | Path,
     record: Mapping[str, Any],
-    neighbors_key: str = "neighbors",
+    neighbors_key: str = NeighborsKeyOptions.neighbors_key,
     colors: np.ndarray | None = None,
 ) -> None:
     """Write the store of one cluster column.
