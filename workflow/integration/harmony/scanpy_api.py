@@ -16,6 +16,7 @@ from integration.harmony.api_arguments import (
     translate_options,
 )
 from integration.harmony.rapids_backend import harmonize_with_rapids
+from integration.options import IntegrationOptions
 from numerics.arrays import to_host
 from utils.errors import missing, unknown
 
@@ -31,7 +32,7 @@ def harmony_integrate(
     adata: AnnData | Sequence[AnnData],
     key: Any = None,
     *,
-    basis: str = "X_pca",
+    basis: str = IntegrationOptions.basis,
     adjusted_basis: str = "X_pca_harmony",
     QC_column: Any = None,
     overwrite: bool = False,
