@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -182,7 +181,8 @@ def split(
     bytes per cell and neighbor), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
     """
     from scipy.sparse import issparse
-    from threadpoolctl import threadpool_limits
+
+    from utils.threads import one_blas_thread, ordered_map
 
     codes, names = parents if isinstance(parents, tuple) else _coded(parents)
     refined = callable(representation)
@@ -242,8 +242,8 @@ def split(
             **clustering_args,
         )
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        found = pool.map(one_batch, range(len(batches)))
+    with one_blas_thread():
+        found = ordered_map(one_batch, range(len(batches)), threads=threads)
         bar = progress(found, desc="sub-clustering", total=len(batches))
         for batch, results in zip(batches, bar, strict=True):
             for (name, rows), (labels, reason) in zip(batch, results, strict=True):

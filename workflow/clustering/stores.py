@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from clustering.cluster_names import check_names
 from utils.elements import (
     read_categorical,
+    read_column,
     read_csr,
     read_embedding,
     read_text,
     write_categorical,
 )
 from utils.errors import missing
-from utils.io import keys, new_store, obs_column, read_element, read_index, write_element
+from utils.io import keys, new_store, read_element, read_index, write_element
 from utils.log import say
 from utils.opening import open_store, place
 from utils.paths import is_linkable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from clustering.communities import CommunityGraph
     from clustering.connectivities import NeighborGraph
     from clustering.hierarchy import Represent
-    from utils.config import PCA
+    from preprocessing.options import PCAOptions
 
 # scanpy's and rapids-singlecell's names for weights of nearest neighbors.
 KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
@@ -234,7 +235,7 @@ def read_own_components(
     *,
     refine: str,
     layer: str | None,
-    options: PCA,
+    options: PCAOptions,
     values: Mapping[str, Any],
     harmony: Mapping[str, Any],
     batch: Sequence[str],
@@ -250,7 +251,7 @@ def read_own_components(
     refine
         ``pca`` or ``integration``, for messages.
     layer, values
-        As for `preprocessing.counts.counts_of`.
+        As for `preprocessing.stores.counts_of`.
     options, harmony, seed
         As for `clustering.refine.own_components`.
     batch, batch_file
@@ -259,12 +260,12 @@ def read_own_components(
     from functools import partial
 
     from clustering.refine import own_components
-    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
     from preprocessing.gene_choice import read_gene_choice
+    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
     from utils.blocks import row_blocks
 
     store = open_store(batch_file) if batch_file else root
-    batches = [obs_column(store, column) for column in batch]
+    batches = [read_column(store, column) for column in batch]
     stored = stored_matrix(root, layer)
     if options.normalize:
         needed_by = f"refine: {refine} with normalize: true"

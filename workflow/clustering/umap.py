@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utils.log import progress
+from utils.threads import one_blas_thread, workers
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -89,8 +89,6 @@ def umap_layout(
     for 200,000 cells, 0.74 GB for a million at k = 15), and up to 0.06 GB for the grid.
     Compared with umap-learn in test/bench/RESULTS.md.
     """
-    from threadpoolctl import threadpool_limits
-
     from clustering.communities import build
 
     check_layout_options(min_dist, spread, n_epochs, seed)
@@ -98,7 +96,7 @@ def umap_layout(
     graph, start, cells = first_state(prepared, seed=seed)
     n_epochs = n_epochs or default_epochs(len(cells))
     # Arrays are summed in an order that must not depend on the number of threads.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         layout = _optimize(
             graph, start, curve(min_dist, spread), n_epochs=n_epochs, threads=threads
         )
@@ -141,7 +139,6 @@ def first_state(
         If fewer than 3 cells have neighbors.
     """
     import scipy.sparse as sp
-    from threadpoolctl import threadpool_limits
 
     from clustering.isomap import initial_coordinates
 
@@ -157,7 +154,7 @@ def first_state(
     # The smallest weights are not lost, or cells would be without any.
     weights = np.maximum(graph.data / graph.data.max(), TINY)
     graph = sp.csr_matrix((weights, graph.indices, graph.indptr), shape=graph.shape)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         rng = np.random.default_rng(seed)
         start = initial_coordinates(graph, rng)
         start *= 10 / max(np.abs(start).max(), TINY)
@@ -219,15 +216,17 @@ def _optimize(
     cuts[-1] = n
     parts = [(edges[first:last], slice(first, last)) for first, last in itertools.pairwise(cuts)]
     homogeneous = np.ones((n, 3), dtype=np.float32)
-    with ThreadPoolExecutor(threads) as pool:
+    with workers(threads) as run:
         for epoch in progress(range(n_epochs), desc="layout"):
             rate = np.float32(1 - epoch / n_epochs)
             homogeneous[:, :2] = layout
-            repelled = pool.submit(_repulsion, layout, ab)
-            attracted = [pool.submit(_attraction, *part, layout, homogeneous, ab) for part in parts]
+            repulsion = functools.partial(_repulsion, layout, ab)
+            attractions = [
+                functools.partial(_attraction, *part, layout, homogeneous, ab) for part in parts
+            ]
             # In this order, so that the sums have the same bits whichever part finishes first.
-            pull = functools.reduce(np.add, (part.result() for part in attracted))
-            push = repelled.result()
+            push, *pulls = run(lambda force, _: force(), [repulsion, *attractions])
+            pull = functools.reduce(np.add, pulls)
             push *= negatives
             stiffness = pull[:, 2:] + DAMPING * push[:, 2:]
             force = pull[:, :2] - pull[:, 2:] * layout + push[:, :2]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preprocessing.counts import counts_blocks
+from preprocessing.stores import counts_blocks
 from utils.blocks import n_blocks
 from utils.io import keys, read_element
 from utils.log import progress
@@ -14,7 +14,7 @@ from utils.log import progress
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-    from preprocessing.counts import StoredMatrix
+    from preprocessing.stores import StoredMatrix
 
 
 def variable_genes(root: Any) -> np.ndarray | None:

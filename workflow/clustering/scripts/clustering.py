@@ -6,10 +6,22 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
+from typing import get_args
 
+from clustering.options import (
+    ALGORITHM,
+    RESOLUTION,
+    CommunityOptions,
+    NeighborsOptions,
+    Refinement,
+    cluster_ids,
+)
+from integration.options import HarmonyOptions
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
 from utils.device import N_CELL_CPU
 from utils.log import say
+from utils.options import add_options, as_arguments, read_mapping, read_options
 
 
 def make_parser():
@@ -21,27 +33,27 @@ def make_parser():
     add(
         "--resolution",
         type=float,
-        default=1.0,
+        default=RESOLUTION,
         help="Clustering resolution (default: %(default)s)",
     )
     add(
         "--algorithm",
         choices=["louvain", "leiden"],
-        default="leiden",
+        default=ALGORITHM,
         help="Clustering algorithm (default: %(default)s)",
     )
     add("--level", type=int, default=1, help="Hierarchical clustering level (default: %(default)s)")
     add(
         "--threads",
         type=int,
-        default=1,
+        default=cli.THREADS,
         help="Number of threads for parallel processing (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="Overwrite existing clustering results")
     add(
         "--max_cluster_factor",
         type=float,
-        default=50,
+        default=CommunityOptions.max_cluster_factor,
         help="Maximum cluster factor for heuristic check (default: %(default)s)",
     )
     add(
@@ -52,7 +64,7 @@ def make_parser():
     )
     add(
         "--neighbors_key",
-        default="neighbors",
+        default=CommunityOptions.neighbors_key,
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
     add(
@@ -83,14 +95,14 @@ def make_parser():
     )
     more.add_argument(
         "--refine",
-        choices=["neighbors", "graph", "pca", "integration"],
-        default="neighbors",
+        choices=get_args(Refinement),
+        default=CommunityOptions.refine,
         help="What is done anew within each parent: neighbors, or nothing (graph: its part of the "
         "level-1 graph is split), or also PCA on its own variable genes, or also Harmony on that; "
         "--level 2 or more (default: %(default)s)",
     )
     more.add_argument("--layer", help="The layer with the counts of --refine, or raw (default: X)")
-    cli.add_model(more, "Values")
+    add_options(more, ValuesOptions)
     for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
         more.add_argument(
             f"--{name}_args",
@@ -103,16 +115,10 @@ def make_parser():
         "--batch", nargs="+", default=[], metavar="COLUMN", help="Batches of --refine integration"
     )
     more.add_argument(
-        "--batch_file",
-        metavar="FILE",
-        help="The store whose obs has --batch (default: the input; outputs of this script have "
-        "one column)",
-    )
-    more.add_argument(
         "--given_file",
         metavar="FILE",
-        help="The store whose obs may have the column already, which is then kept (default: the "
-        "input; outputs of this script have one column)",
+        help="The store that has what outputs of this script lack, the other obs columns: those of "
+        "--batch, and one that exists already and is kept (default: the input)",
     )
     more.add_argument(
         "--use_gpu",
@@ -120,7 +126,7 @@ def make_parser():
         default=None,
         help="Use a GPU where one is visible, or never (default: where it pays)",
     )
-    more.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    cli.add_run_options(more, threads=False)
     more.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
@@ -138,7 +144,7 @@ def main(args):
 
     from clustering.cluster_names import ClusterColumn, parent_column, parse_column
     from clustering.stores import read_clusters, read_colors, write_clustering
-    from utils.io import kept, keys, length, open_store
+    from utils.io import keep_existing, keys, n_rows, open_store
 
     root = open_store(args.input_file)
     if args.level == 1:
@@ -146,15 +152,15 @@ def main(args):
     else:
         parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
         column = str(parse_column(parent)._replace(level=args.level))
-    if kept(args.output_file, overwrite=args.overwrite, column=column):
+    if keep_existing(args.output_file, overwrite=args.overwrite, column=column):
         return
     colors = None
     given_file = args.given_file or args.input_file
     given = open_store(given_file)
-    if length(given, "obs") != length(root, "obs"):
+    if n_rows(given, "obs") != n_rows(root, "obs"):
         raise ValueError(
-            f"--given_file {given_file}: has {length(given, 'obs'):,} cells, {args.input_file} has "
-            f"{length(root, 'obs'):,}; give a store of the same cells"
+            f"--given_file {given_file}: has {n_rows(given, 'obs'):,} cells, {args.input_file} has "
+            f"{n_rows(root, 'obs'):,}; give a store of the same cells"
         )
     if column in keys(given, "obs") and not args.overwrite:
         say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
@@ -205,14 +211,12 @@ def subcluster(args, root, parent):
     from clustering.cluster_names import resolutions_of_level
     from clustering.hierarchy import split_level
     from clustering.stores import read_basis, read_cluster_names, read_clusters
-    from utils.errors import unknown
 
-    neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
-    if wrong := [name for name in args.neighbors_args if name not in neighbors]:
-        raise ValueError(f"--neighbors_args: {unknown('key', wrong[0], neighbors)}")
     if args.neighbors_args and args.refine == "graph":
         raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
-    neighbors |= args.neighbors_args
+    neighbors = as_arguments(
+        read_mapping(NeighborsOptions, args.neighbors_args, "--neighbors_args")
+    )
     use_rep = neighbors.pop("use_rep")
     parents = read_clusters(root, parent)
     if args.refine in ("pca", "integration"):
@@ -223,8 +227,6 @@ def subcluster(args, root, parent):
         )
     resolution = args.resolution
     if args.hierarchy is not None:
-        from utils.config_values import cluster_ids
-
         wanted, siblings = cluster_ids(args.hierarchy), read_cluster_names(args.siblings)
         resolution = resolutions_of_level(wanted, set(parents[1]), parent, args.level, siblings)
     codes, names, details = split_level(
@@ -244,25 +246,23 @@ def subcluster(args, root, parent):
 def own_components(args, root):
     """Check the options of PCA and Harmony within each parent, and find the counts."""
     from clustering.stores import read_own_components
-    from utils.config import PCA
-    from utils.config_methods import Harmony
 
     harmony = {}
     if args.refine == "integration":
         if not args.batch:
             raise ValueError("--refine integration needs the obs columns of the batch: --batch")
-        options = cli.check_options(Harmony, args.harmony_args, prefix="--harmony_args: ")
-        harmony = options.model_dump(exclude={"method", "basis"})
-    options = cli.check_options(PCA, args.pca_args, prefix="--pca_args: ")
+        options = read_mapping(HarmonyOptions, args.harmony_args, "--harmony_args")
+        harmony = as_arguments(options)
+    options = read_mapping(PCAOptions, args.pca_args, "--pca_args")
     return read_own_components(
         root,
         refine=args.refine,
         layer=args.layer,
         options=options,
-        values=vars(cli.from_options("Values", args)),
+        values=as_arguments(read_options(ValuesOptions, args)),
         harmony=harmony,
         batch=args.batch if args.refine == "integration" else [],
-        batch_file=args.batch_file,
+        batch_file=args.given_file,
         seed=args.seed,
     )
 

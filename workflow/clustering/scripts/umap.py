@@ -5,19 +5,17 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from clustering.options import NeighborsKeyOptions, UMAPOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser("Compute obsm/X_umap from the neighbor graph.")
-    parser.add_argument(
-        "--neighbors_key",
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
-    cli.add_model(parser, "UMAP")
+    add_options(parser, NeighborsKeyOptions)
+    add_options(parser, UMAPOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Compute the layout even where the input has an X_umap")
     return parser
@@ -27,10 +25,10 @@ def main(args):
     """Lay out, write obsm/X_umap."""
     from clustering.dispatch import compute_layout
     from clustering.stores import read_community_graph, write_layout
-    from utils.io import kept, keys, new_store, open_store
+    from utils.io import keep_existing, keys, new_store, open_store
 
-    options = cli.from_options("UMAP", args)
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    options = read_options(UMAPOptions, args)
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if not args.overwrite and "X_umap" in keys(root, "obsm"):
@@ -43,7 +41,7 @@ def main(args):
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
         threads=args.threads,
-        **vars(options),
+        **as_arguments(options),
     )
     params = {"min_dist": options.min_dist, "spread": options.spread, "seed": args.seed}
     params |= device.record()

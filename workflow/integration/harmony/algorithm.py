@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from integration.batches import encode_keys
 from integration.harmony import chunks
 from integration.harmony.checks import (
     array_namespace,
     check_blocks,
-    check_cells,
+    check_embedding,
     check_values,
-    encode_keys,
 )
-from integration.harmony.correction import kept_levels, ridge_penalty, ridge_regression
-from integration.harmony.paper import PaperClustering
+from integration.harmony.correction import included_levels, ridge_regression
 from integration.harmony.parameters import (
     DEFAULT_ALPHA,
     DEFAULT_PRUNE,
@@ -26,22 +25,25 @@ from integration.harmony.parameters import (
     Parameters,
     check_parameters,
 )
-from integration.harmony.soft_clusters import Clustering, normalize_rows
+from integration.harmony.published import PublishedSoftClusters
+from integration.harmony.soft_clusters import SoftClusters
+from numerics.arrays import normalize_rows
 from numerics.kmeans import Initialization, kmeans
-from utils import threads as parallel
 from utils.log import progress
+from utils.threads import available_memory, resolve_threads, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from integration.batches import Batches, NaBatch
+    from integration.harmony.soft_clusters import Sums
 
-KEEP_SHARE = 0.6  # of the available memory that the similarities may take
+MAX_MEMORY_SHARE = 0.6  # of the available memory that the similarities may take
 
 
 @dataclass(frozen=True)
 class Harmonized:
-    """What Harmony computed.
+    """The result of `harmonize`.
 
     Attributes
     ----------
@@ -55,16 +57,16 @@ class Harmonized:
     objective
         The objective at the start and after every iteration's clustering step.
     rounds
-        Clustering passes of every iteration.
+        Number of clustering passes of every iteration.
     converged
-        Whether the last fall of the objective was below the tolerance.
+        Whether the objective's last relative fall was below the tolerance.
     batches, parameters
-        The encoded batches and the parameters in the form in which they were used.
-    kept
-        Mask of the cells that took part, None where all did; the others (``mask``, and
+        The encoded batches and the parameters as they were used.
+    mask
+        Cells that took part, None where all did; the others (``mask``, and
         ``na_batch="drop"``) are NaN in ``corrected`` and absent everywhere else.
-    clustering
-        The state from which R can be formed; None unless asked for.
+    soft_clusters
+        The state from which R can be formed; None without ``keep_assignments``.
     """
 
     corrected: Any
@@ -76,14 +78,14 @@ class Harmonized:
     converged: bool
     batches: Batches
     parameters: Parameters
-    kept: np.ndarray | None
-    clustering: Clustering | PaperClustering | None
+    mask: np.ndarray | None
+    soft_clusters: SoftClusters | PublishedSoftClusters | None
 
     def assignments(self) -> Any:
         """Form R, shape (n_cells, n_clusters); memory 4 bytes per element in float32."""
-        if self.clustering is None:
-            raise ValueError("R was not asked for; call harmonize with keep_assignments=True")
-        return self.clustering.assignments()
+        if self.soft_clusters is None:
+            raise ValueError("R was not kept; call harmonize with keep_assignments=True")
+        return self.soft_clusters.assignments()
 
 
 def harmonize(
@@ -224,12 +226,12 @@ def harmonize(
     """
     xp = array_namespace(Z)
     n_cells = len(Z)
-    encoded, kept = encode_keys(batches, n_cells, key_names, combine_keys, na_batch, mask)
+    encoded, mask = encode_keys(batches, n_cells, key_names, combine_keys, na_batch, mask)
     if original and threads not in (None, 1):
         raise ValueError("original=True runs on one thread; set threads=1")
-    threads = 1 if xp is not np or original else parallel.resolve_threads(threads)
-    portions = chunks.CPU if xp is np else chunks.GPU
-    cells = check_cells(Z if kept is None else Z[xp.asarray(kept)], dtype, xp)
+    threads = 1 if xp is not np or original else resolve_threads(threads)
+    sizes = chunks.CPU if xp is np else chunks.GPU
+    cells = check_embedding(Z if mask is None else Z[xp.asarray(mask)], dtype, xp)
     parameters = check_parameters(
         len(cells),
         encoded,
@@ -253,27 +255,26 @@ def harmonize(
         kmeans_cells=kmeans_cells,
         num_init_iterations=num_init_iterations,
         oversampling_factor=oversampling_factor,
-        chunk_size=portions.chunk if chunk_size is None else chunk_size,
-        chunk_size_kmeans=portions.kmeans if chunk_size_kmeans is None else chunk_size_kmeans,
+        chunk_size=sizes.rows if chunk_size is None else chunk_size,
+        chunk_size_kmeans=sizes.kmeans_rows if chunk_size_kmeans is None else chunk_size_kmeans,
         seed=seed,
     )
     rng = np.random.default_rng(parameters.seed)
     scratch_shape = (parameters.chunk_size, parameters.n_clusters)
-    with parallel.workers(threads, lambda: xp.empty(scratch_shape, cells.dtype)) as run:
+    with workers(threads, lambda: xp.empty(scratch_shape, cells.dtype)) as run:
         check_values(cells, parameters.chunk_size, run, xp)
         centroids = _start_centroids(cells, init_centroids, parameters, rng, run, xp)
-        blocks = check_blocks(blocks, n_cells, kept)
+        blocks = check_blocks(blocks, n_cells, mask)
         if original:
-            clustering = PaperClustering(cells, encoded, parameters, rng, blocks)
+            clusters = PublishedSoftClusters(cells, encoded, parameters, rng, blocks)
         else:
             if blocks is None:
                 blocks = chunks.draw_blocks(len(cells), parameters.block_proportion, rng)
-            clustering = Clustering(
+            sizes = replace(sizes, rows=parameters.chunk_size)
+            clusters = SoftClusters(
                 cells,
                 encoded,
-                chunks.sort_cells(
-                    blocks, encoded.combinations, replace(portions, chunk=parameters.chunk_size)
-                ),
+                chunks.sort_cells(blocks, encoded.combinations, sizes),
                 parameters,
                 run,
                 keep_similarities=not _is_lean(lean, cells, parameters, xp),
@@ -282,144 +283,157 @@ def harmonize(
             )
             del blocks
         corrected, centroids, objective, rounds, converged = _iterate(
-            clustering, centroids, encoded, parameters, verbose
+            clusters, centroids, encoded, parameters, verbose
         )
-    if kept is not None:
-        whole = xp.full(Z.shape, np.nan, cells.dtype)
-        whole[xp.asarray(kept)] = corrected
-        corrected = whole
+    if mask is not None:
+        all_cells = xp.full(Z.shape, np.nan, cells.dtype)
+        all_cells[xp.asarray(mask)] = corrected
+        corrected = all_cells
     return Harmonized(
         corrected=corrected,
         centroids=centroids,
-        observed=clustering.observed,
-        expected=clustering.expected,
+        observed=clusters.observed,
+        expected=clusters.expected,
         objective=objective,
         rounds=rounds,
         converged=converged,
         batches=encoded,
         parameters=parameters,
-        kept=kept,
-        clustering=clustering if keep_assignments else None,
+        mask=mask,
+        soft_clusters=clusters if keep_assignments else None,
     )
 
 
 def _iterate(
-    clustering: Clustering | PaperClustering,
+    clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
     batches: Batches,
     parameters: Parameters,
     verbose: bool,
 ) -> tuple[Any, np.ndarray, list[float], list[int], bool]:
-    """Alternate clustering and correction until the objective settles."""
-    clustering.start(centroids)
-    objective, rounds = [clustering.objective()], []
+    """Alternate clustering and correction until the objective converges."""
+    clusters.assign(centroids)
+    objective, rounds = [clusters.objective()], []
     if max(batches.levels_per_key) == 1:
-        warnings.warn("there is only one batch; the embedding is returned as it is", stacklevel=4)
-        return clustering.cells.copy(), centroids, objective, rounds, True
-    sums = clustering.direction_sums() if parameters.flavor == "harmony1" else None
-    most = parameters.max_iter_harmony
-    corrects = False
-    iterations = itertools.count(1) if most is None else range(1, most + 1)
+        warnings.warn("there is only one batch; the embedding is returned unchanged", stacklevel=4)
+        return clusters.cells.copy(), centroids, objective, rounds, True
+    is_harmony1 = parameters.flavor == "harmony1"
+    sums = clusters.sums("directions") if is_harmony1 else None
+    max_iter = parameters.max_iter_harmony
+    any_corrected = False
+    iterations = itertools.count(1) if max_iter is None else range(1, max_iter + 1)
     for iteration in progress(iterations, desc="Harmony", disable=not verbose):
-        centroids, sums, n_rounds, value = _cluster(clustering, centroids, sums, parameters)
+        centroids, sums, n_passes, value = _clustering_step(clusters, centroids, sums, parameters)
         objective.append(value)
-        rounds.append(n_rounds)
-        coefficients, intercepts, some = _correction(clustering, sums, batches, parameters)
-        corrects |= some
-        fall = (objective[-2] - value) / abs(objective[-2])
-        converged = parameters.tol_harmony is not None and fall < parameters.tol_harmony
-        last = converged or iteration == most
-        if parameters.flavor == "harmony2":
+        rounds.append(n_passes)
+        coefficients, intercepts, included = _regress(clusters, sums, batches, parameters)
+        any_corrected |= bool(included.any())
+        if not is_harmony1:
             centroids = _unit_length(intercepts, centroids)
-        if last:
+        converged = _has_converged(objective, parameters.tol_harmony)
+        if converged or iteration == max_iter:
             break
-        if parameters.flavor == "harmony2":
-            clustering.move(coefficients, centroids)
-            sums = None
+        if is_harmony1:
+            sums = clusters.correct(coefficients)
         else:
-            sums = clustering.carry(coefficients)
-    if not corrects:
+            clusters.correct_and_assign(coefficients, centroids)
+            sums = None
+    if not any_corrected:
         _nothing_corrected(parameters.batch_prune_threshold)
-    return clustering.finish(coefficients), centroids, objective, rounds, converged
+    return clusters.corrected_cells(coefficients), centroids, objective, rounds, converged
 
 
-def _cluster(
-    clustering: Clustering | PaperClustering,
+def _has_converged(objective: list[float], tolerance: float | None) -> bool:
+    """Compare the objective's last relative fall with the tolerance; None never converges."""
+    previous, last = objective[-2:]
+    return tolerance is not None and (previous - last) / abs(previous) < tolerance
+
+
+def _clustering_step(
+    clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
     sums: np.ndarray | None,
     parameters: Parameters,
 ) -> tuple[np.ndarray, np.ndarray, int, float]:
     """Run a clustering step.
 
-    harmony1 places every centroid in the middle of its cells before each pass, ``sums`` being
-    R' times the directions; harmony2 leaves the centroids where the correction put them.
+    harmony1 moves every centroid to the mean of its cells before each pass, ``sums`` being R'
+    times the directions; harmony2 leaves the centroids where the correction put them.
 
     Returns the centroids, the regression's sums, the number of passes and the objective.
     """
-    values = []
-    between = None if sums is None else "directions"
-    most = parameters.max_iter_clustering
-    for n_rounds in range(1, most + 1):
-        if between:
+    moves_centroids = sums is not None
+    collect: Sums | None = "directions" if moves_centroids else None
+    objective = []
+    max_iter = parameters.max_iter_clustering
+    for n_passes in range(1, max_iter + 1):
+        if moves_centroids:
             centroids = _unit_length(sums, centroids)
-        sums = clustering.update(
-            centroids if between else None, "cells" if n_rounds == most else between
-        )
+        if n_passes == max_iter:
+            collect = "cells"
+        sums = clusters.update(centroids if moves_centroids else None, collect)
         if parameters.early_stopping:
-            values.append(clustering.objective())
-            if n_rounds > 4 and _settled(values, parameters.tol_clustering):
+            objective.append(clusters.objective())
+            if _has_settled(objective, parameters.tol_clustering):
                 break
-    if n_rounds < most:
-        sums = clustering.regression_sums()
-    return centroids, sums, n_rounds, values[-1] if values else clustering.objective()
+    if collect != "cells":
+        sums = clusters.sums("cells")
+    return centroids, sums, n_passes, objective[-1] if objective else clusters.objective()
 
 
-def _settled(values: list[float], tolerance: float) -> bool:
-    """Compare the last three values' sum with that of the window one earlier."""
-    new, old = sum(values[-3:]), sum(values[-4:-1])
-    return abs(old - new) / abs(old) < tolerance
+def _has_settled(objective: list[float], tolerance: float) -> bool:
+    """Compare the sum of the last three values with that of the window before, from pass 5 on."""
+    new, old = sum(objective[-3:]), sum(objective[-4:-1])
+    return len(objective) > 4 and abs(old - new) / abs(old) < tolerance
 
 
-def _correction(
-    clustering: Clustering | PaperClustering,
+def _regress(
+    clusters: SoftClusters | PublishedSoftClusters,
     sums: np.ndarray,
     batches: Batches,
     parameters: Parameters,
-) -> tuple[np.ndarray, np.ndarray, bool]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regress the cells on their batches.
 
-    Returns the coefficients, the intercepts, and whether any cluster keeps two batches.
+    Returns the coefficients, the intercepts and the levels included in each cluster's regression.
     """
-    penalty = ridge_penalty(
-        clustering.expected, alpha=parameters.alpha, ridge_lambda=parameters.ridge_lambda
-    )
-    kept = kept_levels(clustering.observed, batches, parameters.batch_prune_threshold)
+    if parameters.ridge_lambda is None:
+        penalty = parameters.alpha * clusters.expected
+    else:
+        penalty = np.broadcast_to(parameters.ridge_lambda[:, None], clusters.expected.shape)
+    included = included_levels(clusters.observed, batches, parameters.batch_prune_threshold)
     if parameters.flavor == "harmony1":
-        kept[...] = True
-    coefficients, intercepts = ridge_regression(clustering.totals, sums, penalty, kept, batches)
-    return coefficients, intercepts, bool(kept.any())
+        included[...] = True
+    coefficients, intercepts = ridge_regression(clusters.totals, sums, penalty, included, batches)
+    return coefficients, intercepts, included
 
 
 def _nothing_corrected(threshold: float | None) -> None:
-    text = f"with batch_prune_threshold {threshold:g} no cluster has two batches left: nothing is"
+    """Raise if the user's threshold prevented every correction; warn if the default did."""
+    reason = (
+        f"with batch_prune_threshold {threshold:g} no cluster has two batches left: nothing is "
+        "corrected"
+    )
     if threshold != DEFAULT_PRUNE:
-        raise ValueError(f"{text} corrected; lower it (default: {DEFAULT_PRUNE:g})")
-    warnings.warn(f"{text} corrected, the batches lie too far apart", stacklevel=5)
+        raise ValueError(f"{reason}; lower it (default: {DEFAULT_PRUNE:g})")
+    warnings.warn(f"{reason}, the batches lie too far apart", stacklevel=5)
 
 
-def _unit_length(vectors: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; a row of zeros is replaced by that of ``otherwise``."""
+def _unit_length(vectors: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1; a row of zeros is replaced by that of ``fallback``."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), otherwise)
+    return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), fallback)
 
 
 def _n_clusters(n_clusters: int | None, init_centroids: Any) -> int | None:
+    """Return the number of clusters asked for, by itself or by ``init_centroids``."""
     if init_centroids is None:
         return n_clusters
-    found = len(init_centroids)
-    if n_clusters is not None and n_clusters != found:
-        raise ValueError(f"n_clusters is {n_clusters} but init_centroids has {found} rows")
-    return found
+    if n_clusters not in (None, len(init_centroids)):
+        raise ValueError(
+            f"n_clusters is {n_clusters} but init_centroids has {len(init_centroids)} rows"
+        )
+    return len(init_centroids)
 
 
 def _start_centroids(
@@ -433,10 +447,10 @@ def _start_centroids(
     """Return unit-length centroids: the given ones, or those of k-means on a sample."""
     if init_centroids is not None:
         centroids = np.asarray(init_centroids, dtype=np.float64)
-        expected = (parameters.n_clusters, cells.shape[1])
-        if centroids.shape != expected or not np.isfinite(centroids).all():
+        shape = (parameters.n_clusters, cells.shape[1])
+        if centroids.shape != shape or not np.isfinite(centroids).all():
             raise ValueError(
-                f"init_centroids must be finite, of shape {expected}; found {centroids.shape}"
+                f"init_centroids must be finite, of shape {shape}; found {centroids.shape}"
             )
         return _unit_length(centroids, centroids)
     sample = cells
@@ -466,7 +480,5 @@ def _is_lean(lean: bool | None, cells: Any, parameters: Parameters, xp: Any) -> 
     if lean is not None:
         return bool(lean)
     needed = len(cells) * (parameters.n_clusters + 2 * cells.shape[1]) * cells.dtype.itemsize
-    available = parallel.available_memory()
-    if xp is not np:
-        available = xp.cuda.Device().mem_info[0]
-    return available is not None and needed > KEEP_SHARE * available
+    available = available_memory() if xp is np else xp.cuda.Device().mem_info[0]
+    return available is not None and needed > MAX_MEMORY_SHARE * available

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import logsumexp
-from threadpoolctl import threadpool_limits
 
 from integration.mnn.arguments import (
     check_cells,
@@ -27,7 +26,7 @@ from integration.mnn.orders import Part, join, merge_all, merge_tree, split
 from integration.mnn.pairs import average_vectors, mutual_pairs
 from integration.mnn.reduced import MNNResult, batch_size
 from utils.log import progress
-from utils.threads import workers
+from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +152,7 @@ def mnn_correct(
     def count(left: Part, others: Sequence[Part]) -> list[int]:
         return [len(pairs_of(left, right)) for right in others]
 
-    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the threads
+    with one_blas_thread():  # the same bits whatever the threads
         parts = split(batches, chosen, output)
         last = parts[0]
         merges = merge_all(parts, tree, merge=merge, count=count)
@@ -227,7 +226,7 @@ class _Kernel:
         density = logsumexp(-_squares(paired, paired) / self.sigma, axis=1)
         result = [np.empty((len(R), mean.shape[1])) for mean in vectors]
 
-        def one_block(start: int, _: Any) -> None:
+        def one_block(start: int) -> None:
             rows = slice(start, start + BLOCK)
             log_weight = -_squares(R[rows], paired) / self.sigma - density
             weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
@@ -235,8 +234,7 @@ class _Kernel:
             for mean, moved in zip(vectors, result, strict=True):
                 moved[rows] = weight @ mean
 
-        with workers(self.threads, lambda: None) as run:
-            run(one_block, range(0, len(R), BLOCK))
+        list(ordered_map(one_block, range(0, len(R), BLOCK), threads=self.threads))
         return result
 
     def _stretch(
@@ -255,7 +253,7 @@ class _Kernel:
         unit = moves / np.where(lengths > 0, lengths, 1)[:, None]
         stretch = np.ones(len(R))
 
-        def one_block(start: int, _: Any) -> None:
+        def one_block(start: int) -> None:
             rows = np.arange(start, min(start + BLOCK, len(R)))
             rows = rows[lengths[rows] > 0]
             at = np.einsum("ij,ij->i", R[rows], unit[rows])
@@ -274,8 +272,7 @@ class _Kernel:
             value = np.take_along_axis(along, place, axis=1)[:, 0]
             stretch[rows] = np.maximum(1, (value - at) / lengths[rows])
 
-        with workers(self.threads, lambda: None) as run:
-            run(one_block, range(0, len(R), BLOCK))
+        list(ordered_map(one_block, range(0, len(R), BLOCK), threads=self.threads))
         return stretch
 
     def _around_lines(

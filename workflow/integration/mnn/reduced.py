@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from integration.mnn.arguments import check_cells, check_options, encode_batches
 from integration.mnn.diagnostics import (
@@ -28,6 +27,7 @@ from integration.mnn.pairs import (
     tricube_average,
 )
 from utils.log import progress, say
+from utils.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,7 +190,7 @@ def reduced_mnn(
             counts.append(len(pairs_of((left, right), (data, other))))
         return counts
 
-    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the threads
+    with one_blas_thread():  # the same bits whatever the threads
         parts = split(batches, cells)
         merges = merge_all(parts, tree, merge=merge, count=count)
         last = parts[0]

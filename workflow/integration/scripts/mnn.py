@@ -8,11 +8,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
 import json
 
+from integration.options import METHODS, IntegrationOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import progress, say
+from utils.options import add_options, as_arguments, read_options
 
-MODELS = {"mnn": "MNN", "fast_mnn": "FastMNN", "mnn_correct": "MNNCorrect"}
-CHOICES = tuple(MODELS)
+CHOICES = ("mnn", "fast_mnn", "mnn_correct")
 MOST_GENES = 10_000  # their products, and the components, take 16 bytes a pair
 
 
@@ -32,10 +34,14 @@ def make_parser(argv=None):
     add("--method", choices=CHOICES, default=CHOICES[0], help="(default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     if method == "mnn":
-        add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+        add(
+            "--basis",
+            default=IntegrationOptions.basis,
+            help="obsm key to start from (default: %(default)s)",
+        )
     else:
         add("--layer", help="The layer that holds raw counts, or raw (default: X)")
-        cli.add_model(parser, "Values")
+        add_options(parser, ValuesOptions)
     add(
         "--key_added",
         type=cli.element_name,
@@ -43,7 +49,7 @@ def make_parser(argv=None):
         help="obsm key of the result (default: %(default)s)",
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
-    cli.add_model(parser, MODELS[method])
+    add_options(parser, METHODS[method])
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -51,10 +57,11 @@ def make_parser(argv=None):
 def main(args):
     """Integrate, write one embedding and what happened at each merge."""
     from utils.atomic import atomic_file
-    from utils.io import kept, keys, new_store, obs_column, open_store, write_element
+    from utils.elements import read_column
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
-    options = vars(cli.from_options(MODELS[args.method], args))
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    options = as_arguments(read_options(METHODS[args.method], args))
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -62,12 +69,12 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batch = [obs_column(root, column) for column in args.batch]
+    batch = [read_column(root, column) for column in args.batch]
     run = {"mnn": correct_embedding, "fast_mnn": correct_components, "mnn_correct": correct_genes}
     common = dict(options)
     for name in ("restrict", "clusters"):
         if common[name] is not None:
-            common[name] = obs_column(root, common[name]).to_numpy()
+            common[name] = read_column(root, common[name]).to_numpy()
     common |= {"threads": args.threads, "seed": args.seed, "verbose": True}
     embedding, result, others = run[args.method](args, root, batch, common)
     table = result.merges.drop(columns="pairs")
@@ -138,7 +145,7 @@ def correct_genes(args, root, batch, options):
     import scipy.sparse as sp
 
     from integration.mnn import mnn_correct
-    from preprocessing.pca import gram_pca, project
+    from preprocessing.pca import gram_pca, pca_scores
 
     layer, n_comps = options.pop("layer_added"), options.pop("n_comps")
     blocks, genes, n_genes = expression(args, root, options, all_genes=layer is not None)
@@ -147,7 +154,7 @@ def correct_genes(args, root, batch, options):
     result = mnn_correct(X, batch, subset=subset, correct_all=layer is not None, **options)
     values = result.corrected if subset is None else result.corrected[:, subset]
     found = gram_pca(lambda: [values], n_comps=n_comps, threads=args.threads)
-    scores = np.concatenate(list(project(lambda: [values], found.components, found.mean)))
+    scores = np.concatenate(list(pca_scores(lambda: [values], found.components, found.mean)))
     others = {} if layer is None else {f"layers/{layer}": result.corrected.astype(np.float32)}
     return scores, result, others
 
@@ -160,8 +167,13 @@ def expression(args, root, options, *, all_genes=False):
     import numpy as np
 
     from integration.gene_counts import variable_genes
-    from numerics.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
+    from numerics.normalize import (
+        count_totals,
+        median_target_sum,
+        normalize_block,
+        row_totals,
+    )
+    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
     from utils.blocks import matrix_shape, n_blocks, row_blocks
 
     target_sum, normalize = options.pop("target_sum"), options.pop("normalize")
@@ -171,7 +183,7 @@ def expression(args, root, options, *, all_genes=False):
             args.layer,
             needed_by=args.method,
             as_they_are=f"normalize: false under {args.method} (by hand --no-normalize)",
-            **vars(cli.from_options("Values", args)),
+            **as_arguments(read_options(ValuesOptions, args)),
         )
     else:
         stored = stored_matrix(root, args.layer)
@@ -193,7 +205,7 @@ def expression(args, root, options, *, all_genes=False):
         return progress(blocks, desc="counts", total=n_blocks(matrix))
 
     if normalize and target_sum is None:
-        target_sum = median_target_sum(counts)
+        target_sum = median_target_sum(count_totals(counts))
 
     def blocks():
         for block in counts():

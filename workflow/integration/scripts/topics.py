@@ -7,8 +7,11 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
+from integration.options import TopicsOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -25,10 +28,10 @@ def make_parser():
         help="obsm key of the result (default: %(default)s)",
     )
     add("--layer", help="The layer that holds raw counts, or raw (default: X)")
-    cli.add_model(parser, "Values")
+    add_options(parser, ValuesOptions)
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
     add("--plot", metavar="FILE", help="Draw the weights of all cells (.png, .pdf or .svg)")
-    cli.add_model(parser, "Topics")
+    add_options(parser, TopicsOptions)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -39,21 +42,21 @@ def main(args):
     import pandas as pd
 
     from integration.gene_counts import read_counts, variable_genes
-    from preprocessing.counts import counts_of
+    from preprocessing.stores import counts_of
+    from utils.elements import read_column
     from utils.io import (
-        kept,
+        keep_existing,
         keys,
-        length,
+        n_rows,
         new_store,
-        obs_column,
         open_store,
         read_index,
         write_element,
     )
     from utils.paths import is_linkable
 
-    options = cli.from_options("Topics", args)
-    if kept(args.output_file, overwrite=args.overwrite):
+    options = read_options(TopicsOptions, args)
+    if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -65,9 +68,9 @@ def main(args):
         root,
         args.layer,
         needed_by=f"topics ({options.model})",
-        **vars(cli.from_options("Values", args)),
+        **as_arguments(read_options(ValuesOptions, args)),
     )
-    groups = obs_column(root, options.groups) if options.groups else None
+    groups = read_column(root, options.groups) if options.groups else None
     if args.plot:
         check_plot(args.plot, groups)
     genes = variable_genes(root) if options.highly_variable else None
@@ -77,7 +80,7 @@ def main(args):
     del counts
     topics = result.topics
     if genes is not None:
-        topics = np.full((length(root, "var"), options.n_topics), np.nan, result.topics.dtype)
+        topics = np.full((n_rows(root, "var"), options.n_topics), np.nan, result.topics.dtype)
         topics[genes] = result.topics
     record = {
         "method": "topics",
@@ -86,7 +89,7 @@ def main(args):
         "n_iterations": result.n_iterations,
         "converged": result.converged,
         "seed": args.seed,
-        "params": {k: v for k, v in vars(options).items() if k != "groups"},
+        "params": {k: v for k, v in as_arguments(options).items() if k != "groups"},
     }
     if options.model == "poisson_nmf":
         record |= {
@@ -118,7 +121,7 @@ def main(args):
 
 def check_plot(path, groups):
     """Refuse a picture that could not be drawn before time is spent on the fit."""
-    from evaluation.figures.embedding import figure_format
+    from evaluation.figures.page import figure_format
     from evaluation.figures.structure_plot import check_groups
 
     figure_format(path)
@@ -157,7 +160,7 @@ def write_figures(args, weights, topics, names, groups):
             table = top_genes(topics, names)
             table.to_csv(temporary, sep="\t", index=False, float_format="%.6g")
     if args.plot:
-        from evaluation.figures.embedding import save_figure
+        from evaluation.figures.page import save_figure
         from evaluation.figures.structure_plot import structure_plot
 
         title = f"{topics.shape[1]} topics" + (f" by {args.groups}" if args.groups else "")
