@@ -87,7 +87,11 @@ def option_defaults() -> dict[str, set]:
     return defaults
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.name != "options.py"], ids=name_of)
+# `numerics` is below all options and knows none.
+STATED = [p for p in MODULES if p.name != "options.py" and p.parent.name != "numerics"]
+
+
+@pytest.mark.parametrize("path", STATED, ids=name_of)
 def test_no_default_is_stated_twice(path):
     """Neither as the default of an argument nor in a mapping of options to values."""
     defaults = option_defaults()
@@ -107,7 +111,8 @@ def test_no_default_is_stated_twice(path):
                 state(argument.arg, value)
         elif isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
-                state(getattr(key, "value", None), value)
+                if getattr(key, "value", None) != "method":  # in the record of a result
+                    state(getattr(key, "value", None), value)
     assert not stated, f"{name_of(path)}: {stated}; take it from the stage's options.py"
 
 

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from running import INPUT, REPO, read, snakemake, write_config
 
 from integration.options import METHODS, missing_package
-from utils import launch
+from plan import launch
 
 VAE = "integration/scripts/vae.py"
 needs_torch = pytest.mark.skipif(

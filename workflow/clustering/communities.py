@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from clustering.options import CommunityOptions
 from utils.errors import unknown
 from utils.log import say
 
@@ -456,7 +457,10 @@ def modularity(
 
 
 def too_many_clusters(
-    labels: np.ndarray, *, resolution: float, max_cluster_factor: float = 50
+    labels: np.ndarray,
+    *,
+    resolution: float,
+    max_cluster_factor: float = CommunityOptions.max_cluster_factor,
 ) -> bool:
     """Tell whether a clustering has crumbled, as a GPU's sometimes does.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clustering.options import NeighborsOptions
 from numerics.knn import finite_rows, nearest_neighbors
 from utils.log import say
 
@@ -163,8 +164,8 @@ def _bandwidths(excess: np.ndarray, target: float) -> np.ndarray:
 def neighbor_graph(
     X: np.ndarray,
     *,
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
 ) -> NeighborGraph:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clustering.cluster_names import child_name, natural_order
+from clustering.options import NeighborsOptions
 from utils.log import progress, say
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def split(
     *,
     resolution: float | Mapping[str, float] = 1.0,
     algorithm: str = "leiden",
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
     min_cells: int = MIN_CELLS,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from clustering.communities import build, renumber_by_size
 from clustering.connectivities import NeighborGraph, expand_graph
+from clustering.options import NeighborsOptions, UMAPOptions
 from clustering.umap import check_layout_options, default_epochs, expand_layout, first_state
 from numerics.knn import finite_rows
 
@@ -58,7 +59,11 @@ def find_communities_gpu(
 
 
 def neighbor_graph_gpu(
-    X: np.ndarray, *, n_neighbors: int = 15, metric: str = "euclidean", seed: int = 0
+    X: np.ndarray,
+    *,
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
+    seed: int = 0,
 ) -> NeighborGraph:
     """Compute neighbors with cuVS, exactly, and connectivities with cuML.
 
@@ -102,8 +107,8 @@ def neighbor_graph_gpu(
 def umap_layout_gpu(
     connectivities: sp.csr_matrix | CommunityGraph,
     *,
-    min_dist: float = 0.5,
-    spread: float = 1.0,
+    min_dist: float = UMAPOptions.min_dist,
+    spread: float = UMAPOptions.spread,
     n_epochs: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:

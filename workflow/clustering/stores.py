@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import check_names
+from clustering.options import NeighborsKeyOptions
 from utils.elements import (
     read_categorical,
     read_column,
@@ -19,7 +20,7 @@ from utils.elements import (
 from utils.errors import missing
 from utils.io import keys, new_store, read_element, read_index, write_element
 from utils.log import say
-from utils.opening import open_store, place
+from utils.opening import location, open_store
 from utils.paths import is_linkable
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def read_basis(
         name = graph_key(root, neighbors_key, "connectivities")
         if name not in keys(root, "obsp"):
             raise KeyError(
-                f"{place(root)}: has no obsp/{name} for --refine graph; an output of level 1 "
+                f"{location(root)}: has no obsp/{name} for --refine graph; an output of level 1 "
                 "has it where its input was a .zarr: convert an .h5ad with prepare.py first"
             )
         return f"obsp/{name}", read_community_graph(root, neighbors_key).adjacency
@@ -343,7 +344,7 @@ def write_clustering(
     *,
     source: str | Path,
     record: Mapping[str, Any],
-    neighbors_key: str = "neighbors",
+    neighbors_key: str = NeighborsKeyOptions.neighbors_key,
     colors: np.ndarray | None = None,
 ) -> None:
     """Write the store of one cluster column.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clustering.options import UMAPOptions
 from utils.log import progress
 from utils.threads import one_blas_thread, workers
 
@@ -41,8 +42,8 @@ TINY = np.float32(1e-12)
 def umap_layout(
     connectivities: sp.csr_matrix | CommunityGraph,
     *,
-    min_dist: float = 0.5,
-    spread: float = 1.0,
+    min_dist: float = UMAPOptions.min_dist,
+    spread: float = UMAPOptions.spread,
     n_epochs: int | None = None,
     threads: int = 1,
     seed: int = 0,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
+from integration.options import HarmonyOptions
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -17,8 +19,8 @@ NaBatch = Literal["error", "drop", "own"]
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Every cell's batch combination, and the levels of which each combination consists.
+class EncodedBatches:
+    """Batch keys as integers: every cell's combination of levels, and each combination's levels.
 
     With one key a combination is a level. With several keys the levels of all keys are stacked:
     key 0's come first, then key 1's, and so on.
@@ -28,11 +30,11 @@ class Batches:
     combinations
         Combination of every cell, shape (n_cells,).
     levels
-        Level in each key of every combination, shape (n_combinations, n_keys), stacked numbers.
+        Stacked level in each key of every combination, shape (n_combinations, n_keys).
     levels_per_key
         Number of levels of every key.
     sizes
-        Cells of every level, shape (n_levels,).
+        Number of cells of every level, shape (n_levels,).
     names
         Label of every level, in the stacked order.
     """
@@ -101,9 +103,9 @@ def encode_keys(
     n_cells: int,
     key_names: Sequence[str] | None = None,
     combine_keys: bool = False,
-    na_batch: NaBatch = "error",
+    na_batch: NaBatch = HarmonyOptions.na_batch,
     mask: np.ndarray | None = None,
-) -> tuple[Batches, np.ndarray | None]:
+) -> tuple[EncodedBatches, np.ndarray | None]:
     """Encode one or several batch keys as integers.
 
     Parameters
@@ -209,7 +211,9 @@ def _select_cells(
     return codes, levels[occurring]
 
 
-def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: bool) -> Batches:
+def _combine(
+    codes: list[np.ndarray], names: list[np.ndarray], combine_keys: bool
+) -> EncodedBatches:
     """Find the combinations of levels that occur."""
     combinations = codes[0]
     for key, labels in zip(codes[1:], names[1:], strict=True):
@@ -225,7 +229,7 @@ def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: boo
         levels = np.arange(n_combinations)[:, None]
     levels_per_key = tuple(map(len, names))
     sizes = [np.bincount(key, minlength=len(n)) for key, n in zip(codes, names, strict=True)]
-    return Batches(
+    return EncodedBatches(
         combinations=combinations,
         levels=levels + np.cumsum([0, *levels_per_key[:-1]]),
         levels_per_key=levels_per_key,
@@ -234,7 +238,7 @@ def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: boo
     )
 
 
-def _refuse_one_cell_levels(batches: Batches, key_names: Sequence[str]) -> None:
+def _refuse_one_cell_levels(batches: EncodedBatches, key_names: Sequence[str]) -> None:
     """Raise if a key names cells rather than batches."""
     for name, n_levels in zip(key_names, batches.levels_per_key, strict=True):
         if n_levels == len(batches.combinations) > 1:

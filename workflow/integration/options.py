@@ -73,7 +73,9 @@ class HarmonyOptions(EmbeddingMethodOptions):
     has_gpu: ClassVar[bool] = True
 
     method: Literal["harmony"] = key("harmony", "The method behind the name.", config_only=True)
-    flavor: Literal["harmony2", "harmony1"] = key("harmony2", "Harmony 2 or 1.")
+    flavor: Literal["harmony2", "harmony1"] = key(
+        "harmony2", "As in R's harmony 2, or the algorithm of Korsunsky 2019."
+    )
     n_clusters: int | None = key(
         None, "Soft clusters. Unset: min(100, cells / 30), at least 1.", ge=1
     )
@@ -82,20 +84,28 @@ class HarmonyOptions(EmbeddingMethodOptions):
     )
     max_iter_clustering: int = key(5, "Clustering passes per outer iteration.", ge=1)
     early_stopping: bool = key(
-        False, "Stop the clustering passes at `tol_clustering` (needs 4 passes or more)."
+        False,
+        "End a clustering step when the objective's sum over three passes changes by a share of "
+        "less than `tol_clustering` (needs 4 passes or more).",
     )
     tol_harmony: float | None = key(
         1e-2, "Stop at this relative fall of the objective. `null`: never early.", ge=0
     )
     tol_clustering: float = key(1e-3, "Relative tolerance of `early_stopping`.", ge=0)
-    sigma: float | list[float] = key(0.1, "Width of the soft clusters.", before=numbers)
+    sigma: float | list[float] = key(
+        0.1, "Width of the soft clusters; at least 0.0001.", before=numbers
+    )
     theta: float | list[float] = key(
         2.0,
         "Weight of the diversity penalty, one number or one per batch column. "
         "0 drops the penalty, not the correction.",
         before=numbers,
     )
-    tau: float = key(0.0, "Protects small batches: discount on `theta`.", ge=0)
+    tau: float = key(
+        0.0,
+        "Discounts `theta` of small batches: theta (1 - exp(-(N_b / (K tau))^2)), as in R.",
+        ge=0,
+    )
     alpha: float = key(
         0.2, "Harmony 2: ridge penalty as a share of the expected cells.", gt=0, lt=1
     )
@@ -111,25 +121,42 @@ class HarmonyOptions(EmbeddingMethodOptions):
         ge=0,
         lt=1,
     )
-    block_proportion: float = key(0.05, "Share of the cells updated together.", gt=0, le=1)
+    block_proportion: float = key(
+        0.05,
+        "Share of the cells updated together (at least 0.2 for fewer than 40 cells).",
+        gt=0,
+        le=1,
+    )
     combine_keys: bool = key(False, "Join several batch columns into one instead of stacking them.")
     na_batch: Literal["error", "drop", "own"] = key(
         "error", "Cells without a batch: stop, leave out (NaN), or a batch of their own."
     )
     kmeans_init: Literal["random", "k-means++", "k-means||"] = key(
-        "k-means++", "How the first clusters are found."
+        "k-means++",
+        "How the first clusters are found: as in R (`k-means++`), as in brisc (`random`), or by "
+        "rounds of candidates.",
     )
     kmeans_iterations: int = key(25, "k-means iterations at most.", ge=1)
     kmeans_tolerance: float = key(0.01, "Relative tolerance of k-means.", ge=0)
     kmeans_cells: int | None = key(
-        None, "Cells that k-means sees at most. Unset: 256 a cluster.", ge=1
+        None,
+        "Cells that k-means uses, a random sample. Unset: 256 a cluster, at least 10,000.",
+        ge=1,
     )
     num_init_iterations: int = key(5, "Rounds of `k-means||`.", ge=1)
     oversampling_factor: float = key(1.0, "Candidates a round of `k-means||`.", gt=0)
-    chunk_size: int | None = key(None, "Cells worked on at a time.", ge=1)
-    chunk_size_kmeans: int | None = key(None, "Cells that k-means works on at a time.", ge=1)
+    chunk_size: int | None = key(
+        None, "Cells worked on at a time. Unset: 1024, on a GPU 262,144.", ge=1
+    )
+    chunk_size_kmeans: int | None = key(
+        None, "Cells that k-means works on at a time. Unset: 4096, on a GPU 262,144.", ge=1
+    )
     dtype: Literal["float32", "float64"] = key("float32", "Working precision.")
-    lean: bool | None = key(None, "Less memory for more time. Unset: by the memory that is there.")
+    lean: bool | None = key(
+        None,
+        "Less memory for more time: similarities are computed again whenever they are needed. "
+        "Unset: where they would take more than 60 % of the available memory.",
+    )
     original: bool = key(False, "The published block update on one thread, to compare with.")
 
     def check(self) -> None:

@@ -11,8 +11,6 @@ from numerics.arrays import to_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Initialization = Literal["random", "k-means++", "k-means||"]
-
 
 def kmeans(
     points: Any,
@@ -20,11 +18,11 @@ def kmeans(
     *,
     rng: np.random.Generator,
     run: Callable[..., None],
-    init: Initialization = "random",
+    init: Literal["random", "k-means++", "k-means||"],
     n_iterations: int = 25,
     tolerance: float = 0.01,
-    num_init_iterations: int = 5,
-    oversampling_factor: float = 1.0,
+    num_init_iterations: int | None = None,
+    oversampling_factor: float | None = None,
     chunk_size: int = 4096,
     xp: Any = np,
 ) -> np.ndarray:
@@ -49,7 +47,8 @@ def kmeans(
     tolerance
         Stop when the sum of squared distances falls by at most this share.
     num_init_iterations, oversampling_factor
-        k-means||: passes, and candidates drawn per pass as a multiple of ``n_clusters``.
+        k-means||, which needs both: passes, and candidates of all passes as a multiple of
+        ``n_clusters``.
     chunk_size
         Points per task.
     xp

@@ -13,7 +13,8 @@ from preprocessing.gene_choice import read_gene_choice, select_genes
 from preprocessing.pca import gram_pca, pca_scores
 from preprocessing.stores import counts_of, named_values, stored_matrix, write_pca
 from utils.atomic import scratch_file
-from utils.io import obs_column, open_store, read_index
+from utils.elements import read_column
+from utils.io import open_store, read_index
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     import pandas as pd
-    from utils.config_values import VariableGenes
+
+    from preprocessing.options import VariableGenesOptions
 
 
 def add_pca(
@@ -34,7 +36,7 @@ def add_pca(
     n_top_genes: int | None,
     flavor: str,
     batch_key: str | None,
-    hvg: VariableGenes | None,
+    hvg: VariableGenesOptions | None,
     normalize: bool,
     target_sum: float | None,
     threads: int,
@@ -79,7 +81,7 @@ def add_pca(
     else:
         stored = stored_matrix(root, layer)
     expression = ExpressionReader(
-        stored.values, normalize=normalize, target_sum=target_sum, read_ahead=threads > 1
+        stored.values, normalize=normalize, target_sum=target_sum, in_background=threads > 1
     )
     with named_values(stored), scratch_file(out) as file:
         genes, columns = _choose_genes(
@@ -102,14 +104,14 @@ def _choose_genes(
     n_top_genes: int | None,
     flavor: str,
     batch_key: str | None,
-    hvg: VariableGenes | None,
+    hvg: VariableGenesOptions | None,
 ) -> tuple[np.ndarray | None, pd.DataFrame | None]:
     """Return the positions of the genes to use (None: all) and the columns of var about them."""
     gene_names = read_index(root, "var")
     choice = read_gene_choice(root, gene_names, hvg)
     batch, batch_names = None, None
     if batch_key:
-        column = obs_column(root, batch_key).astype("category").cat
+        column = read_column(root, batch_key).astype("category").cat
         batch, batch_names = column.codes.to_numpy(), list(map(str, column.categories))
 
     def blocks() -> Any:

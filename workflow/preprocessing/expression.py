@@ -15,8 +15,9 @@ from numerics.normalize import (
     numbered,
     row_totals,
 )
-from utils.blocks import ahead, matrix_shape, n_blocks, row_blocks
+from utils.blocks import matrix_shape, n_blocks, row_blocks
 from utils.log import progress, say
+from utils.threads import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,7 +42,7 @@ class ExpressionReader:
         Whether to scale each cell to the same total and take log1p.
     target_sum
         This total; None: the median of the cells, which may take a pass of its own.
-    read_ahead
+    in_background
         Read the next block in a second thread.
     """
 
@@ -51,19 +52,19 @@ class ExpressionReader:
         *,
         normalize: bool,
         target_sum: float | None,
-        read_ahead: bool = False,
+        in_background: bool = False,
     ) -> None:
         self.matrix = matrix
         self.shape = self.n_cells, self.n_genes = matrix_shape(matrix)
         self.normalize, self.target_sum = normalize, target_sum
-        self.read_ahead = read_ahead
+        self.in_background = in_background
         self.totals = np.zeros(self.n_cells if normalize else 0)
         self.n_checked = 0  # cells that a pass has seen
 
     def stored_blocks(self, step: str) -> Iterator[Block]:
         """Read the values as they are stored; `step` names the pass in the log."""
         blocks = row_blocks(self.matrix)
-        blocks = ahead(blocks) if self.read_ahead else blocks
+        blocks = read_ahead(blocks) if self.in_background else blocks
         blocks = progress(blocks, desc=step, total=n_blocks(self.matrix))
         for first_cell, block in numbered(blocks, self.n_genes):
             end = first_cell + block.shape[0]

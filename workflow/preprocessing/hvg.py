@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from numerics.normalize import check_counts, numbered
+from preprocessing.options import PCAOptions
 from preprocessing.running_moments import Groups, RunningMoments
 from utils.errors import listed
 from utils.log import say
@@ -39,8 +40,8 @@ def highly_variable_genes(
     blocks: Blocks,
     n_genes: int,
     *,
-    n_top_genes: int = 2000,
-    flavor: Literal["seurat", "seurat_v3"] = "seurat",
+    n_top_genes: int = PCAOptions.n_top_genes,
+    flavor: Literal["seurat", "seurat_v3"] = PCAOptions.flavor,
     batch: np.ndarray | None = None,
     batch_names: Sequence[str] | None = None,
     gene_names: Sequence[str] | None = None,

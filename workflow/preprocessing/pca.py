@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from numerics.normalize import check_finite, numbered
+from preprocessing.options import PCAOptions
 from utils.log import say
 from utils.threads import one_blas_thread, ordered_map
 
@@ -57,7 +58,9 @@ class PrincipalComponents:
     variance_ratio: np.ndarray
 
 
-def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PrincipalComponents:
+def gram_pca(
+    blocks: Blocks, *, n_comps: int = PCAOptions.n_comps, threads: int = 1
+) -> PrincipalComponents:
     """Compute principal components in one pass.
 
     Parameters

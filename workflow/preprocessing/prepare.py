@@ -11,6 +11,7 @@ import numpy as np
 
 from preprocessing import choose
 from preprocessing.join import check_common, check_kinds, common_embeddings, join_genes
+from preprocessing.options import PrepareOptions
 from preprocessing.prepare_joined import write_joined
 from preprocessing.prepare_one import is_kept_whole, write_linked, write_one
 from preprocessing.sources import open_sources
@@ -31,7 +32,7 @@ def prepare_store(
     stage: str = "preprocessing",
     layer: str | None = None,
     values: str | None = None,
-    join: str = "inner",
+    join: str = PrepareOptions.join,
     var_names: str | None = None,
     keep_genes: Sequence[str] = (),
     keep_cells: Sequence[str] = (),

@@ -30,7 +30,7 @@ O = TypeVar("O", bound=Options)  # noqa: E741
 class Model(BaseModel):
     """A section of the config: no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 @cache
@@ -57,13 +57,17 @@ def section(cls: type[Options]) -> Any:
     """Return the type of a field that holds the options of a step: checked, then as dataclass."""
 
     def build(model: Model) -> Options:
-        values = {name: getattr(model, name) for name in type(model).model_fields}
-        options = cls(**values)
-        object.__setattr__(options, "given", frozenset(model.model_fields_set))
+        options = _build(cls, model)
         options.check()
         return options
 
     return Annotated[model_of(cls), AfterValidator(build)]
+
+
+def _build(cls: type[O], model: Model) -> O:
+    options = cls(**{name: getattr(model, name) for name in type(model).model_fields})
+    object.__setattr__(options, "given", frozenset(model.model_fields_set))
+    return options
 
 
 def checked_type(annotation: Any) -> Any:
@@ -109,7 +113,9 @@ def _method(value: Any) -> Any:
     return value.get("method") if isinstance(value, dict) else getattr(value, "method", None)
 
 
-def check_options(cls: type[O], values: dict[str, Any], *, prefix: str = "") -> O:
+def check_options(
+    cls: type[O], values: dict[str, Any], *, prefix: str = "", together: bool = True
+) -> O:
     """Check some values and return them as options.
 
     Parameters
@@ -120,23 +126,22 @@ def check_options(cls: type[O], values: dict[str, Any], *, prefix: str = "") -> 
         Name to value; what is not there takes its default.
     prefix
         What stands before each name in an error, such as ``--``.
+    together
+        Also check that they go together (`Options.check`).
 
     Raises
     ------
     ValueError
         With one line for each value that is wrong.
     """
-    holder = create_model("Holder", __base__=Model, options=(section(cls), ...))
     try:
-        return holder.model_validate({"options": values}).options
+        options = _build(cls, model_of(cls).model_validate(values))
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            inside = {**item, "loc": item["loc"][1:]}
-            explained = explain(inside, model_of(cls))
-            # A line about several options names them itself.
-            lines += explained if not inside["loc"] else [prefix + line for line in explained]
-        raise ValueError("\n".join(lines)) from None
+        lines = [line for item in error.errors() for line in explain(item, model_of(cls))]
+        raise ValueError("\n".join(prefix + line for line in lines)) from None
+    if together:
+        options.check()
+    return options
 
 
 # What pydantic adds to a path for the branch of a union or the key of a mapping.
@@ -213,6 +218,8 @@ def explain(item: Any, model: type[BaseModel]) -> list[str]:
         where = path_of(location[:-2]) if location[-1] == "[key]" else path
         return [f"{where}: {unknown('value', found, known)}"]
     message = item["msg"].removeprefix("Input should be ")
+    message = message.replace("greater than or equal to", "at least")
+    message = message.replace("less than or equal to", "at most")
     message = re.sub(r"^a valid dictionary( or instance of \w+)?", "a mapping", message)
     message = message.replace("a valid boolean", "true or false").replace("a valid string", "text")
     message = re.sub(r"^a valid (\w)", lambda m: f"a{'n' * (m[1] in 'aeiou')} {m[1]}", message)

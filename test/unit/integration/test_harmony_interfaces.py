@@ -310,7 +310,7 @@ def test_every_parameter_of_rapids_is_understood(adata, flavor):
 
 
 @pytest.mark.parametrize("method", ["fast", "original", "batched"])
-def test_what_has_no_effect_here_is_said(adata, method):
+def test_rapids_options_without_effect_cause_a_warning(adata, method):
     harmony_integrate(adata, "batch")
     with pytest.warns(UserWarning, match="correction_method and colsum_algo: no effect"):
         harmony_integrate(

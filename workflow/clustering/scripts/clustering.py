@@ -253,12 +253,11 @@ def own_components(args, root):
             raise ValueError("--refine integration needs the obs columns of the batch: --batch")
         options = read_mapping(HarmonyOptions, args.harmony_args, "--harmony_args")
         harmony = as_arguments(options)
-    options = read_mapping(PCAOptions, args.pca_args, "--pca_args")
     return read_own_components(
         root,
         refine=args.refine,
         layer=args.layer,
-        options=options,
+        options=read_mapping(PCAOptions, args.pca_args, "--pca_args"),
         values=as_arguments(read_options(ValuesOptions, args)),
         harmony=harmony,
         batch=args.batch if args.refine == "integration" else [],

@@ -1,4 +1,4 @@
-"""Harmony on arrays: ``harmonize(Z, batches, *, n_clusters=None, theta=2, ...)``."""
+"""Harmony on arrays: ``harmonize(Z, batches, theta=4, ...)``."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ from integration.harmony.checks import (
     check_values,
 )
 from integration.harmony.correction import included_levels, ridge_regression
-from integration.harmony.parameters import (
-    DEFAULT_ALPHA,
-    DEFAULT_PRUNE,
-    Flavor,
-    Parameters,
-    check_parameters,
-)
+from integration.harmony.parameters import Parameters, check_parameters
 from integration.harmony.published import PublishedSoftClusters
 from integration.harmony.soft_clusters import SoftClusters
+from integration.options import HarmonyOptions
 from numerics.arrays import normalize_rows
-from numerics.kmeans import Initialization, kmeans
+from numerics.kmeans import kmeans
+from utils.errors import unknown
 from utils.log import progress
+from utils.options import make_options, script_options
 from utils.threads import available_memory, resolve_threads, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from integration.batches import Batches, NaBatch
+    from integration.batches import EncodedBatches
     from integration.harmony.soft_clusters import Sums
 
 MAX_MEMORY_SHARE = 0.6  # of the available memory that the similarities may take
@@ -76,7 +73,7 @@ class Harmonized:
     objective: list[float]
     rounds: list[int]
     converged: bool
-    batches: Batches
+    batches: EncodedBatches
     parameters: Parameters
     mask: np.ndarray | None
     soft_clusters: SoftClusters | PublishedSoftClusters | None
@@ -92,41 +89,15 @@ def harmonize(
     Z: Any,
     batches: Any | Sequence[Any],
     *,
-    flavor: Flavor = "harmony2",
-    n_clusters: int | None = None,
-    max_iter_harmony: int | None = 10,
-    max_iter_clustering: int = 5,
-    early_stopping: bool = False,
-    tol_harmony: float | None = 1e-2,
-    tol_clustering: float = 1e-3,
-    sigma: Any = 0.1,
-    theta: Any = 2.0,
-    tau: float = 0.0,
-    alpha: float = DEFAULT_ALPHA,
-    ridge_lambda: Any = 1.0,
-    batch_prune_threshold: float | None = DEFAULT_PRUNE,
-    block_proportion: float = 0.05,
     blocks: Any = None,
     init_centroids: Any = None,
-    kmeans_init: Initialization = "k-means++",
-    kmeans_iterations: int = 25,
-    kmeans_tolerance: float = 0.01,
-    kmeans_cells: int | None = None,
-    num_init_iterations: int = 5,
-    oversampling_factor: float = 1.0,
-    combine_keys: bool = False,
-    na_batch: NaBatch = "error",
     key_names: Sequence[str] | None = None,
     mask: np.ndarray | None = None,
-    dtype: Any = np.float32,
     seed: int = 0,
     threads: int | None = None,
-    chunk_size: int | None = None,
-    chunk_size_kmeans: int | None = None,
-    lean: bool | None = None,
-    original: bool = False,
     keep_assignments: bool = False,
     verbose: bool = False,
+    **options: Any,
 ) -> Harmonized:
     """Integrate the batches of an embedding with Harmony.
 
@@ -137,135 +108,61 @@ def harmonize(
     batches
         Batch labels, shape (n_cells,); several keys as a list or tuple of such arrays, or as an
         array of shape (n_cells, n_keys). Their levels are stacked.
-    flavor
-        "harmony2", as R's harmony 2, or "harmony1", the algorithm of Korsunsky 2019.
-    n_clusters
-        Number of clusters; None: one per 30 cells, at least 1, at most 100.
-    max_iter_harmony
-        Most iterations of clustering and correction; None: until convergence.
-    max_iter_clustering
-        Passes over all cells in a clustering step.
-    early_stopping
-        End a clustering step after its fifth or a later pass if the objective's sum over a
-        window of three passes changes by less than ``tol_clustering``, relatively.
-    tol_harmony
-        Stop when the objective's relative fall is less than this; None: never.
-    tol_clustering
-        See ``early_stopping``.
-    sigma
-        Width of the soft clustering, a number or one per cluster; at least 0.0001.
-    theta
-        Weight of the diversity penalty: a number, one per key, or one per level. 0 takes the
-        penalty away, not the correction.
-    tau
-        Discounts theta of small batches: theta (1 - exp(-(N_b / (K tau))^2)), as R.
-    alpha
-        Ridge penalty as a share of the expected count, between 0 and 1.
-    ridge_lambda
-        harmony1's ridge penalty: a number, one per key or per level; None or -1: as harmony2's.
-    batch_prune_threshold
-        harmony2 leaves a batch out of a cluster's regression when less than this share of its
-        cells is in the cluster; below 1; None: never. One that leaves no cluster with two batches,
-        so that nothing is corrected, is an error, with the default a warning.
-    block_proportion
-        Share of the cells that is updated at a time (below 40 cells at least 0.2).
     blocks
-        The partition itself: a whole number per cell, worked through in ascending order.
+        The partition into blocks that are updated together: a whole number per cell, worked
+        through in ascending order. None: drawn.
     init_centroids
         Start from these, shape (n_clusters, n_dims), instead of from k-means; any length.
-    kmeans_init
-        "k-means++" as R (on real data a little closer to R's result than the others, and as
-        quick on the sample that k-means sees), "random" as brisc, or "k-means||".
-    kmeans_iterations, kmeans_tolerance
-        Most iterations, and the relative fall of the squared distances at which to stop.
-    kmeans_cells
-        k-means sees a random sample of so many cells; None: 256 per cluster, at least 10,000.
-    num_init_iterations, oversampling_factor
-        k-means||: passes, and candidates per centroid.
-    combine_keys
-        Several keys: use each combination that occurs as one batch of a joint key.
-    na_batch
-        A missing label is an error ("error"), leaves the cell out ("drop"), or is a batch of its
-        own ("own").
     key_names
-        What messages call the keys.
+        Names of the keys in messages.
     mask
         Cells that take part, booleans of shape (n_cells,); the others become NaN.
-    dtype
-        float32 or float64.
     seed
-        Of k-means and of the blocks.
+        Seed of k-means and of the blocks.
     threads
         None or -1: the cores that this process may use. The result does not depend on it.
-    chunk_size, chunk_size_kmeans
-        Most cells per task; None: 1024 and 4096, on a GPU 262,144.
-    lean
-        True rebuilds the similarities whenever they are needed, False keeps them; None keeps
-        them where they fit into 60 % of the memory that is there. The result is the same.
-    original
-        Form R, and draw new blocks before every pass, as published; on one thread.
     keep_assignments
         Keep what is needed to form R later.
     verbose
         Show a progress bar.
+    **options
+        The options of `integration.options.HarmonyOptions`, which documents them. ``theta`` and
+        ``ridge_lambda`` may also be one number per level, ``sigma`` one per cluster.
 
     Returns
     -------
-    The corrected cells, with everything else that Harmony computed.
+    The corrected cells, the clusters and how the computation went.
 
     Raises
     ------
     TypeError, ValueError
-        One line: what is wrong, what was found, what is allowed.
+        Invalid input, in one line: the argument, what was found and what is allowed.
 
     Notes
     -----
-    Peak memory beside ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise n K s + 2 n d s
-    (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters. Sources: Korsunsky
-    2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
+    Peak memory in addition to ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise
+    n K s + 2 n d s (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters.
+    Sources: Korsunsky 2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
     """
     xp = array_namespace(Z)
     n_cells = len(Z)
-    encoded, mask = encode_keys(batches, n_cells, key_names, combine_keys, na_batch, mask)
-    if original and threads not in (None, 1):
-        raise ValueError("original=True runs on one thread; set threads=1")
-    threads = 1 if xp is not np or original else resolve_threads(threads)
-    sizes = chunks.CPU if xp is np else chunks.GPU
-    cells = check_embedding(Z if mask is None else Z[xp.asarray(mask)], dtype, xp)
-    parameters = check_parameters(
-        len(cells),
-        encoded,
-        flavor=flavor,
-        n_clusters=_n_clusters(n_clusters, init_centroids),
-        max_iter_harmony=max_iter_harmony,
-        max_iter_clustering=max_iter_clustering,
-        early_stopping=early_stopping,
-        tol_harmony=tol_harmony,
-        tol_clustering=tol_clustering,
-        sigma=sigma,
-        theta=theta,
-        tau=tau,
-        alpha=alpha,
-        ridge_lambda=ridge_lambda,
-        batch_prune_threshold=batch_prune_threshold,
-        block_proportion=block_proportion,
-        kmeans_init=kmeans_init,
-        kmeans_iterations=kmeans_iterations,
-        kmeans_tolerance=kmeans_tolerance,
-        kmeans_cells=kmeans_cells,
-        num_init_iterations=num_init_iterations,
-        oversampling_factor=oversampling_factor,
-        chunk_size=sizes.rows if chunk_size is None else chunk_size,
-        chunk_size_kmeans=sizes.kmeans_rows if chunk_size_kmeans is None else chunk_size_kmeans,
-        seed=seed,
+    options = _check_options(options, init_centroids)
+    encoded, mask = encode_keys(
+        batches, n_cells, key_names, options.combine_keys, options.na_batch, mask
     )
+    if options.original and threads not in (None, 1):
+        raise ValueError("original=True runs on one thread; set threads=1")
+    threads = 1 if xp is not np or options.original else resolve_threads(threads)
+    sizes = chunks.CPU if xp is np else chunks.GPU
+    cells = check_embedding(Z if mask is None else Z[xp.asarray(mask)], options.dtype, xp)
+    parameters = check_parameters(len(cells), encoded, options, seed=seed, sizes=sizes)
     rng = np.random.default_rng(parameters.seed)
     scratch_shape = (parameters.chunk_size, parameters.n_clusters)
     with workers(threads, lambda: xp.empty(scratch_shape, cells.dtype)) as run:
         check_values(cells, parameters.chunk_size, run, xp)
         centroids = _start_centroids(cells, init_centroids, parameters, rng, run, xp)
         blocks = check_blocks(blocks, n_cells, mask)
-        if original:
+        if options.original:
             clusters = PublishedSoftClusters(cells, encoded, parameters, rng, blocks)
         else:
             if blocks is None:
@@ -274,10 +171,10 @@ def harmonize(
             clusters = SoftClusters(
                 cells,
                 encoded,
-                chunks.sort_cells(blocks, encoded.combinations, sizes),
+                chunks.sort_cells(blocks, encoded.combinations, sizes, xp),
                 parameters,
                 run,
-                keep_similarities=not _is_lean(lean, cells, parameters, xp),
+                keep_similarities=not _is_lean(options.lean, cells, parameters, xp),
                 keep_directions=keep_assignments,
                 xp=xp,
             )
@@ -307,7 +204,7 @@ def harmonize(
 def _iterate(
     clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
     verbose: bool,
 ) -> tuple[Any, np.ndarray, list[float], list[int], bool]:
@@ -390,7 +287,7 @@ def _has_settled(objective: list[float], tolerance: float) -> bool:
 def _regress(
     clusters: SoftClusters | PublishedSoftClusters,
     sums: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regress the cells on their batches.
@@ -414,8 +311,8 @@ def _nothing_corrected(threshold: float | None) -> None:
         f"with batch_prune_threshold {threshold:g} no cluster has two batches left: nothing is "
         "corrected"
     )
-    if threshold != DEFAULT_PRUNE:
-        raise ValueError(f"{reason}; lower it (default: {DEFAULT_PRUNE:g})")
+    if threshold != HarmonyOptions.batch_prune_threshold:
+        raise ValueError(f"{reason}; lower it (default: {HarmonyOptions.batch_prune_threshold:g})")
     warnings.warn(f"{reason}, the batches lie too far apart", stacklevel=5)
 
 
@@ -425,15 +322,28 @@ def _unit_length(vectors: np.ndarray, fallback: np.ndarray) -> np.ndarray:
     return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), fallback)
 
 
-def _n_clusters(n_clusters: int | None, init_centroids: Any) -> int | None:
-    """Return the number of clusters asked for, by itself or by ``init_centroids``."""
-    if init_centroids is None:
-        return n_clusters
-    if n_clusters not in (None, len(init_centroids)):
-        raise ValueError(
-            f"n_clusters is {n_clusters} but init_centroids has {len(init_centroids)} rows"
-        )
-    return len(init_centroids)
+def _check_options(values: dict[str, Any], init_centroids: Any) -> HarmonyOptions:
+    """Check the options, which may come as NumPy numbers, arrays and types."""
+    if unknown_names := [name for name in values if name not in script_options(HarmonyOptions)]:
+        names = script_options(HarmonyOptions)
+        raise TypeError(unknown("option of Harmony", unknown_names[0], names))
+    values = {name: to_plain(value) for name, value in values.items()}
+    if init_centroids is not None:
+        n_clusters = values.setdefault("n_clusters", len(init_centroids))
+        if n_clusters != len(init_centroids):
+            raise ValueError(
+                f"n_clusters is {n_clusters} but init_centroids has {len(init_centroids)} rows"
+            )
+    return make_options(HarmonyOptions, values, together=False)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a value of NumPy, or a list of these, into one of Python."""
+    if isinstance(value, type | np.dtype):
+        return np.dtype(value).name
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _start_centroids(

@@ -10,9 +10,11 @@ import numpy as np
 
 from integration.batches import factorize
 from integration.harmony.algorithm import harmonize
+from integration.options import HarmonyOptions
 from numerics.arrays import to_host
 from utils.device import gpu_problem
 from utils.errors import missing, unknown
+from utils.options import as_arguments
 
 HARMONYPY_NAMES = {
     "nclust": "n_clusters",
@@ -25,8 +27,8 @@ HARMONYPY_NAMES = {
     "random_state": "seed",
     "ncores": "threads",
 }
-DEFAULTS: dict[str, Any] = harmonize.__kwdefaults__
-OPTIONS = DEFAULTS.keys() - {"key_names", "mask", "keep_assignments"}
+DEFAULTS: dict[str, Any] = {**harmonize.__kwdefaults__, **as_arguments(HarmonyOptions())}
+KNOWN_OPTIONS = DEFAULTS.keys() - {"key_names", "mask", "keep_assignments"}
 
 
 def translate_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -34,8 +36,8 @@ def translate_options(options: dict[str, Any]) -> dict[str, Any]:
     translated = {}
     for given_name, value in options.items():
         name = HARMONYPY_NAMES.get(given_name, given_name)
-        if name not in OPTIONS:
-            known = [*sorted(OPTIONS), *HARMONYPY_NAMES]
+        if name not in KNOWN_OPTIONS:
+            known = [*sorted(KNOWN_OPTIONS), *HARMONYPY_NAMES]
             raise TypeError(unknown("option of Harmony", given_name, known))
         if name in translated:
             raise TypeError(f"{name} is given twice, once under harmonypy's name")

@@ -9,7 +9,7 @@ cells alone, never on the number of threads.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -80,17 +80,6 @@ class Layout:
         """All chunks in order."""
         return [chunk for block in self.blocks for chunk in block.chunks]
 
-    def on(self, xp: Any) -> Layout:
-        """Return the layout with the arrays that have a number per cell in ``xp``."""
-
-        def move(chunk: Chunk) -> Chunk:
-            if chunk.flat_index is None:
-                return chunk
-            return replace(chunk, flat_index=xp.asarray(chunk.flat_index))
-
-        blocks = [replace(block, chunks=tuple(map(move, block.chunks))) for block in self.blocks]
-        return Layout(xp.asarray(self.order), tuple(blocks))
-
 
 def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np.ndarray:
     """Draw random blocks of the cells, each with the share ``proportion`` of them.
@@ -108,7 +97,9 @@ def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np
     return blocks
 
 
-def sort_cells(blocks: np.ndarray, combinations: np.ndarray, sizes: ChunkSizes) -> Layout:
+def sort_cells(
+    blocks: np.ndarray, combinations: np.ndarray, sizes: ChunkSizes, xp: Any = np
+) -> Layout:
     """Sort the cells by block and batch combination and cut them into chunks.
 
     Parameters
@@ -119,6 +110,8 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, sizes: ChunkSizes) 
         Batch combination of every cell, shape (n_cells,), numbered from 0.
     sizes
         The largest sizes of a chunk.
+    xp
+        Array namespace of the layout's arrays that have a number per cell.
 
     Returns
     -------
@@ -138,7 +131,7 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, sizes: ChunkSizes) 
     combination_of_segment = present % n_combinations
     bounds = np.searchsorted(block_of_segment, np.arange(n_blocks + 1))
     return Layout(
-        order=order,
+        order=xp.asarray(order),
         blocks=tuple(
             _cut_block(
                 number,
@@ -146,6 +139,7 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, sizes: ChunkSizes) 
                 starts[first:last].tolist(),
                 stops[first:last].tolist(),
                 sizes,
+                xp,
             )
             for number, (first, last) in enumerate(itertools.pairwise(bounds))
         ),
@@ -158,6 +152,7 @@ def _cut_block(
     starts: list[int],
     stops: list[int],
     sizes: ChunkSizes,
+    xp: Any,
 ) -> Block:
     """Cut one block's segments into chunks."""
     chunks: list[Chunk] = []
@@ -169,7 +164,7 @@ def _cut_block(
         is_long = stop - start > limit // 2
         is_full = shared and (stop - shared[0][1] > limit or len(shared) == sizes.pieces)
         if shared and (is_long or is_full):
-            chunks.append(_make_chunk(number, n_pieces - len(shared), shared))
+            chunks.append(_make_chunk(number, n_pieces - len(shared), shared, xp))
             shared = []
         first_pieces.append(n_pieces)
         if not is_long:
@@ -179,21 +174,21 @@ def _cut_block(
         n_parts = -(-(stop - start) // sizes.rows)
         cuts = [start + (stop - start) * part // n_parts for part in range(n_parts + 1)]
         for first, last in itertools.pairwise(cuts):
-            chunks.append(_make_chunk(number, n_pieces, [(index, first, last)]))
+            chunks.append(_make_chunk(number, n_pieces, [(index, first, last)], xp))
             n_pieces += 1
     if shared:
-        chunks.append(_make_chunk(number, n_pieces - len(shared), shared))
+        chunks.append(_make_chunk(number, n_pieces - len(shared), shared, xp))
     return Block(tuple(chunks), combinations, np.array(first_pieces), n_pieces)
 
 
-def _make_chunk(block: int, first_piece: int, pieces: list[tuple[int, int, int]]) -> Chunk:
+def _make_chunk(block: int, first_piece: int, pieces: list[tuple[int, int, int]], xp: Any) -> Chunk:
     """Build a chunk of consecutive pieces, each (combination's index, start, stop)."""
     start, stop = pieces[0][1], pieces[-1][2]
     n_rows = [last - first for _, first, last in pieces]
     flat_index = None
     if len(pieces) > 1:
         piece_of_row = np.repeat(np.arange(len(pieces)), n_rows)
-        flat_index = np.arange(stop - start) * len(pieces) + piece_of_row
+        flat_index = xp.asarray(np.arange(stop - start) * len(pieces) + piece_of_row)
     return Chunk(
         start=start,
         stop=stop,

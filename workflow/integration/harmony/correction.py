@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
 
 
 def included_levels(
-    observed: np.ndarray, batches: Batches, batch_prune_threshold: float | None
+    observed: np.ndarray, batches: EncodedBatches, batch_prune_threshold: float | None
 ) -> np.ndarray:
     """Choose the levels that take part in each cluster's regression.
 
@@ -41,9 +41,9 @@ def ridge_regression(
     sums: np.ndarray,
     penalty: np.ndarray,
     included: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Solve all clusters' regressions.
+    """Solve the ridge regression of every cluster.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def _solve_several_keys(
     sums: np.ndarray,
     penalty: np.ndarray,
     included: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve the normal equations of each cluster."""
     n_levels, n_clusters = included.shape
@@ -104,17 +104,16 @@ def _solve_several_keys(
     pairs = (levels[:, :, None] * n_levels + levels[:, None, :]).ravel()  # co-occurring levels
     for cluster in range(n_clusters):
         columns = np.flatnonzero(included[:, cluster])
-        taking_part = included[levels, cluster].any(axis=1)  # a cell without any level is left out
+        taking_part = included[levels, cluster].any(axis=1)  # leaves out cells without any level
         count = np.where(taking_part, counts[:, cluster], 0)
         total = count.sum()
         if total <= 0 or not len(columns):
             continue
         table = np.bincount(pairs, np.repeat(count, n_keys**2), minlength=n_levels**2)
         table = table.reshape(n_levels, n_levels)[np.ix_(columns, columns)]
-        marginal = np.diag(table)
         system = np.empty((len(columns) + 1, len(columns) + 1))
         system[0, 0] = total
-        system[0, 1:] = system[1:, 0] = marginal
+        system[0, 1:] = system[1:, 0] = np.diag(table)
         system[1:, 1:] = table + np.diag(penalty[columns, cluster])
         right_side = np.empty((len(columns) + 1, sums.shape[2]))
         right_side[0] = sums[taking_part, cluster].sum(axis=0)

@@ -15,7 +15,7 @@ from integration.harmony.soft_clusters import Kernel, diversity_penalty, diversi
 from numerics.arrays import normalize_rows
 
 if TYPE_CHECKING:
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
     from integration.harmony.parameters import Parameters
     from integration.harmony.soft_clusters import Sums
 
@@ -26,7 +26,7 @@ class PublishedSoftClusters:
     def __init__(
         self,
         cells: np.ndarray,
-        batches: Batches,
+        batches: EncodedBatches,
         parameters: Parameters,
         rng: np.random.Generator,
         blocks: np.ndarray | None,
@@ -94,7 +94,6 @@ class PublishedSoftClusters:
         """Update the assignments block by block, over newly drawn blocks."""
         if centroids is not None:
             self._set_similarities(centroids)
-        theta, flavor = self.parameters.theta, self.parameters.flavor
         blocks = self.blocks
         if blocks is None:
             blocks = draw_blocks(len(self.cells), self.parameters.block_proportion, self.rng)
@@ -102,7 +101,8 @@ class PublishedSoftClusters:
             block = np.flatnonzero(blocks == number)
             self.totals -= self._sum(block)
             np.maximum(self.totals, 0, out=self.totals)
-            rho = self.membership.T @ diversity_penalty(self.observed, self.expected, theta, flavor)
+            rho = diversity_penalty(self.observed, self.expected, self.parameters)
+            rho = self.membership.T @ rho
             R = self.similarities[block] * rho[self.batches.combinations[block]]
             self.R[block] = R / R.sum(axis=1, keepdims=True)
             self.totals += self._sum(block)
@@ -125,9 +125,7 @@ class PublishedSoftClusters:
         tiny = np.finfo(self.cells.dtype).tiny
         distance = sigma * (self.constant - np.log(np.maximum(self.similarities, tiny)))
         entropy = sigma * R * np.log(np.maximum(R, tiny))
-        terms = diversity_terms(
-            self.observed, self.expected, self.parameters.theta, self.parameters.flavor
-        )
+        terms = diversity_terms(self.observed, self.expected, self.parameters)
         value = (R * distance).sum() + entropy.sum() + (sigma * terms).sum()
         return float(value) * 2000 / len(self.cells)
 

@@ -16,6 +16,7 @@ from integration.harmony.api_arguments import (
     translate_options,
 )
 from integration.harmony.rapids_backend import harmonize_with_rapids
+from integration.options import IntegrationOptions
 from numerics.arrays import to_host
 from utils.errors import missing, unknown
 
@@ -31,7 +32,7 @@ def harmony_integrate(
     adata: AnnData | Sequence[AnnData],
     key: Any = None,
     *,
-    basis: str = "X_pca",
+    basis: str = IntegrationOptions.basis,
     adjusted_basis: str = "X_pca_harmony",
     QC_column: Any = None,
     overwrite: bool = False,
@@ -90,15 +91,11 @@ def harmony_integrate(
         raise ValueError("there is no data set to integrate")
     _check_bases(data_sets, basis, adjusted_basis, overwrite)
     options = translate_options(options)
-    _check_backend(backend, correction_method)
+    _check_backend(backend, correction_method, several=several, masked=QC_column is not None)
     if key is None and not several:
         raise ValueError("key is None; name the batch column")
     rapids_options = {"correction_method": correction_method, "colsum_algo": colsum_algo}
     if backend == "rapids":
-        if several:
-            raise ValueError("backend='rapids' takes one data set; concatenate them first")
-        if QC_column is not None:
-            raise ValueError("backend='rapids' has no QC_column; subset the data set first")
         bases = {"basis": basis, "adjusted_basis": adjusted_basis}
         harmonize_with_rapids(adata, key, options, **bases, **rapids_options)
         return
@@ -138,12 +135,18 @@ def _check_bases(
             )
 
 
-def _check_backend(backend: str, correction_method: str | None) -> None:
-    """Refuse an unknown backend or method of correction."""
+def _check_backend(
+    backend: str, correction_method: str | None, *, several: bool, masked: bool
+) -> None:
+    """Refuse an unknown backend or correction method, and what rapids cannot do."""
     if backend not in ("cpu", "cupy", "rapids"):
         raise ValueError(f"backend must be 'cpu', 'cupy' or 'rapids'; found {backend!r}")
     if correction_method not in (None, *CORRECTION_METHODS):
         raise ValueError(unknown("correction_method", correction_method, CORRECTION_METHODS))
+    if backend == "rapids" and several:
+        raise ValueError("backend='rapids' takes one data set; concatenate them first")
+    if backend == "rapids" and masked:
+        raise ValueError("backend='rapids' has no QC_column; subset the data set first")
 
 
 def _join_embeddings(data_sets: dict[str, AnnData], basis: str) -> np.ndarray:

@@ -30,7 +30,7 @@ from numerics.arrays import normalize_rows, to_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
     from integration.harmony.chunks import Block, Chunk, Layout
     from integration.harmony.parameters import Parameters
 
@@ -78,20 +78,22 @@ class Kernel:
 
 
 def diversity_penalty(
-    observed: np.ndarray, expected: np.ndarray, theta: np.ndarray, flavor: str
+    observed: np.ndarray, expected: np.ndarray, parameters: Parameters
 ) -> np.ndarray:
     """Compute rho, shape (n_levels, n_clusters): below 1 where a batch is over-represented."""
-    observed, expected = _smooth(observed, expected, flavor)
+    observed, expected = _smooth(observed, expected, parameters.flavor)
     ratio = expected / observed
-    return ratio * ratio if np.all(theta == 2) else ratio ** theta[:, None]
+    if np.all(parameters.theta == 2):
+        return ratio * ratio
+    return ratio ** parameters.theta[:, None]
 
 
 def diversity_terms(
-    observed: np.ndarray, expected: np.ndarray, theta: np.ndarray, flavor: str
+    observed: np.ndarray, expected: np.ndarray, parameters: Parameters
 ) -> np.ndarray:
     """Compute the objective's diversity term per cluster, shape (n_clusters,), before sigma."""
-    smoothed, expected = _smooth(observed, expected, flavor)
-    return (theta[:, None] * observed * np.log(smoothed / expected)).sum(axis=0)
+    smoothed, expected = _smooth(observed, expected, parameters.flavor)
+    return (parameters.theta[:, None] * observed * np.log(smoothed / expected)).sum(axis=0)
 
 
 def _smooth(
@@ -131,7 +133,7 @@ class SoftClusters:
     def __init__(
         self,
         cells: Any,
-        batches: Batches,
+        batches: EncodedBatches,
         layout: Layout,
         parameters: Parameters,
         run: Callable[..., None],
@@ -142,7 +144,7 @@ class SoftClusters:
     ) -> None:
         n_cells = len(cells)
         n_clusters, dtype = parameters.n_clusters, cells.dtype
-        self.cells, self.batches, self.layout = cells, batches, layout.on(xp)
+        self.cells, self.batches, self.layout = cells, batches, layout
         self.parameters, self.run, self.xp = parameters, run, xp
         self.similarities = self.sorted_cells = self.directions = self.shift = None
         if keep_similarities:
@@ -241,7 +243,6 @@ class SoftClusters:
         if centroids is not None:
             self.kernel = self._build_kernel(centroids)
         sums = self._zero_sums(collect)
-        theta, flavor = self.parameters.theta, self.parameters.flavor
         smallest = np.finfo(self.inverse.dtype).tiny ** 0.5
         cluster_sizes = self.totals.sum(axis=0)
         for number, (block, membership) in enumerate(
@@ -250,7 +251,7 @@ class SoftClusters:
             self.observed -= membership @ self.block_totals[number]
             cluster_sizes -= self.block_totals[number].sum(axis=0)
             expected = self.proportions[:, None] * np.maximum(cluster_sizes, 0)
-            rho = diversity_penalty(np.maximum(self.observed, 0), expected, theta, flavor)
+            rho = diversity_penalty(np.maximum(self.observed, 0), expected, self.parameters)
             rho = membership.T @ rho
             rho /= rho.max(axis=1, keepdims=True)  # a factor common to a row cancels in R
             self.penalties[number] = np.maximum(rho, smallest).astype(self.inverse.dtype)
@@ -286,9 +287,7 @@ class SoftClusters:
         log_rho = np.zeros(len(sigma))
         for totals, rho in zip(self.block_totals, self.penalties, strict=True):
             log_rho += (totals * np.log(rho.astype(np.float64))).sum(axis=0)
-        diversity = diversity_terms(
-            self.observed, self.expected, self.parameters.theta, self.parameters.flavor
-        )
+        diversity = diversity_terms(self.observed, self.expected, self.parameters)
         value = float((sigma * (log_rho + diversity)).sum()) - self._log_normalizers()
         return value * 2000 / len(self.cells)
 
