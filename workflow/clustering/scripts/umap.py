@@ -8,7 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 from clustering.options import NeighborsKeyOptions, UMAPOptions
 from utils import cli
 from utils.log import say
-from utils.options import add_options, read_options
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -41,7 +41,7 @@ def main(args):
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
         threads=args.threads,
-        **vars(options),
+        **as_arguments(options),
     )
     params = {"min_dist": options.min_dist, "spread": options.spread, "seed": args.seed}
     params |= device.record()
