@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from preprocessing.gene_choice import GeneChoice
-    from utils.config import PCA
+    from preprocessing.options import PCAOptions
 
 
 def own_components(
     blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]],
     parts: Sequence[np.ndarray],
     *,
-    options: PCA,
+    options: PCAOptions,
     choice: GeneChoice | None = None,
     batches: Sequence[pd.Series] = (),
     seed: int = 0,
@@ -97,7 +97,7 @@ def _gather(
 
 
 def _components(
-    counts: sp.csr_matrix, options: PCA, choice: GeneChoice | None = None
+    counts: sp.csr_matrix, options: PCAOptions, choice: GeneChoice | None = None
 ) -> np.ndarray:
     from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.gene_choice import GeneChoice, select_genes

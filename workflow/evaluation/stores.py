@@ -121,8 +121,8 @@ def read_expression(
     """
     from numerics.normalize import normalize_block
     from preprocessing.matrix_kind import LINEAR, SCALED, describe_matrix
+    from preprocessing.options import NormalizationOptions
     from preprocessing.stores import has_x, stored_matrix, where_counts_are
-    from utils.config import PCA
 
     if layer is None and not has_x(root):
         say("there is no X: no markers")
@@ -138,7 +138,7 @@ def read_expression(
     if (values or seen.kind) not in LINEAR:
         say(f"{found.name}: {values or seen}, taken as they are")
         return found, lambda block, _: block
-    target = PCA().target_sum
+    target = NormalizationOptions.target_sum
     say(f"{found.name}: {values or seen}, scaled to {target:g} per cell, log1p")
     return found, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
 

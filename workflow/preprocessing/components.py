@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from utils.config_values import VariableGenes
+    from preprocessing.options import VariableGenesOptions
 
 
 def add_pca(
@@ -35,7 +35,7 @@ def add_pca(
     n_top_genes: int | None,
     flavor: str,
     batch_key: str | None,
-    hvg: VariableGenes | None,
+    hvg: VariableGenesOptions | None,
     normalize: bool,
     target_sum: float | None,
     threads: int,
@@ -103,7 +103,7 @@ def _choose_genes(
     n_top_genes: int | None,
     flavor: str,
     batch_key: str | None,
-    hvg: VariableGenes | None,
+    hvg: VariableGenesOptions | None,
 ) -> tuple[np.ndarray | None, pd.DataFrame | None]:
     """Return the positions of the genes to use (None: all) and the columns of var about them."""
     gene_names = read_index(root, "var")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from utils.config_values import VariableGenes
+    from preprocessing.options import VariableGenesOptions
 
 
 class GeneChoice(NamedTuple):
@@ -27,7 +27,7 @@ class GeneChoice(NamedTuple):
     used: np.ndarray | None = None
 
 
-def read_gene_choice(root: Any, names: np.ndarray, hvg: VariableGenes | None) -> GeneChoice:
+def read_gene_choice(root: Any, names: np.ndarray, hvg: VariableGenesOptions | None) -> GeneChoice:
     """Turn the option `hvg` into masks of the genes; log how many these are.
 
     Parameters

@@ -18,10 +18,10 @@ from numerics.normalize import normalize_block
 from preprocessing import expression
 from preprocessing.components import add_pca
 from preprocessing.expression import BlockFile, ExpressionReader
+from preprocessing.options import VariableGenesOptions
 from preprocessing.pca import gram_pca, pca_scores
 from utils import blocks as utils_blocks
 from utils.atomic import scratch_file
-from utils.config_values import VariableGenes
 
 N_CELLS, N_BLOCKS = 350, 4
 OPTIONS = {
@@ -67,7 +67,7 @@ def n_read(monkeypatch):
     return lambda: len(read)
 
 
-MINE = VariableGenes(use="mine")
+MINE = VariableGenesOptions(use="mine")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,22 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
+from typing import get_args
 
+from clustering.options import (
+    ALGORITHM,
+    RESOLUTION,
+    CommunityOptions,
+    NeighborsOptions,
+    Refinement,
+    cluster_ids,
+)
+from integration.options import HarmonyOptions
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
 from utils.device import N_CELL_CPU
 from utils.log import say
+from utils.options import add_options, as_arguments, read_mapping, read_options
 
 
 def make_parser():
@@ -21,27 +33,27 @@ def make_parser():
     add(
         "--resolution",
         type=float,
-        default=1.0,
+        default=RESOLUTION,
         help="Clustering resolution (default: %(default)s)",
     )
     add(
         "--algorithm",
         choices=["louvain", "leiden"],
-        default="leiden",
+        default=ALGORITHM,
         help="Clustering algorithm (default: %(default)s)",
     )
     add("--level", type=int, default=1, help="Hierarchical clustering level (default: %(default)s)")
     add(
         "--threads",
         type=int,
-        default=1,
+        default=cli.THREADS,
         help="Number of threads for parallel processing (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="Overwrite existing clustering results")
     add(
         "--max_cluster_factor",
         type=float,
-        default=50,
+        default=CommunityOptions.max_cluster_factor,
         help="Maximum cluster factor for heuristic check (default: %(default)s)",
     )
     add(
@@ -52,7 +64,7 @@ def make_parser():
     )
     add(
         "--neighbors_key",
-        default="neighbors",
+        default=CommunityOptions.neighbors_key,
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
     add(
@@ -83,14 +95,14 @@ def make_parser():
     )
     more.add_argument(
         "--refine",
-        choices=["neighbors", "graph", "pca", "integration"],
-        default="neighbors",
+        choices=get_args(Refinement),
+        default=CommunityOptions.refine,
         help="What is done anew within each parent: neighbors, or nothing (graph: its part of the "
         "level-1 graph is split), or also PCA on its own variable genes, or also Harmony on that; "
         "--level 2 or more (default: %(default)s)",
     )
     more.add_argument("--layer", help="The layer with the counts of --refine, or raw (default: X)")
-    cli.add_model(more, "Values")
+    add_options(more, ValuesOptions)
     for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
         more.add_argument(
             f"--{name}_args",
@@ -103,16 +115,10 @@ def make_parser():
         "--batch", nargs="+", default=[], metavar="COLUMN", help="Batches of --refine integration"
     )
     more.add_argument(
-        "--batch_file",
-        metavar="FILE",
-        help="The store whose obs has --batch (default: the input; outputs of this script have "
-        "one column)",
-    )
-    more.add_argument(
         "--given_file",
         metavar="FILE",
-        help="The store whose obs may have the column already, which is then kept (default: the "
-        "input; outputs of this script have one column)",
+        help="The store that has what outputs of this script lack, the other obs columns: those of "
+        "--batch, and one that exists already and is kept (default: the input)",
     )
     more.add_argument(
         "--use_gpu",
@@ -120,7 +126,7 @@ def make_parser():
         default=None,
         help="Use a GPU where one is visible, or never (default: where it pays)",
     )
-    more.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    cli.add_run_options(more, threads=False)
     more.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
@@ -246,21 +252,17 @@ def subcluster(args, root, parent):
     from clustering.communities import DEFAULT_FLAVOR
     from clustering.hierarchy import split
     from clustering.stores import check_cluster_ids, read_clusters
-    from utils.errors import unknown
 
-    neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
-    if wrong := [name for name in args.neighbors_args if name not in neighbors]:
-        raise ValueError(f"--neighbors_args: {unknown('key', wrong[0], neighbors)}")
     if args.neighbors_args and args.refine == "graph":
         raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
-    neighbors |= args.neighbors_args
+    neighbors = as_arguments(
+        read_mapping(NeighborsOptions, args.neighbors_args, "--neighbors_args")
+    )
     use_rep = neighbors.pop("use_rep")
     parents = read_clusters(root, parent)
     key, representation = read_basis(args, root, use_rep)
     resolution = args.resolution
     if args.hierarchy is not None:
-        from utils.config_values import cluster_ids
-
         wanted = cluster_ids(args.hierarchy)
         resolution = check_cluster_ids(wanted, parents[1], parent, args.level, args.siblings)
     result = split(
@@ -336,19 +338,17 @@ def refined(args, root):
     from preprocessing.gene_choice import read_gene_choice
     from preprocessing.stores import counts_blocks, counts_of, stored_matrix
     from utils.blocks import row_blocks
-    from utils.config import PCA
-    from utils.config_methods import Harmony
     from utils.io import obs_column, open_store, read_index
 
     harmony = {}
     if args.refine == "integration":
         if not args.batch:
             raise ValueError("--refine integration needs the obs columns of the batch: --batch")
-        options = cli.check_options(Harmony, args.harmony_args, prefix="--harmony_args: ")
-        harmony = options.model_dump(exclude={"method", "basis"})
-        store = open_store(args.batch_file) if args.batch_file else root
+        options = read_mapping(HarmonyOptions, args.harmony_args, "--harmony_args")
+        harmony = as_arguments(options)
+        store = open_store(args.given_file) if args.given_file else root
         harmony["batches"] = [obs_column(store, column) for column in args.batch]
-    options = cli.check_options(PCA, args.pca_args, prefix="--pca_args: ")
+    options = read_mapping(PCAOptions, args.pca_args, "--pca_args")
     stored = stored_matrix(root, args.layer)
     if options.normalize:
         needed_by = f"refine: {args.refine} with normalize: true"
@@ -357,7 +357,7 @@ def refined(args, root):
             args.layer,
             needed_by=needed_by,
             as_they_are="preprocessing: {normalize: false}",
-            **vars(cli.from_options("Values", args)),
+            **as_arguments(read_options(ValuesOptions, args)),
         )
     return partial(
         own_components,

@@ -5,20 +5,17 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from clustering.options import NeighborsKeyOptions, NeighborsOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, read_options
 
 
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser("Compute the neighbor graph of a representation.")
-    parser.add_argument(
-        "--neighbors_key",
-        type=cli.element_name,
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
-    cli.add_model(parser, "Neighbors")
+    add_options(parser, NeighborsKeyOptions)
+    add_options(parser, NeighborsOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Compute neighbors even where the input has them")
     return parser
@@ -29,7 +26,7 @@ def main(args):
     from clustering.stores import graph_key, read_representation
     from utils.io import kept, keys, new_store, open_store, write_element
 
-    options = cli.from_options("Neighbors", args)
+    options = read_options(NeighborsOptions, args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)

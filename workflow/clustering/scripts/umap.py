@@ -5,19 +5,17 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from clustering.options import NeighborsKeyOptions, UMAPOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser("Compute obsm/X_umap from the neighbor graph.")
-    parser.add_argument(
-        "--neighbors_key",
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
-    cli.add_model(parser, "UMAP")
+    add_options(parser, NeighborsKeyOptions)
+    add_options(parser, UMAPOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Compute the layout even where the input has an X_umap")
     return parser
@@ -27,7 +25,7 @@ def main(args):
     """Lay out, write obsm/X_umap."""
     from utils.io import kept, keys, new_store, open_store, write_element
 
-    options = cli.from_options("UMAP", args)
+    options = read_options(UMAPOptions, args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -51,7 +49,7 @@ def compute(args, root, options):
 
     graph = read_graph(root, args.neighbors_key)
     device = choose_device(graph.shape[0], use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu)
-    parameters = {**vars(options), "seed": args.seed}
+    parameters = {**as_arguments(options), "seed": args.seed}
 
     def on_gpu():
         from clustering.rapids import umap_layout_gpu

@@ -13,10 +13,10 @@ def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
         "Draw the layouts of several stores side by side, a picture per column, and their scores.",
+        inputs="Stores of the same cells",
+        several=True,
         output="Output folder: {column}.png, metrics.tsv, metrics.png, metrics_by_{column}.png",
     )
-    action = parser._actions[1]
-    action.nargs, action.help = "+", "Stores of the same cells"
     parser.add_argument(
         "--names", nargs="+", required=True, metavar="NAME", help="A title for each store"
     )
@@ -33,7 +33,6 @@ def make_parser():
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 

@@ -29,7 +29,6 @@ def make_parser():
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
     parser.add_argument("--title", help="Stands before the name of the column")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 

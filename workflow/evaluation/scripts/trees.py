@@ -24,7 +24,6 @@ def make_parser():
         "--colors", nargs="+", default=[], metavar="COLUMN", help="batch and cell type columns"
     )
     parser.add_argument("--title", help="Stands before the name of what is drawn")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 

@@ -13,9 +13,9 @@ def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
         "Make one HTML file with the cells, clusters and metadata of an atlas, to look at.",
+        inputs="Atlas (.zarr or .h5ad): a layout, cluster columns, metadata",
         output="Output page (.html)",
     )
-    parser._actions[1].help = "Atlas (.zarr or .h5ad): a layout, cluster columns, metadata"
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -50,7 +50,6 @@ def make_parser():
     )
     parser.add_argument("--title", help="Name of the data set (default: that of its folder)")
     parser.add_argument("--seed", type=int, default=0, help="Of the sample of a large atlas")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 

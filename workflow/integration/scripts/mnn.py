@@ -8,11 +8,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
 import json
 
+from integration.options import METHODS, IntegrationOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import progress, say
+from utils.options import add_options, as_arguments, read_options
 
-MODELS = {"mnn": "MNN", "fast_mnn": "FastMNN", "mnn_correct": "MNNCorrect"}
-CHOICES = tuple(MODELS)
+CHOICES = ("mnn", "fast_mnn", "mnn_correct")
 MOST_GENES = 10_000  # their products, and the components, take 16 bytes a pair
 
 
@@ -32,10 +34,14 @@ def make_parser(argv=None):
     add("--method", choices=CHOICES, default=CHOICES[0], help="(default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     if method == "mnn":
-        add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+        add(
+            "--basis",
+            default=IntegrationOptions.basis,
+            help="obsm key to start from (default: %(default)s)",
+        )
     else:
         add("--layer", help="The layer that holds raw counts, or raw (default: X)")
-        cli.add_model(parser, "Values")
+        add_options(parser, ValuesOptions)
     add(
         "--key_added",
         type=cli.element_name,
@@ -43,7 +49,7 @@ def make_parser(argv=None):
         help="obsm key of the result (default: %(default)s)",
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
-    cli.add_model(parser, MODELS[method])
+    add_options(parser, METHODS[method])
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -53,7 +59,7 @@ def main(args):
     from utils.atomic import atomic_file
     from utils.io import kept, keys, new_store, obs_column, open_store, write_element
 
-    options = vars(cli.from_options(MODELS[args.method], args))
+    options = as_arguments(read_options(METHODS[args.method], args))
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
@@ -176,7 +182,7 @@ def expression(args, root, options, *, all_genes=False):
             args.layer,
             needed_by=args.method,
             as_they_are=f"normalize: false under {args.method} (by hand --no-normalize)",
-            **vars(cli.from_options("Values", args)),
+            **as_arguments(read_options(ValuesOptions, args)),
         )
     else:
         stored = stored_matrix(root, args.layer)

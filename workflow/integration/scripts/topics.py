@@ -7,8 +7,11 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
+from integration.options import TopicsOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -25,10 +28,10 @@ def make_parser():
         help="obsm key of the result (default: %(default)s)",
     )
     add("--layer", help="The layer that holds raw counts, or raw (default: X)")
-    cli.add_model(parser, "Values")
+    add_options(parser, ValuesOptions)
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
     add("--plot", metavar="FILE", help="Draw the weights of all cells (.png, .pdf or .svg)")
-    cli.add_model(parser, "Topics")
+    add_options(parser, TopicsOptions)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -52,7 +55,7 @@ def main(args):
     )
     from utils.paths import is_linkable
 
-    options = cli.from_options("Topics", args)
+    options = read_options(TopicsOptions, args)
     if kept(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
@@ -65,7 +68,7 @@ def main(args):
         root,
         args.layer,
         needed_by=f"topics ({options.model})",
-        **vars(cli.from_options("Values", args)),
+        **as_arguments(read_options(ValuesOptions, args)),
     )
     groups = obs_column(root, options.groups) if options.groups else None
     if args.plot:
@@ -86,7 +89,7 @@ def main(args):
         "n_iterations": result.n_iterations,
         "converged": result.converged,
         "seed": args.seed,
-        "params": {k: v for k, v in vars(options).items() if k != "groups"},
+        "params": {k: v for k, v in as_arguments(options).items() if k != "groups"},
     }
     if options.model == "poisson_nmf":
         record |= {

@@ -7,8 +7,11 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
+from integration.options import METHODS, GMVAEOptions, missing_package
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -24,13 +27,13 @@ def make_parser():
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     add("--layer", help="The layer that holds the raw counts, or raw (default: X)")
-    cli.add_model(parser, "Values")
+    add_options(parser, ValuesOptions)
     add(
         "--key_added",
         type=cli.element_name,
         help="obsm key of the result (default: X_pvae or X_gmvae)",
     )
-    cli.add_model(parser, "GMVAE")
+    add_options(parser, GMVAEOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -43,16 +46,15 @@ def main(args):
 
     from integration.gene_counts import read_counts, variable_genes
     from preprocessing.stores import counts_of
-    from utils.extras import missing_package
     from utils.io import kept, keys, open_store, read_index, write_zarr_linked
 
-    options = vars(cli.from_options(args.method.upper(), args))
+    options = as_arguments(read_options(METHODS[args.method], args))
     key = args.key_added or f"X_{args.method}"
     label = f"{key.removeprefix('X_')}_label"
     if kept(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
-    if problem := missing_package(args.method):
+    if problem := missing_package(METHODS[args.method]):
         raise ValueError(problem)
     present = [f"obsm/{key}"] if key in keys(root, "obsm") else []
     if args.method == "gmvae" and label in keys(root, "obs"):
@@ -63,7 +65,7 @@ def main(args):
             "--key_added names another"
         )
     matrix = counts_of(
-        root, args.layer, needed_by=args.method, **vars(cli.from_options("Values", args))
+        root, args.layer, needed_by=args.method, **as_arguments(read_options(ValuesOptions, args))
     )
     covariates = read_covariates(root, args.batch, options.pop("covariates"))
     genes = variable_genes(root)

@@ -5,19 +5,21 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
         "Normalize, choose highly variable genes, compute principal components.\n\n"
-        "The matrix is read in blocks of rows, three times (four with --flavor seurat_v3 or\n"
+        "The matrix is read in blocks of rows, twice (three times with --flavor seurat_v3 or\n"
         "--target_sum null); memory does not grow with the number of cells."
     )
     parser.add_argument("--layer", help="The layer to use, or raw (default: X)")
-    cli.add_model(parser, "Values")
-    cli.add_model(parser, "PCA")
+    add_options(parser, ValuesOptions)
+    add_options(parser, PCAOptions)
     cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
     return parser
 
@@ -27,7 +29,7 @@ def main(args):
     from preprocessing.components import add_pca
     from utils.io import kept, keys, open_store
 
-    options = cli.from_options("PCA", args)
+    options = read_options(PCAOptions, args)
     if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     if "X_pca" in keys(open_store(args.input_file), "obsm") and not args.overwrite:
@@ -37,8 +39,8 @@ def main(args):
         args.output_file,
         layer=args.layer,
         threads=args.threads,
-        **vars(options),
-        **vars(cli.from_options("Values", args)),
+        **as_arguments(options),
+        **as_arguments(read_options(ValuesOptions, args)),
     )
 
 
