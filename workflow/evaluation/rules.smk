@@ -1,5 +1,6 @@
 # Needs:  {dataset}/{method}/atlas.zarr and clusters.tsv.
 # Makes:  {dataset}/{method}/plots/  the layout in the colors asked for, and its coordinates
+#         {dataset}/{method}/topics/structure.png  the topics of every cell
 #         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
 #         {dataset}/{method}/markers.tsv  the genes that tell clusters apart
 #         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;
@@ -42,6 +43,39 @@ rule plots:
         "{wildcards.dataset}, {wildcards.method}: plots"
     shell:
         "python {params.scripts:q}/evaluation/scripts/plots.py {input.atlas:q} {output:q}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule structure:
+    input:
+        plan.pattern("embedding"),
+    output:
+        report(
+            plan.pattern("structure"),
+            category="{dataset}",
+            labels={"method": "{method}", "column": "structure plot"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/structure.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/structure.tsv")
+    wildcard_constraints:
+        method=plan.names("topics"),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
+            str(input), attempt, base=1000, per_million=1000
+        ),
+        runtime=lambda wildcards, attempt: 30 * attempt,
+    params:
+        scripts=SCRIPTS,
+        options=lambda wildcards: plan.options("structure", wildcards),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: structure plot"
+    shell:
+        "python {params.scripts:q}/evaluation/scripts/structure.py {input:q} {output:q}"
         " {params.options} 2>&1 | tee {log:q} >&2"
 
 

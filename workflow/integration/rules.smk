@@ -121,11 +121,6 @@ rule topics:
     output:
         store=directory(plan.pattern("embedding")),
         table=plan.pattern("topics"),
-        plot=report(
-            plan.pattern("structure"),
-            category="{dataset}",
-            labels={"method": "{method}", "column": "structure plot"},
-        ),
     log:
         plan.log("{dataset}/{method}/topics.log"),
     benchmark:
@@ -153,5 +148,5 @@ rule topics:
         "{wildcards.dataset}: {wildcards.method}"
     shell:
         "python {params.scripts:q}/integration/scripts/topics.py {input:q} {output.store:q}"
-        " --table {output.table:q} --plot {output.plot:q}"
+        " --table {output.table:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

@@ -39,6 +39,12 @@ def _plots(plan: Plan, wildcards: Any) -> list[str]:
     return [*words, "--clusters", *columns, "--title", shlex.quote(title)]
 
 
+def _structure(plan: Plan, wildcards: Any) -> list[str]:
+    groups = plan.dataset(wildcards).methods[wildcards.method].groups
+    values = {"key": f"X_{wildcards.method}", "groups": groups}
+    return changed(values, {"key": "X_topics", "groups": None})
+
+
 def _comparison(plan: Plan, wildcards: Any) -> list[str]:
     dataset = plan.dataset(wildcards)
     colors = list(map(shlex.quote, dataset.clustering.umap_colors))
@@ -126,6 +132,7 @@ def _explorer(plan: Plan, wildcards: Any) -> list[str]:
 
 OPTIONS = {
     "plots": _plots,
+    "structure": _structure,
     "comparison": _comparison,
     "explorer": _explorer,
     "metrics": _metrics,

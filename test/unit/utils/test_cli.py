@@ -26,6 +26,7 @@ SCRIPTS = [
     "evaluation/scripts/markers.py",
     "evaluation/scripts/robustness.py",
     "evaluation/scripts/splits.py",
+    "evaluation/scripts/structure.py",
     "evaluation/scripts/trees.py",
     "explorer/scripts/explorer.py",
     "evaluation/scripts/summary.py",

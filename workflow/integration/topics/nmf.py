@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     # (rows of counts, factor of the columns, factor of the rows) -> counts out of place, fit
     Sweep = Callable[..., tuple[float, float]]
 
-PARTS = 16  # tasks per thread: rows differ in length
+TASKS_PER_THREAD = 16  # tasks per thread: rows differ in length
 
 
 def poisson_nmf(
@@ -158,7 +158,7 @@ def poisson_nmf(
     )
 
 
-def project(
+def project_poisson_nmf(
     counts: Any,
     topics: np.ndarray,
     *,
@@ -249,7 +249,7 @@ def _sweeps(threads: int, floor: float) -> Iterator[Sweep]:
             residual, fit = np.zeros(n), np.zeros(n)
             indices = counts.indices.view(f"u{counts.indices.itemsize}")
             smallest = factor.dtype.type(floor)
-            values = np.linspace(0, counts.nnz, threads * PARTS + 1)
+            values = np.linspace(0, counts.nnz, threads * TASKS_PER_THREAD + 1)
             edges = np.unique(np.searchsorted(counts.indptr, values))
             edges[-1] = n
             tasks = [

@@ -180,7 +180,7 @@ def probabilities(model: GMVAE, counts: Any, *, device: str = "cpu") -> np.ndarr
     return _of_every_cell(model, model.label_probabilities, counts, device)
 
 
-def gpu_problem() -> str | None:
+def torch_gpu_problem() -> str | None:
     """Say why PyTorch can use no GPU here; ``None`` where it can."""
     return None if torch.cuda.is_available() else "torch sees no GPU"
 
