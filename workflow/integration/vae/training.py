@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MIN_EPOCHS = 10
 MIN_STEPS = 4000
 MIN_HELD_OUT = 20  # cells; the mean over fewer is too noisy to stop by
-VALUES = 1 << 22  # numbers in the largest array where no gradient is taken
+MAX_DENSE_VALUES = 1 << 22  # numbers in the largest array where no gradient is taken
 
 
 def fit(
@@ -249,7 +249,7 @@ def _shuffled(
 
 
 def _pieces(model: PVAE, cells: np.ndarray) -> list[np.ndarray]:
-    rows = max(16, VALUES // (model.input_dim * max(1, model.label_dim)))
+    rows = max(16, MAX_DENSE_VALUES // (model.input_dim * max(1, model.label_dim)))
     return [cells[start : start + rows] for start in range(0, len(cells), rows)]
 
 
