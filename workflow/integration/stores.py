@@ -88,7 +88,7 @@ def read_counts(
     return sp.vstack(parts, format="csr")
 
 
-def read_expression(
+def open_expression(
     root: Any,
     layer: str | None,
     *,

@@ -144,14 +144,12 @@ def describe(
         row[("left_paired", "right_paired")[side]] = paired.sum() / pairable.sum()
         in_pairs.append(int(paired.sum()))
         for number, start, stop in _segments(part):
-            cells_of = slice(start, stop)
-            row[f"paired_{batches.name(number)}"] = (
-                paired[cells_of].sum() / pairable[cells_of].sum()
-            )
+            rows = slice(start, stop)
+            row[f"paired_{batches.name(number)}"] = paired[rows].sum() / pairable[rows].sum()
             unpaired += _unpaired(
                 batches.name(number),
-                clusters.label[part.cells[cells_of]][pairable[cells_of]],
-                paired[cells_of][pairable[cells_of]],
+                clusters.label[part.cells[rows]][pairable[rows]],
+                paired[rows][pairable[rows]],
                 clusters.names,
             )
     if min(in_pairs) < FEW_CELLS:

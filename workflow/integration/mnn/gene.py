@@ -227,7 +227,7 @@ class _Kernel:
         density = logsumexp(-_squares(paired, paired) / self.sigma, axis=1)
         result = [np.empty((len(R), mean.shape[1])) for mean in vectors]
 
-        def one_block(start: int, _: Any) -> None:
+        def smooth_rows(start: int, _: Any) -> None:
             rows = slice(start, start + _ROWS)
             log_weight = -_squares(R[rows], paired) / self.sigma - density
             weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
@@ -236,7 +236,7 @@ class _Kernel:
                 moved[rows] = weight @ mean
 
         with workers(self.threads, lambda: None) as run:
-            run(one_block, range(0, len(R), _ROWS))
+            run(smooth_rows, range(0, len(R), _ROWS))
         return result
 
     def _stretch(
@@ -249,13 +249,13 @@ class _Kernel:
     ) -> np.ndarray:
         """Return the factor by which each move reaches the quantile of its cell."""
         pairable = np.arange(len(R)) if pairable_right is None else pairable_right
-        shift = R.mean(axis=0)  # no effect but that the products lose fewer digits
+        shift = R.mean(axis=0)  # distances stay, but their products lose fewer digits
         R, L = R - shift, (L if pairable_left is None else L[pairable_left]) - shift
         lengths = np.linalg.norm(moves, axis=1)
         unit = moves / np.where(lengths > 0, lengths, 1)[:, None]
         stretch = np.ones(len(R))
 
-        def one_block(start: int, _: Any) -> None:
+        def stretch_rows(start: int, _: Any) -> None:
             rows = np.arange(start, min(start + _ROWS, len(R)))
             rows = rows[lengths[rows] > 0]
             at = np.einsum("ij,ij->i", R[rows], unit[rows])
@@ -270,18 +270,18 @@ class _Kernel:
             total = np.take_along_axis(log_weight, order, axis=1)
             np.logaddexp.accumulate(total, axis=1, out=total)
             reached = total >= (share + total[:, -1])[:, None] - TIE
-            place = np.take_along_axis(order, reached.argmax(axis=1)[:, None], axis=1)
-            value = np.take_along_axis(along, place, axis=1)[:, 0]
-            stretch[rows] = np.maximum(1, (value - at) / lengths[rows])
+            at_quantile = np.take_along_axis(order, reached.argmax(axis=1)[:, None], axis=1)
+            target = np.take_along_axis(along, at_quantile, axis=1)[:, 0]
+            stretch[rows] = np.maximum(1, (target - at) / lengths[rows])
 
         with workers(self.threads, lambda: None) as run:
-            run(one_block, range(0, len(R), _ROWS))
+            run(stretch_rows, range(0, len(R), _ROWS))
         return stretch
 
     def _around_lines(
         self, cells: np.ndarray, unit: np.ndarray, at: np.ndarray, others: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return positions of others along each cell's line, and the log kernel of their distance."""
+        """Return the positions of others along each cell's line, and their log kernels."""
         along = unit @ others.T
         off = _squares(cells, others) - (along - at[:, None]) ** 2
         return along, -np.maximum(off, 0) / self.sigma

@@ -70,7 +70,7 @@ def main(args):
         start = read_embedding(root, basis)
     else:
         basis = args.layer or "X"
-        start = stores.read_expression(
+        start = stores.open_expression(
             root,
             args.layer,
             method=args.method,

@@ -92,7 +92,7 @@ class PVAE(nn.Module):
     latent_dim
         Dimensions of the embedding.
     covar_dim
-        Columns of the covariates (``inputs.design``).
+        Columns of the covariates (see `design.design`).
     hidden_dim
         Width of the two layers of every network.
     seed
@@ -170,7 +170,7 @@ class GMVAE(PVAE):
     label_dim
         Number M of mixture components, at least 2. Time grows in proportion.
     input_dim, latent_dim, covar_dim, hidden_dim, seed
-        As for :class:`PVAE`.
+        As for `PVAE`.
 
     Notes
     -----
