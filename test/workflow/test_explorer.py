@@ -13,7 +13,7 @@ from browser import BROWSERS, Browser, find_browser
 from matplotlib.image import imread
 from running import read
 
-from explorer.page import Method, explorer_page
+from explorer.page import MethodResult, explorer_page
 from utils.palette import palette
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def browser(tmp_path_factory):
     found.close()
 
 
-def example() -> tuple[list[Method], dict[str, pd.Series | np.ndarray]]:
+def example() -> tuple[list[MethodResult], dict[str, pd.Series | np.ndarray]]:
     """Make six islands of 50 cells, in three clusters of two parts, and two layouts of them."""
     rng = np.random.default_rng(0)
     island = np.repeat(np.arange(6), 50)
@@ -58,8 +58,8 @@ def example() -> tuple[list[Method], dict[str, pd.Series | np.ndarray]]:
         "n_genes": np.where(np.arange(300) % 10 == 0, np.nan, layout[:, 0] * 100),
         HOSTILE[0]: pd.Series(["x", None] * 150),
     }
-    other = Method("after <i>", layout[:, ::-1] + 1, clusters, markers, splits)
-    return [Method("before", layout, clusters), other], columns
+    other = MethodResult("after <i>", layout[:, ::-1] + 1, clusters, markers, splits)
+    return [MethodResult("before", layout, clusters), other], columns
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,9 @@ def test_the_picture_is_saved(browser, made, tmp_path):
 def test_cells_alone_make_a_page_too(browser, tmp_path):
     path = tmp_path / "explorer.html"
     layout = np.random.default_rng(0).normal(size=(3000, 2))
-    path.write_text(explorer_page([Method("m", layout, {})], {}, title="x", most_cells=500).html)
+    path.write_text(
+        explorer_page([MethodResult("m", layout, {})], {}, title="x", max_cells=500).html
+    )
     browser.open(path)
     cells = browser.js("document.getElementById('cells').textContent")
     assert cells == "3,000 cells · 500 of them drawn, some of every cluster"

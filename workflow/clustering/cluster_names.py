@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.errors import one_line
+from utils.errors import missing, one_line
+from utils.log import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 ALGORITHMS = ("leiden", "louvain")
 _COLUMN = re.compile(rf"({'|'.join(ALGORITHMS)})_([0-9][0-9.e+-]*)_([1-9][0-9]*)")
@@ -66,6 +67,40 @@ def column_above(name: str, columns: Iterable[str]) -> str | None:
     return str(max(above)) if above else None
 
 
+def parent_column(columns: Collection[str], algorithm: str, resolution: float, level: int) -> str:
+    """Find the column of the level above.
+
+    Parameters
+    ----------
+    columns
+        Names of the obs columns.
+    algorithm, resolution, level
+        Of the wanted column. Where the resolution has no column, the only column of that algorithm
+        and level is taken.
+
+    Raises
+    ------
+    KeyError
+        If there is none, or several to choose from; lists them.
+    """
+    wanted = str(ClusterColumn(algorithm, resolution, level))
+    if wanted in columns:
+        return wanted
+    parsed = [column for column in map(parse_column, columns) if column is not None]
+    others = [str(c) for c in parsed if (c.algorithm, c.level) == (algorithm, level)]
+    if len(others) == 1:
+        return others[0]
+    if others:
+        raise KeyError(
+            f'adata.obs has no column "{wanted}" and several of level {level}: '
+            f"{', '.join(others)}; give the --resolution of one of them"
+        )
+    raise KeyError(
+        missing("adata.obs has no column", wanted, columns)
+        + f"; cluster at --level {level} first and give its output as the input"
+    )
+
+
 def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
     """Group cluster columns that differ in one thing.
 
@@ -116,6 +151,57 @@ def is_below(cluster: str, ancestor: str) -> bool:
     """Whether a cluster's name is that of an ancestor with numbers behind it."""
     rest = cluster.removeprefix(ancestor)
     return rest not in (cluster, "") and _DEEPER.match(rest) is not None
+
+
+def resolutions_of_level(
+    hierarchy: Mapping[str, float],
+    parents: Collection[str],
+    column: str,
+    level: int,
+    siblings: Collection[str] = (),
+) -> dict[str, float]:
+    """Return the part of ``{cluster_id: resolution}`` that applies to one level.
+
+    Parameters
+    ----------
+    hierarchy
+        Ids of every level, with the resolution to split them at.
+    parents, column
+        The clusters of the level above, and their column for messages.
+    level
+        The level that the clusters are split into.
+    siblings
+        Clusters of the level above at other resolutions, where an id may occur as well.
+
+    Returns
+    -------
+    dict
+        Ids that are among `parents`, with their resolutions.
+
+    Raises
+    ------
+    KeyError
+        If an id occurs at no resolution and could not be of a deeper level; lists those that do.
+    """
+    known = {*parents, *siblings}
+    for key in hierarchy:
+        if key in parents and any(is_below(name, key) for name in parents):
+            say(f"{column} has a cluster {key}, and so has a level above: both are split")
+        # One that a level above has was split there; one that may be deeper is looked for there.
+        split_above = any(is_below(name, key) for name in known)
+        if key in parents or split_above or deepest_level(key) != level - 1:
+            continue
+        if key in siblings:
+            say(f"{column} has no cluster {key}, other resolutions do: nothing to split here")
+            continue
+        hint = ""
+        if key.isdigit() and len(key) > 1 and level == 2:
+            hint = f'; for a deeper cluster quote the id: "{key[0]}_{key[1:]}"'
+        where = f"hierarchy: {column} has no cluster"
+        if siblings:
+            where = f"hierarchy: {column} and the other resolutions have no cluster"
+        raise KeyError(missing(where, key, natural_order(known)) + hint)
+    return {key: float(value) for key, value in hierarchy.items() if key in parents}
 
 
 def check_names(names: Iterable[str], where: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clustering.options import NeighborsOptions
 from numerics.knn import finite_rows, nearest_neighbors
 from utils.log import say
 
@@ -22,7 +23,7 @@ BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class Graph:
+class NeighborGraph:
     """The neighbor graph in scanpy's layout.
 
     Attributes
@@ -163,11 +164,11 @@ def _bandwidths(excess: np.ndarray, target: float) -> np.ndarray:
 def neighbor_graph(
     X: np.ndarray,
     *,
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
-) -> Graph:
+) -> NeighborGraph:
     """Compute the neighbor graph of all cells that have coordinates.
 
     Parameters
@@ -180,7 +181,7 @@ def neighbor_graph(
 
     Returns
     -------
-    Graph
+    NeighborGraph
         Distances and connectivities of all cells, and how they were made.
 
     Raises
@@ -206,11 +207,11 @@ def neighbor_graph(
     shape = connectivities.shape
     distances = sp.csr_matrix((found.distances.ravel(), found.indices.ravel(), starts), shape=shape)
     params = {"n_neighbors": k + 1, "method": "umap", "random_state": seed, "metric": metric}
-    graph = Graph(distances, connectivities, params, found.method, found.recall)
-    return of_all_cells(graph, keep)
+    graph = NeighborGraph(distances, connectivities, params, found.method, found.recall)
+    return expand_graph(graph, keep)
 
 
-def of_all_cells(graph: Graph, keep: np.ndarray) -> Graph:
+def expand_graph(graph: NeighborGraph, keep: np.ndarray) -> NeighborGraph:
     """Give the graph of the cells in the mask `keep` the empty rows of the others, and say so."""
     if keep.all():
         return graph

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clustering.cluster_names import child_name, natural_order
+from clustering.options import NeighborsOptions
+from utils.log import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-    from numerics.knn import Neighbors
+    from numerics.knn import NearestNeighbors
 
     Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
 
@@ -62,14 +63,75 @@ class SplitResult:
         return pd.Categorical.from_codes(self.codes, self.names)
 
 
+def split_level(
+    parents: tuple[np.ndarray, list[str]],
+    basis: tuple[str, np.ndarray | sp.csr_matrix | Represent],
+    *,
+    resolution: float | Mapping[str, float],
+    algorithm: str,
+    refine: str,
+    neighbors_args: dict[str, Any],
+    clustering_args: dict[str, Any],
+    threads: int,
+    seed: int,
+) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """Run `split`, and record how.
+
+    Parameters
+    ----------
+    parents, resolution, algorithm, threads, seed
+        As for `split`; `parents` as codes and names.
+    basis
+        Name of the representation for the record, and the representation.
+    refine
+        What is computed within each parent: ``graph`` (nothing), ``neighbors``, ``pca`` or
+        ``integration``.
+    neighbors_args, clustering_args
+        Further keyword arguments of `split`.
+
+    Returns
+    -------
+    (numpy.ndarray, list of str, dict)
+        Codes of the cells, names of the clusters, the record.
+    """
+    from clustering.communities import DEFAULT_FLAVOR
+
+    use_rep, representation = basis
+    result = split(
+        parents,
+        representation,
+        resolution=resolution,
+        algorithm=algorithm,
+        threads=threads,
+        seed=seed,
+        **neighbors_args,
+        **clustering_args,
+    )
+    n_lost = int(((result.codes < 0) & (parents[0] >= 0)).sum())
+    if n_lost:
+        what = "neighbors within it" if refine == "graph" else "coordinates"
+        say(f"{n_lost:,} cells of a cluster that is split have no {what} and get no label")
+    record = {
+        "use_rep": use_rep,
+        "neighbors_args": {} if refine == "graph" else neighbors_args,
+        "refine": refine,
+        "flavor": clustering_args.get("flavor", DEFAULT_FLAVOR),
+        "clustering_args": clustering_args,
+        "device": "cpu",
+        "reason": "sub-clustering runs on the CPU",
+        "unsplit": {name: why._asdict() for name, why in result.unsplit.items()},
+    }
+    return result.codes, result.names, record
+
+
 def split(
     parents: pd.Categorical | np.ndarray | tuple[np.ndarray, list[str]],
     representation: np.ndarray | sp.csr_matrix | Represent,
     *,
     resolution: float | Mapping[str, float] = 1.0,
     algorithm: str = "leiden",
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
     min_cells: int = MIN_CELLS,
@@ -120,9 +182,8 @@ def split(
     bytes per cell and neighbor), or of `BATCH` cells (`REFINED_BATCH` where it is a function).
     """
     from scipy.sparse import issparse
-    from threadpoolctl import threadpool_limits
 
-    from utils.log import progress
+    from utils.threads import one_blas_thread, ordered_map
 
     codes, names = parents if isinstance(parents, tuple) else _coded(parents)
     refined = callable(representation)
@@ -130,10 +191,10 @@ def split(
         raise ValueError(
             f"parents have {len(codes)} cells, the representation {representation.shape[0]}"
         )
-    from clustering.communities import check_options, check_resolution
+    from clustering.communities import check_algorithm_options, check_resolution
     from numerics.knn import check_search
 
-    check_options(algorithm, **clustering_args)
+    check_algorithm_options(algorithm, **clustering_args)
     check_search(n_neighbors, metric, threads)
     resolutions = _resolutions(resolution, names)
     for value in resolutions.values():
@@ -182,8 +243,8 @@ def split(
             **clustering_args,
         )
 
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
-        found = pool.map(one_batch, range(len(batches)))
+    with one_blas_thread():
+        found = ordered_map(one_batch, range(len(batches)), threads=threads)
         bar = progress(found, desc="sub-clustering", total=len(batches))
         for batch, results in zip(batches, bar, strict=True):
             for (name, rows), (labels, reason) in zip(batch, results, strict=True):
@@ -311,7 +372,7 @@ def _split_batch(
     return results
 
 
-def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
+def _graphs(found: list[NearestNeighbors]) -> list[sp.csr_matrix]:
     """Return the connectivities of several sets of cells, computed as one of separate blocks."""
     import scipy.sparse as sp
 

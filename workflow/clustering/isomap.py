@@ -24,7 +24,7 @@ STEPS = 10
 APART = 1.5
 
 
-def first_places(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
+def initial_coordinates(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
     """Return places of the cells: those of their groups, smoothed over the neighbors.
 
     Parameters
@@ -50,7 +50,7 @@ def first_places(graph: sp.csr_matrix, rng: np.random.Generator) -> np.ndarray:
         return _isomap(graph)
     group = aggregate(graph, rng)
     joined = sp.csr_matrix((np.ones(n, dtype=graph.dtype), group, np.arange(n + 1)))
-    place = first_places((joined.T @ (graph @ joined)).tocsr(), rng)[group]
+    place = initial_coordinates((joined.T @ (graph @ joined)).tocsr(), rng)[group]
     strength = graph.sum(axis=1)
     for _ in range(STEPS):
         place = np.asarray(graph @ place / strength)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from preprocessing.gene_choice import GeneChoice
-    from utils.config import PCA
+    from preprocessing.options import PCAOptions
 
 
 def own_components(
     blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]],
     parts: Sequence[np.ndarray],
     *,
-    options: PCA,
+    options: PCAOptions,
     choice: GeneChoice | None = None,
     batches: Sequence[pd.Series] = (),
     seed: int = 0,
@@ -97,27 +97,27 @@ def _gather(
 
 
 def _components(
-    counts: sp.csr_matrix, options: PCA, choice: GeneChoice | None = None
+    counts: sp.csr_matrix, options: PCAOptions, choice: GeneChoice | None = None
 ) -> np.ndarray:
     from numerics.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.gene_choice import GeneChoice, variable_genes
-    from preprocessing.pca import gram_pca, project
+    from preprocessing.gene_choice import GeneChoice, select_genes
+    from preprocessing.pca import gram_pca, pca_scores
 
-    target_sum = options.target_sum
-    if options.normalize and target_sum is None:
-        target_sum = median_target_sum(lambda: [counts])
-    normalize = {"target_sum": target_sum} if options.normalize else None
-    genes, _ = variable_genes(
-        lambda: [counts],
+    values = counts
+    if options.normalize:
+        target_sum = options.target_sum
+        if target_sum is None:
+            target_sum = median_target_sum(row_totals(counts))
+        values = normalize_block(counts, target_sum=target_sum)
+    genes, _ = select_genes(
+        lambda: [values if options.flavor == "seurat" else counts],
         counts.shape[1],
         GeneChoice() if choice is None else choice,
         n_top_genes=options.n_top_genes,
         flavor=options.flavor,
-        normalize=normalize if options.flavor == "seurat" else None,
     )
-    values = counts if genes is None else counts[:, genes]
-    if options.normalize:
-        values = normalize_block(values, target_sum=target_sum, totals=row_totals(counts))
+    if genes is not None:
+        values = values[:, genes]
     n_comps = max(1, min(options.n_comps, min(values.shape) - 1))
     found = gram_pca(lambda: [values], n_comps=n_comps)
-    return np.concatenate(list(project(lambda: [values], found.components, found.mean)))
+    return np.concatenate(list(pca_scores(lambda: [values], found.components, found.mean)))

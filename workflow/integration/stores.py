@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from preprocessing.counts import counts_blocks, counts_of, stored_matrix
+from integration.options import TopicsOptions
+from preprocessing.options import NormalizationOptions
+from preprocessing.stores import counts_blocks, counts_of, stored_matrix
 from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.elements import read_column
 from utils.io import (
     keys,
     new_store,
-    obs_column,
     open_store,
     read_element,
     read_index,
     write_element,
 )
 from utils.log import progress, say
-from utils.opening import place
+from utils.opening import location
 from utils.paths import is_linkable
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-    from preprocessing.counts import StoredMatrix
+    from preprocessing.stores import StoredMatrix
     from utils.blocks import Block
 
 MAX_COMPONENT_GENES = 10_000  # their products, and the components, take 16 bytes a pair
@@ -60,7 +62,7 @@ def check_new_elements(root: Any, names: Sequence[str], *, overwrite: bool) -> N
     present = [name for name in names if name.partition("/")[2] in keys(root, name.split("/")[0])]
     if present and not overwrite:
         raise ValueError(
-            f"{place(root)} has {' and '.join(present)} already; --overwrite replaces it, "
+            f"{location(root)} has {' and '.join(present)} already; --overwrite replaces it, "
             "--key_added names another"
         )
 
@@ -73,7 +75,7 @@ def highly_variable_positions(root: Any) -> np.ndarray | None:
 
 
 def read_counts(
-    matrix: StoredMatrix, genes: np.ndarray | None, *, dtype: str = "float32"
+    matrix: StoredMatrix, genes: np.ndarray | None, *, dtype: str = TopicsOptions.dtype
 ) -> sp.csr_matrix:
     """Read the counts of some genes, or of all, in blocks of rows; CSR, cells x genes.
 
@@ -95,7 +97,7 @@ def open_expression(
     method: str,
     values: str | None = None,
     normalize: bool = True,
-    target_sum: float | None = 1e4,
+    target_sum: float | None = NormalizationOptions.target_sum,
     all_genes: bool = False,
 ) -> StoredExpression:
     """Prepare to read log-expression values of the highly variable genes in blocks.
@@ -122,7 +124,12 @@ def open_expression(
     ValueError, KeyError
         If the matrix is missing or holds no counts, or more genes than 10,000 are marked.
     """
-    from numerics.normalize import median_target_sum, normalize_block, row_totals
+    from numerics.normalize import (
+        count_totals,
+        median_target_sum,
+        normalize_block,
+        row_totals,
+    )
 
     if normalize:
         as_they_are = f"normalize: false under {method} (by hand --no-normalize)"
@@ -146,7 +153,7 @@ def open_expression(
         return progress(blocks, desc="counts", total=n_blocks(matrix.values))
 
     if normalize and target_sum is None:
-        target_sum = median_target_sum(stored_blocks)
+        target_sum = median_target_sum(count_totals(stored_blocks))
 
     def blocks() -> Iterator[Block]:
         for block in stored_blocks():
@@ -163,7 +170,7 @@ def read_covariates(
     root: Any, names: Sequence[str], *, batch: Sequence[str]
 ) -> dict[str, pd.Series]:
     """Read covariates from obs; those of the batch are categories, whatever their type."""
-    columns = {name: obs_column(root, name) for name in names}
+    columns = {name: read_column(root, name) for name in names}
     return {k: v.astype(object) if k in batch else v for k, v in columns.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from numerics.knn_kernel import scan, sort_exactly
 from utils.log import progress
+from utils.threads import one_blas_thread, ordered_map
 
 METRICS = ("euclidean", "cosine")
 # Up to here the exact search is about as fast as the approximate one (test/bench/RESULTS.md).
@@ -96,10 +96,8 @@ def nearest_neighbors(
     Peak memory: two copies of X in float32, the result, and four squares of the number of lists,
     which is 2 sqrt(cells).
     """
-    from threadpoolctl import threadpool_limits
-
     # The blocks run beside each other, so the matrix product inside one takes one thread.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         return search(X, n_neighbors, metric=metric, threads=threads, seed=seed)
 
 
@@ -272,8 +270,7 @@ def _assign(X: np.ndarray, centers: np.ndarray, threads: int) -> np.ndarray:
         score -= half_norms
         result[start : start + BLOCK] = score.argmax(axis=1)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one_block, range(0, len(X), BLOCK)))
+    list(ordered_map(one_block, range(0, len(X), BLOCK), threads=threads))
     return result
 
 
@@ -303,8 +300,7 @@ def exact(
         found = lists.scan(everything, lists.count, places[rows], itself[rows], k)
         indices[rows], distances[rows] = sort_exactly(lists.X, lists.order, places[rows], found, k)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list((pool.map if threads > 1 else map)(one_block, range(0, len(places), BLOCK)))
+    list(ordered_map(one_block, range(0, len(places), BLOCK), threads=threads))
     _check_found(distances)
     return indices, distances
 
@@ -379,15 +375,14 @@ def look_up(
         for start in range(0, len(members), BLOCK):
             ask(lists.ranked[number, :width], probes, members[start : start + BLOCK])
 
-    with ThreadPoolExecutor(threads) as pool:
-        done = pool.map(one_group, range(lists.count))
-        for _ in progress(done, desc="neighbors", total=lists.count, disable=quiet):
-            pass
-        # Too few candidates leave holes, a handful of places in odd data: these look everywhere.
-        holes = np.flatnonzero(~np.isfinite(distances[into, -1]))
-        blocks = [holes[start : start + BLOCK] for start in range(0, len(holes), BLOCK)]
-        everything = np.arange(lists.count, dtype=np.int32)
-        list(pool.map(lambda block: ask(everything, lists.count, block), blocks))
+    done = ordered_map(one_group, range(lists.count), threads=threads)
+    for _ in progress(done, desc="neighbors", total=lists.count, disable=quiet):
+        pass
+    # Too few candidates leave holes, a handful of places in odd data: these look everywhere.
+    holes = np.flatnonzero(~np.isfinite(distances[into, -1]))
+    blocks = [holes[start : start + BLOCK] for start in range(0, len(holes), BLOCK)]
+    everything = np.arange(lists.count, dtype=np.int32)
+    list(ordered_map(lambda block: ask(everything, lists.count, block), blocks, threads=threads))
     _check_found(distances)
     # Another cell at the same distance is as good a neighbor; reach is rounded to float32.
     found = distances[into[sample]]

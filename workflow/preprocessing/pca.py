@@ -1,7 +1,7 @@
 """Principal components of a matrix that is read in blocks of cells.
 
-`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `project` a second
-one for the scores, which it hands out block by block.
+`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `pca_scores` a
+second one for the scores, which it hands out block by block.
 
 The product of a piece with itself is dense (BLAS) or sparse, whichever is faster for its number of
 non-zeros. Pieces have a fixed number of rows, BLAS runs on one thread in each worker, and the
@@ -11,26 +11,23 @@ threads changes a bit of the result.
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 
 from numerics.normalize import check_finite, numbered
+from preprocessing.options import PCAOptions
 from utils.log import say
+from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from numerics.normalize import Block, Blocks
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 PIECE = 4096  # rows multiplied at once
 # A multiply-add costs 2.1 ns in SciPy's sparse product (which no thread can share) and 0.01 ns in
@@ -39,7 +36,7 @@ SPARSE_SHARE = 1 / 500
 
 
 @dataclass(frozen=True)
-class PCA:
+class PrincipalComponents:
     """Principal components.
 
     Attributes
@@ -61,7 +58,9 @@ class PCA:
     variance_ratio: np.ndarray
 
 
-def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
+def gram_pca(
+    blocks: Blocks, *, n_comps: int = PCAOptions.n_comps, threads: int = 1
+) -> PrincipalComponents:
     """Compute principal components in one pass.
 
     Parameters
@@ -75,7 +74,7 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
 
     Returns
     -------
-    PCA
+    PrincipalComponents
 
     Raises
     ------
@@ -87,16 +86,14 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
     The covariance is ``(X'X - n m m') / (n - 1)``; products of a piece are float32, their sum
     float64. Peak memory grows with genes**2, not with cells: 16 bytes per pair of genes, and per
     thread (and once more) 4 bytes per pair and 32 KB per gene; 24 bytes more per pair and thread
-    where the product is sparse. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
+    for sparse products. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
     on two. Time grows with cells x genes**2.
     """
-    from threadpoolctl import threadpool_limits
-
     if n_comps < 1:
         raise ValueError(f"n_comps must be at least 1; found {n_comps}")
     if threads < 1:
         raise ValueError(f"threads must be at least 1; found {threads}")
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         pieces = _in_pieces(blocks())
         first = next(pieces, None)
         if first is None:
@@ -105,19 +102,24 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
         shift = (_sums(first[1]) / first[1].shape[0]).astype(np.float32).astype(np.float64)
         n_genes = len(shift)
         n_cells, sums, gram = 0, np.zeros(n_genes), np.zeros((n_genes, n_genes))
-        products = partial(_product, shift=shift)
-        for rows, piece_sums, product in _ordered_map(products, chain([first], pieces), threads):
+        products = ordered_map(
+            partial(_product, shift=shift),
+            chain([first], pieces),
+            threads=threads,
+            in_flight=threads + 1,
+        )
+        for rows, piece_sums, product in products:
             n_cells += rows
             sums += piece_sums
             gram += product
-        most = min(n_cells, n_genes) - 1
-        if most < 1:
+        max_comps = min(n_cells, n_genes) - 1
+        if max_comps < 1:
             raise ValueError(
                 f"PCA needs at least 2 cells and 2 genes; found {n_cells} and {n_genes}"
             )
-        if n_comps > most:
-            say(f"n_comps is cut from {n_comps} to {most}: {n_cells} cells x {n_genes} genes")
-        return _decompose(gram, sums, shift, n_cells, min(n_comps, most))
+        if n_comps > max_comps:
+            say(f"n_comps is cut from {n_comps} to {max_comps}: {n_cells} cells x {n_genes} genes")
+        return _decompose(gram, sums, shift, n_cells, min(n_comps, max_comps))
 
 
 def _product(
@@ -152,10 +154,9 @@ def _sums(piece: Block) -> np.ndarray:
 
 def _decompose(
     gram: np.ndarray, sums: np.ndarray, shift: np.ndarray, n_cells: int, n_comps: int
-) -> PCA:
+) -> PrincipalComponents:
     """Center the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
     from scipy.linalg import eigh
-    from threadpoolctl import threadpool_limits
 
     mean = sums / n_cells
     gram -= np.outer(sums, mean)
@@ -164,8 +165,8 @@ def _decompose(
     total = gram.trace()
     if not (gram.diagonal() > 1e-10 * mean**2).any():
         raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
-    # Again: SciPy's BLAS is its own, and a limit does not reach what is loaded after it was set.
-    with threadpool_limits(1, user_api="blas"):
+    # Limited again: SciPy has a BLAS of its own, loaded only now.
+    with one_blas_thread():
         variance, components = eigh(
             gram.T,  # the same matrix in LAPACK's order: no copy
             subset_by_index=[len(gram) - n_comps, len(gram) - 1],
@@ -176,10 +177,10 @@ def _decompose(
     components = components[:, ::-1]
     largest = np.abs(components).argmax(axis=0)
     components = components * np.sign(components[largest, np.arange(n_comps)])
-    return PCA(components.astype(np.float32), mean, variance, variance / total)
+    return PrincipalComponents(components.astype(np.float32), mean, variance, variance / total)
 
 
-def project(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+def pca_scores(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
     """Compute the scores of the cells, block by block.
 
     Parameters
@@ -244,18 +245,3 @@ def _join(parts: list[Block]) -> Block:
     if all(sp.issparse(part) for part in parts):
         return sp.vstack(parts, format="csr")
     return np.vstack([part.toarray() if sp.issparse(part) else part for part in parts])
-
-
-def _ordered_map(function: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[T]:
-    """Map on several threads, in order, with at most one item per thread and one more at hand."""
-    if threads == 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        running: deque = deque()
-        for item in items:
-            running.append(pool.submit(function, item))
-            if len(running) > threads:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()

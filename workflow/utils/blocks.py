@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from utils.encoding import encoding, lost_value, stored_shape
 from utils.io import reading
+from utils.threads import read_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import zarr
 
     Block = sp.csr_matrix | np.ndarray
-
-T = TypeVar("T")
 
 ROWS = 8192
 DENSE_BUDGET = 1 << 25
@@ -145,16 +143,6 @@ def _onwards(array: Any) -> Callable[[int], np.ndarray]:
     return read
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Iterate while another thread makes the next item."""
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, iterator, end)
-        while (item := following.result()) is not end:
-            following = pool.submit(next, iterator, end)
-            yield item
-
-
 def _checked(indices: np.ndarray, end: int) -> np.ndarray:
     """Refuse indices that point outside: compiled code would follow them."""
     if len(indices) and not (indices.min() >= 0 and indices.max() < end):
@@ -225,7 +213,7 @@ def write_blocks(
     The next block is made while one is written. Peak memory: two blocks, one chunk of 2**20 values
     and the row pointers.
     """
-    iterator = ahead(blocks)
+    iterator = read_ahead(blocks)
     first = next(iterator, None)
     if first is None:
         first = sp.csr_matrix((0, n_genes), dtype=np.float32)

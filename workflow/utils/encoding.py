@@ -172,8 +172,8 @@ def stored_shape(element: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in shape)
 
 
-def read_names(element: Any) -> np.ndarray:
-    """Read the index of a data frame as an array of objects, also as pandas 3 has it written."""
+def read_index_values(element: Any) -> np.ndarray:
+    """Read the index of a data frame, also one that pandas 3 wrote, as an array of objects."""
     if encoding(element) == "nullable-string-array" and not element["mask"][()].any():
         element = element["values"]
     return np.asarray(read_value(element), dtype=object)

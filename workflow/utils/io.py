@@ -1,9 +1,9 @@
-"""Data stores: read AnnData files, write zarr stores that link what they do not change.
+"""Read AnnData files; write zarr stores that link what they do not change.
 
 A step of the workflow adds a little to a large data set. Its output is a zarr store in which only
-the new elements are files and every other element is a relative symbolic link to where it already
-is, so any store opens as a full data set with plain ``anndata.read_zarr`` and nothing is copied.
-Stores are written atomically (``utils/atomic.py``).
+the new elements are files and every other element is a relative symbolic link to its files, so
+that any store opens as a full data set with plain ``anndata.read_zarr`` and nothing is copied.
+Stores are written atomically (`utils.atomic`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from utils.encoding import (
     encoding,
     is_plain,
     plain_text,
-    read_names,
+    read_index_values,
     read_value,
     write_plain,
 )
 from utils.errors import missing
 from utils.links import copy_linked, ignores_case, link, link_children
-from utils.opening import open_store, place, reading
+from utils.opening import location, open_store, reading
 from utils.paths import disk_path, is_linkable
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     import h5py
     import numpy as np
-    import pandas as pd
     from anndata import AnnData
 
     Group = h5py.Group | zarr.Group
@@ -66,27 +65,20 @@ def read_element(root: Group, name: str) -> Any:
     Raises
     ------
     KeyError
-        If it is not there; lists what is.
+        If there is none; lists those that there are.
     """
-    found = element(root, name)
-    with reading(root, name):
-        return read_value(found)
-
-
-def element(root: Group, name: str) -> Any:
-    """Return a group or array of a store; a KeyError says what is there instead."""
     parent, _, key = name.rpartition("/")
     if parent and parent not in root:
-        raise KeyError(f'{place(root)} has no {parent} and so no "{key}"')
+        raise KeyError(f'{location(root)} has no {parent} and so no "{key}"')
     if key not in (root[parent] if parent else root):
-        where = f"{place(root)}: {parent or 'the store'} has no"
+        where = f"{location(root)}: {parent or 'the store'} has no"
         raise KeyError(missing(where, key, keys(root, parent)))
     with reading(root, name):
-        return root[name]
+        return read_value(root[name])
 
 
 def keys(root: Group, name: str = "") -> list[str]:
-    """List the elements of a group: of a data frame its columns, in their order; others sorted."""
+    """List the elements of a group, sorted, or the columns of a data frame, in their order."""
     with reading(root, name):
         if name and name not in root:
             return []
@@ -106,7 +98,7 @@ def is_matrix(element: Any) -> bool:
     return kind in ("csr_matrix", "csc_matrix") or (kind == "array" and len(element.shape) == 2)
 
 
-def length(root: Group, frame: str) -> int:
+def n_rows(root: Group, frame: str) -> int:
     """Return the number of cells (``obs``) or genes (``var``) without reading them."""
     with reading(root, frame):
         index = _index(root[frame])
@@ -117,41 +109,7 @@ def length(root: Group, frame: str) -> int:
 def read_index(root: Group, frame: str) -> np.ndarray:
     """Read the names of the cells (``obs``) or genes (``var``)."""
     with reading(root, frame):
-        return read_names(_index(root[frame]))
-
-
-def obs_column(root: Group, name: str) -> pd.Series:
-    """Read one column of obs.
-
-    Parameters
-    ----------
-    root
-        As returned by `open_store`.
-    name
-        Name of the column.
-
-    Returns
-    -------
-    pandas.Series
-        The column, indexed by cell.
-
-    Raises
-    ------
-    KeyError
-        If it is not there; says what was probably meant and lists what there is.
-    """
-    import pandas as pd
-
-    column = obs_element(root, name)
-    with reading(root, f"obs/{name}"):
-        return pd.Series(read_value(column), index=read_index(root, "obs"), name=name)
-
-
-def obs_element(root: Group, name: str) -> Any:
-    """Return a column of obs as it is stored; a KeyError says what was probably meant."""
-    if name not in keys(root, "obs"):
-        raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    return element(root, f"obs/{name}")
+        return read_index_values(_index(root[frame]))
 
 
 def _index(frame: Group) -> Any:
@@ -168,8 +126,8 @@ def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> Ann
     verbose
         Say on stderr what is read.
     **slots
-        ``slot="path"``: which element of the file to read into which slot, such as ``obs="obs"``
-        or ``X="layers/counts"``. Without any, everything is read.
+        ``slot="path"``: the element of the file that is read into a slot, such as ``obs="obs"``
+        or ``X="layers/counts"``. By default everything is read.
 
     Returns
     -------
@@ -179,7 +137,7 @@ def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> Ann
     Raises
     ------
     FileNotFoundError, ValueError, KeyError
-        If the file or a slot is not there or not readable.
+        If the file or a slot does not exist or cannot be read.
     """
     from anndata import AnnData
 
@@ -191,14 +149,14 @@ def read_anndata(file: str | Path, *, verbose: bool = True, **slots: str) -> Ann
         slots = {slot: slot for slot in SLOTS if slot in root}
     if verbose:
         print(f"reading {file}: {', '.join(slots)}", file=sys.stderr)
-    found = {slot: read_element(root, path) for slot, path in slots.items()}
-    if "obs" not in found:
+    elements = {slot: read_element(root, path) for slot, path in slots.items()}
+    if "obs" not in elements:
         import pandas as pd
 
-        found["obs"] = pd.DataFrame(index=read_index(root, "obs"))
-    if "raw" in found and found["raw"] is None:
-        del found["raw"]
-    return AnnData(**found)
+        elements["obs"] = pd.DataFrame(index=read_index(root, "obs"))
+    if "raw" in elements and elements["raw"] is None:
+        del elements["raw"]
+    return AnnData(**elements)
 
 
 # ---------------------------------------------------------------- writing
@@ -214,50 +172,50 @@ def new_store(
     fresh: Collection[str] = (),
     materialize: bool = False,
 ) -> Iterator[zarr.Group]:
-    """Open a store for writing; it takes its place when the block ends without an error.
+    """Write a store; `out` is replaced when the block ends without an error.
 
     Parameters
     ----------
     out
-        The ``.zarr`` folder to write; one that is there is replaced.
+        The ``.zarr`` folder to write; an existing one is replaced.
     source
-        A zarr store whose elements are linked. ``None``: an empty store.
+        A zarr store whose elements are linked. None: an empty store.
     new
         Elements that the caller writes, such as ``obsm/X_pca``; they are not linked.
     links
         Further elements to link: path in the store to the folder of the element.
     fresh
-        Groups that start empty, a data frame with its (linked) index only.
+        Groups that start empty; a data frame keeps its (linked) index.
     materialize
         Copy what would be linked, so that the store can be moved on its own.
 
     Yields
     ------
     zarr.Group
-        The root, writable. Groups that hold an element of `new` are there.
+        The root, writable, with the groups that elements of `new` belong to.
 
     Raises
     ------
     ValueError
-        If `out` is not a place for a store.
+        As `keep_existing`.
 
     Notes
     -----
-    The metadata is not consolidated: a reader would take the shapes in it for true where an
-    element that is linked to is gone, and read zeros; so it finds the element absent, or fails.
+    The metadata is not consolidated: where a linked element has been deleted, a reader would trust
+    the shapes in it and read zeros; without it the reader finds no element, or fails.
     Nor can consolidated metadata hold names that differ by case only (zarr-python issue 4226).
     """
     out = Path(out)
-    _check_place(out, source)
+    _check_output(out, source)
     links = dict(links or {})
     with atomic_folder(out) as temporary:
         zarr_format = _zarr_format(disk_path(source)) if source is not None else 3
         zarr.open_group(temporary, mode="w", zarr_format=zarr_format, attributes=dict(ANNDATA))
-        own = {*new, *links, *fresh}
+        written = {*new, *links, *fresh}
         if source is not None:
-            link_children(disk_path(source), temporary, own, set(fresh))
+            link_children(disk_path(source), temporary, written, set(fresh))
         root = zarr.open_group(temporary, mode="r+", zarr_format=zarr_format)
-        for name in sorted(own):
+        for name in sorted(written):
             parent = name.rpartition("/")[0]
             if parent and parent not in root:
                 _require_mapping(root, parent)
@@ -323,14 +281,14 @@ def _write_any(group: zarr.Group, key: str, value: Any, chunks: Any) -> None:
 
 
 def _check_case(root: zarr.Group, parent: str, names: Collection[Any]) -> None:
-    """Refuse names of a group that would be one folder where the file system ignores case."""
+    """Raise a ValueError if names of a group are the same to the output's file system."""
     first: dict[str, str] = {}
     for name in map(str, names):
         other = first.setdefault(name.casefold(), name)
         if other != name and ignores_case(Path(str(root.store.root))):
             raise ValueError(
-                f'{parent} has "{other}" and "{name}", which the file system of the output cannot '
-                "tell apart; rename one, or write to a file system that heeds case"
+                f'{parent} has "{other}" and "{name}", which are the same to the file system of '
+                "the output; rename one, or write to a case-sensitive file system"
             )
 
 
@@ -348,8 +306,8 @@ def write_zarr_linked(
     adata
         Holds the elements to write.
     in_dir
-        The zarr store to link to; ``None`` or an ``.h5ad`` file (which cannot be linked into):
-        only `files_to_keep` and the names of cells are written.
+        The zarr store to link to. With None or an ``.h5ad`` file, whose elements cannot be
+        linked, only `files_to_keep` and the names of cells are written.
     out_dir
         The ``.zarr`` folder to write, atomically.
     files_to_keep
@@ -359,7 +317,7 @@ def write_zarr_linked(
     Raises
     ------
     ValueError, KeyError
-        If `out_dir` is no place for a store, or `adata` has no such element.
+        If `out_dir` cannot be written (see `keep_existing`), or `adata` has no such element.
     """
     values = {name: _element_of(adata, name) for name in files_to_keep}
     linkable = in_dir is not None and is_linkable(in_dir)
@@ -370,52 +328,66 @@ def write_zarr_linked(
             write_element(root, name, value)
 
 
-def kept(
+def keep_existing(
     out: str | Path,
     *,
     overwrite: bool,
     column: str | None = None,
     source: str | Path | None = None,
 ) -> bool:
-    """Whether an output is there and stays, which is said on stderr.
+    """Decide, before anything is computed, whether an existing output is kept; say so on stderr.
 
-    Called before anything is computed, so it also refuses what `new_store` would.
+    Parameters
+    ----------
+    out
+        The ``.zarr`` folder that a script is to write.
+    overwrite
+        Never keep it.
+    column
+        The column of obs that an existing output must have.
+    source
+        The store that `out` is to link to.
+
+    Returns
+    -------
+    bool
+        True where `out` is a store and is kept: there is nothing to do.
 
     Raises
     ------
     ValueError
-        If it is there without the obs `column` that is to be made, is no place for a store, or
-        cannot link to its `source`.
+        If `out` exists without `column`, is not a ``.zarr`` folder that may be replaced, or cannot
+        link to `source`.
     """
-    _check_place(Path(out), source)
-    if overwrite or not is_store(Path(out)):
+    _check_output(Path(out), source)
+    if overwrite or not _is_zarr_store(Path(out)):
         return False
-    found = keys(open_store(out), "obs")
-    if column and column not in found:
+    columns = keys(open_store(out), "obs")
+    if column and column not in columns:
         raise ValueError(
-            f"{out}: exists with {', '.join(found)}, without {column}; --overwrite replaces it"
+            f"{out}: exists with {', '.join(columns)}, without {column}; --overwrite replaces it"
         )
     print(f"{out}: exists; keeping it (--overwrite recomputes it)", file=sys.stderr)
     return True
 
 
-def _check_place(out: Path, source: str | Path | None) -> None:
-    """Refuse an output that cannot be written, or that cannot link to its source."""
+def _check_output(out: Path, source: str | Path | None) -> None:
+    """Raise a ValueError if an output cannot be written, or cannot link to its source."""
     if out.suffix != ".zarr":
         raise ValueError(f"{out}: the output must end in .zarr")
-    if out.exists() and not is_store(out) and not _empty(out):
-        raise ValueError(f"{out}: exists and is no zarr store; it is not replaced")
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not _is_zarr_store(out) and not empty:
+        raise ValueError(f"{out}: exists and is not a zarr store; it is not replaced")
     if source is not None and not is_linkable(source):
         raise ValueError(
             f"{source}: only a .zarr store can be linked to; make one first: "
             f"prepare.py {source} {Path(source).stem}.zarr"
         )
     if source is not None and out.resolve() == disk_path(source).resolve():
-        raise ValueError(f"{out}: is the input too; name another output")
+        raise ValueError(f"{out}: is also the input; name another output")
 
 
-def is_store(path: Path) -> bool:
-    """Whether a folder is a zarr store."""
+def _is_zarr_store(path: Path) -> bool:
     return (path / "zarr.json").is_file() or (path / ".zgroup").is_file()
 
 
@@ -432,10 +404,10 @@ def _require_mapping(root: zarr.Group, name: str) -> None:
 
 
 def add_column(frame: zarr.Group, name: str) -> None:
-    """List a column in its data frame, where it is written or linked by itself."""
-    order = [str(column) for column in frame.attrs["column-order"]]
-    if name not in order:
-        frame.attrs["column-order"] = [*order, name]
+    """Add a column that was written or linked to the list of columns of its data frame."""
+    columns = [str(column) for column in frame.attrs["column-order"]]
+    if name not in columns:
+        frame.attrs["column-order"] = [*columns, name]
 
 
 def _element_of(adata: AnnData, name: str) -> Any:
@@ -451,7 +423,3 @@ def _element_of(adata: AnnData, name: str) -> Any:
     if key not in value:
         raise KeyError(missing(f"adata.{slot} has no", key, value))
     return value[key]
-
-
-def _empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())

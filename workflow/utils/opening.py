@@ -185,11 +185,11 @@ def reading(found: Any, name: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        where = f"{place(found)}: {name}" if name else place(found).replace("::", ": ", 1)
+        where = f"{location(found)}: {name}" if name else location(found).replace("::", ": ", 1)
         raise damaged(where, error) from error
 
 
-def place(element: Any) -> str:
+def location(element: Any) -> str:
     """Return the file that a group or array is in, ``::`` and its path in the file."""
     file = element.file.filename if hasattr(element, "file") else element.store.root
     inside = element.name.strip("/")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluation.clusters import markers, splits
 from evaluation.scores import metrics
-from utils.plan import STORES
+from plan.plan import STORES
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "outputs.md").read_text()
 

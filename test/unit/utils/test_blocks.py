@@ -10,7 +10,7 @@ from anndata.io import read_elem, write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import blocks
+from utils import blocks, threads
 
 
 def joined(parts):
@@ -168,7 +168,7 @@ def test_the_next_item_is_made_ahead_on_another_thread():
                 waiting.set()
             yield i
 
-    iterator = blocks.ahead(items())
+    iterator = threads.read_ahead(items())
     assert next(iterator) == 0
     assert waiting.wait(10)  # before it is asked for
     assert list(iterator) == [1, 2, 3]
@@ -181,7 +181,7 @@ def test_an_error_ahead_comes_where_its_item_would():
         yield 1
         raise ValueError("damaged")
 
-    iterator = blocks.ahead(items())
+    iterator = threads.read_ahead(items())
     assert next(iterator) == 1
     with pytest.raises(ValueError, match="damaged"):
         next(iterator)

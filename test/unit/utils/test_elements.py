@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.elements import (
+    read_batch,
     read_categorical,
     read_csr,
     read_embedding,
-    read_labels,
     read_text,
     write_categorical,
 )
-from utils.encoding import is_plain, read_names, read_value, write_plain, write_texts
+from utils.encoding import is_plain, read_index_values, read_value, write_plain, write_texts
 from utils.io import new_store, open_store, write_element
 
 NAMES = [f"cell{i}" for i in range(4)]
@@ -62,9 +62,9 @@ def test_reads_what_anndata_writes(kind, tmp_path):
         found = read_categorical(root, column)
         assert found[1] == names
         assert found[0].tolist() == codes
-    assert read_labels(root, "number").tolist() == [2, 2, 0, 1]  # codes: all have one
+    assert read_batch(root, "number").tolist() == [2, 2, 0, 1]  # codes: all have one
     for column in ("text", "plain", "truth"):
-        assert read_labels(root, column).equals(obs[column])
+        assert read_batch(root, column).equals(obs[column])
     for name in ("connectivities", "csc", "dense"):
         assert (read_csr(root, f"obsp/{name}") != graph).nnz == 0
     assert np.array_equal(read_embedding(root, "X_pca"), np.arange(8.0).reshape(4, 2))
@@ -230,6 +230,6 @@ def test_names_as_pandas_3_has_them_written(missing, tmp_path):
     group = root.create_group("x", attributes=attributes)
     write_texts(group, "values", np.array(["a", "ü", ""], dtype=object), "string-array")
     write_plain(group, "mask", np.isin(np.arange(3), missing))
-    found = read_names(root["x"])
+    found = read_index_values(root["x"])
     assert found.dtype == object
     assert pd.Series(found).equals(pd.Series(np.asarray(read_elem(root["x"]), dtype=object)))

@@ -17,14 +17,13 @@ from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.counts import stored_matrix
+from preprocessing.stores import stored_matrix
 from utils.blocks import matrix_shape, row_blocks
-from utils.elements import read_categorical, read_csr, read_labels, read_text
+from utils.elements import read_batch, read_categorical, read_column, read_csr, read_text
 from utils.io import (
     keys,
-    length,
+    n_rows,
     new_store,
-    obs_column,
     open_store,
     read_anndata,
     read_element,
@@ -86,7 +85,7 @@ def test_elements_of_old_files_are_those_that_anndata_reads(version, file, files
         assert keys(root, slot) == ([*value] if frame else sorted(value))
         assert_same(read_element(root, slot), value, slot)
         if frame:
-            assert length(root, slot) == len(value)
+            assert n_rows(root, slot) == len(value)
             assert read_index(root, slot).tolist() == value.index.tolist()
         for name in value:
             item = read_element(root, f"{slot}/{name}")
@@ -122,7 +121,7 @@ def test_elements_of_old_files_are_those_that_anndata_reads(version, file, files
 def test_columns_of_old_files_are_those_that_anndata_reads(version, file, files):
     obs, root = plain(files / version / file).obs, open_store(files / version / file)
     for name in obs:
-        assert obs_column(root, name).equals(obs[name]), name
+        assert read_column(root, name).equals(obs[name]), name
         assert_codes(root, obs, name)
 
 
@@ -134,7 +133,7 @@ def assert_codes(root, obs, name):
     known = values.codes >= 0
     assert found == [str(x) if ok else None for x, ok in zip(obs[name], known, strict=True)], name
     assert set(names) == {str(x) for x in obs[name][known]}
-    labels = read_labels(root, name)
+    labels = read_batch(root, name)
     if isinstance(labels, np.ndarray):
         assert known.all(), name
         assert labels.tolist() == values.codes.tolist()
@@ -272,7 +271,7 @@ def test_columns_are_read_as_anndata_reads_them(kind, drawn, tmp_path_factory):
     assert_same(read_element(root, "obs"), expected, "obs")
     assert keys(root, "obs") == list(expected)
     for name in expected:
-        pd.testing.assert_series_equal(obs_column(root, name), expected[name])
+        pd.testing.assert_series_equal(read_column(root, name), expected[name])
         assert_codes(root, expected, name)
     if kind == "h5ad":
         root.file.close()

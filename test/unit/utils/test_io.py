@@ -13,11 +13,10 @@ import scipy.sparse as sp
 import zarr
 
 from utils.atomic import atomic_file
-from utils.elements import write_categorical
+from utils.elements import read_column, write_categorical
 from utils.io import (
     keys,
     new_store,
-    obs_column,
     open_store,
     read_anndata,
     write_element,
@@ -138,9 +137,12 @@ def test_what_is_no_store_is_not_replaced(store, tmp_path):
     folder = tmp_path / "mine.zarr"
     folder.mkdir()
     (folder / "thesis.txt").write_text("x")
-    with pytest.raises(ValueError, match="is no zarr store; it is not replaced"), new_store(folder):
+    with (
+        pytest.raises(ValueError, match="is not a zarr store; it is not replaced"),
+        new_store(folder),
+    ):
         pass
-    with pytest.raises(ValueError, match="is the input too"), new_store(store, source=store):
+    with pytest.raises(ValueError, match="is also the input"), new_store(store, source=store):
         pass
     with pytest.raises(ValueError, match=r"must end in \.zarr"), new_store(tmp_path / "x"):
         pass
@@ -191,7 +193,7 @@ def test_bad_files_are_named(store, tmp_path):
 
 def test_a_missing_column_names_its_neighbors(store):
     with pytest.raises(KeyError, match=r'no column "batchh"; did you mean "batch"\? Available: ba'):
-        obs_column(open_store(store), "batchh")
+        read_column(open_store(store), "batchh")
     assert keys(open_store(store), "obs") == ["batch", "number", "flag"]  # as in the data frame
 
 

@@ -74,7 +74,7 @@ def test_names_that_the_file_system_cannot_tell_apart_are_refused(tmp_path, monk
     assert anndata.read_zarr(tmp_path / "a.zarr").obs.iloc[0].tolist() == [1, 2]
 
     monkeypatch.setattr(utils.io, "ignores_case", lambda store: True)
-    line = 'has "Batch" and "batch", which the file system of the output cannot tell apart'
+    line = 'has "Batch" and "batch", which are the same to the file system of the output'
     for value in (frame, dict(frame)):
         with pytest.raises(ValueError, match=line), new_store(tmp_path / "b.zarr") as store:
             write_element(store, "obs", value)

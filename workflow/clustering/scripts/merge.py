@@ -11,14 +11,15 @@ from utils.log import say
 
 def make_parser():
     """Define the command line."""
-    parser = cli.script_parser("Link the cluster columns of many stores into one atlas.")
+    parser = cli.script_parser("Link the cluster columns of many stores, and a layout, into one.")
     parser.add_argument(
         "--clustering",
         nargs="+",
-        required=True,
+        default=[],
         metavar="FILE",
         help="Outputs of clustering.py on the same cells",
     )
+    parser.add_argument("--layout", metavar="FILE", help="Output of umap.py on the same cells")
     parser.add_argument(
         "--table", metavar="TSV", help="Write column, number of clusters, largest, smallest"
     )
@@ -27,23 +28,24 @@ def make_parser():
     parser.add_argument(
         "--materialize",
         action="store_true",
-        help=cli.model_options("Config")["materialize"]["help"].replace("`", ""),
+        help="Copy everything into the output, so that it can be moved on its own",
     )
     parser.add_argument(
         "--h5ad", metavar="FILE", help="Also write all of it into one .h5ad file that stands alone"
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    cli.add_run_options(
+        parser, threads=False, seed=False, overwrite="Replace an output that exists"
+    )
     return parser
 
 
 def main(args):
     """Link and count, then write the file that stands alone."""
-    from utils.io import kept
+    from utils.io import keep_existing
 
     if args.h5ad and Path(args.h5ad).suffix != ".h5ad":
         raise ValueError(f"{args.h5ad}: the file of --h5ad must end in .h5ad")
-    if not kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    if not keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         merge(args)
     if args.h5ad:
         export(args)
@@ -57,17 +59,27 @@ def merge(args):
     from clustering.cluster_tree import COLUMNS, cluster_tree, newick
     from clustering.stores import count_clusters, read_clusters
     from utils.atomic import atomic_file
-    from utils.io import keys, length, new_store, open_store
+    from utils.io import keys, n_rows, new_store, open_store
 
-    n_cells = length(open_store(args.input_file), "obs")
+    n_cells = n_rows(open_store(args.input_file), "obs")
     links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
-    for file in map(Path, args.clustering):
+
+    def open_same_cells(file):
         root = open_store(file)
-        if length(root, "obs") != n_cells:
+        if n_rows(root, "obs") != n_cells:
             raise ValueError(
-                f"{file}: has {length(root, 'obs'):,} cells, {args.input_file} has {n_cells:,}; "
-                "merge clusterings of the same cells"
+                f"{file}: has {n_rows(root, 'obs'):,} cells, {args.input_file} has {n_cells:,}; "
+                "merge stores of the same cells"
             )
+        return root
+
+    if args.layout:
+        layout = open_same_cells(args.layout)
+        for slot, name in (("obsm", "X_umap"), ("uns", "umap")):
+            if name in keys(layout, slot):
+                links[f"{slot}/{name}"] = Path(args.layout) / slot / name
+    for file in map(Path, args.clustering):
+        root = open_same_cells(file)
         for column in keys(root, "obs"):
             if f"obs/{column}" in links:
                 raise ValueError(f"{file}: {column} is in another of the stores too")

@@ -8,12 +8,14 @@ the cells it takes, and nothing else.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from clustering.options import NeighborsOptions
+from evaluation.options import RobustnessOptions
 from evaluation.scores.agreement import contingency
+from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +45,7 @@ def robustness(
     *,
     segments: np.ndarray | None = None,
     rounds: int = 10,
-    subsample: float = 0.8,
+    subsample: float = RobustnessOptions.subsample,
     threads: int = 1,
     seed: int = 0,
 ) -> Robustness:
@@ -99,8 +101,7 @@ def robustness(
         found = np.asarray(recluster(cells, seed + 1 + number))
         return contingency(codes[cells], found, shape=(n_clusters, int(found.max(initial=0)) + 1))
 
-    with ThreadPoolExecutor(threads) as pool:
-        tables = list(pool.map(one_round, range(rounds)))
+    tables = list(ordered_map(one_round, range(rounds), threads=threads))
     overlap = np.stack([_best_overlap(table) for table in tables])
     joined = np.zeros((n_clusters, n_clusters))
     pairs = np.zeros((n_clusters, n_clusters))
@@ -155,8 +156,8 @@ def restricted_within(
     *,
     split: np.ndarray,
     resolutions: np.ndarray,
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
     **options: Any,
@@ -178,7 +179,6 @@ def restricted_within(
         For `clustering.communities.find_communities`.
     """
     from scipy.sparse import issparse
-    from threadpoolctl import threadpool_limits
 
     from clustering.communities import find_communities
     from clustering.connectivities import fuzzy_connectivities
@@ -188,7 +188,7 @@ def restricted_within(
     parents = np.asarray(parents)
     place = np.full(len(parents), -1)
     graphs = {}
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         for parent in np.flatnonzero(split):
             cells = np.flatnonzero(parents == parent)
             if issparse(representation):

@@ -19,21 +19,20 @@ def make_parser():
     add("--key", default="X_topics", help="obsm key of the weights (default: %(default)s)")
     add("--groups", metavar="COLUMN", help="obs column that groups the cells")
     add("--title", help="Title (default: number of topics, name of the groups)")
-    add("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
 def main(args):
     """Read the weights and groups, draw them."""
-    from evaluation.figures.embedding import figure_format, save_figure
+    from evaluation.figures.page import figure_format, save_figure
     from evaluation.figures.structure_plot import structure_plot
-    from utils.elements import read_embedding
-    from utils.io import obs_column, open_store
+    from utils.elements import read_column, read_embedding
+    from utils.io import open_store
 
     figure_format(args.output_file)
     root = open_store(args.input_file)
     weights = read_embedding(root, args.key)
-    groups = obs_column(root, args.groups) if args.groups else None
+    groups = read_column(root, args.groups) if args.groups else None
     title = f"{weights.shape[1]} topics" + (f" by {args.groups}" if args.groups else "")
     save_figure(structure_plot(weights, groups, title=args.title or title), args.output_file)
     say(f"{args.output_file}: {weights.shape[1]} topics of {len(weights):,} cells")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from integration.harmony.checks import encode_keys
+from integration.batches import encode_keys
 from utils.threads import resolve_threads
 
 

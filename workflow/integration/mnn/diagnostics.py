@@ -73,7 +73,7 @@ def find_clusters(
     label = np.zeros(len(cells), dtype=np.intp)
     rng = np.random.default_rng(seed)
     n_clusters = 1
-    with workers(threads, lambda: None) as run:
+    with workers(threads) as run:
         for number in range(len(batches.labels)):
             rows = np.flatnonzero(batches.codes == number)
             count = min(MAX_CLUSTERS, max(1, len(rows) // CELLS_PER_CLUSTER))

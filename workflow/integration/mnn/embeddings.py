@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from integration.mnn import reduced
 from integration.mnn.fast import cosine_norm, fast_mnn
 from integration.mnn.gene import mnn_correct
+from integration.options import MNNCorrectOptions
 from integration.stores import to_all_genes
 from utils.log import say
 
@@ -91,7 +92,7 @@ def correct_genes(
     expression: StoredExpression,
     batch: Sequence[pd.Series],
     *,
-    n_comps: int = 50,
+    n_comps: int = MNNCorrectOptions.n_comps,
     layer_added: str | None = None,
     threads: int = 1,
     **options: Any,
@@ -101,7 +102,7 @@ def correct_genes(
     Where `layer_added` names a layer for them, the blocks of `expression` have all genes and the
     corrected values (float32, cells x genes) are returned too; else None.
     """
-    from preprocessing.pca import gram_pca, project
+    from preprocessing.pca import gram_pca, pca_scores
 
     X = np.concatenate(
         [block.toarray() if sp.issparse(block) else block for block in expression.blocks()]
@@ -111,7 +112,7 @@ def correct_genes(
     result = mnn_correct(X, batch, subset=subset, correct_all=all_genes, threads=threads, **options)
     values = result.corrected if subset is None else result.corrected[:, subset]
     pca = gram_pca(lambda: [values], n_comps=n_comps, threads=threads)
-    scores = np.concatenate(list(project(lambda: [values], pca.components, pca.mean)))
+    scores = np.concatenate(list(pca_scores(lambda: [values], pca.components, pca.mean)))
     return scores, result, result.corrected.astype(np.float32) if all_genes else None
 
 

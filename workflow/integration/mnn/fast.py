@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from threadpoolctl import threadpool_limits
 
 from integration.mnn.arguments import MNNBatches, check_number, number_batches, subset_genes
 from integration.mnn.reduced import MNNResult, reduced_mnn
-from utils.threads import resolve_threads, workers
+from integration.options import FastMNNOptions
+from utils.threads import one_blas_thread, ordered_map, resolve_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,10 +58,10 @@ def fast_mnn(
     X: Any,
     batch: Any,
     *,
-    n_comps: int = 50,
-    k: int = 20,
+    n_comps: int = FastMNNOptions.n_comps,
+    k: int = FastMNNOptions.k,
     prop_k: float | None = None,
-    ndist: float = 3,
+    ndist: float = FastMNNOptions.ndist,
     cos_norm: bool = True,
     weights: Mapping[Any, float] | Sequence[float] | None = None,
     subset: Any = None,
@@ -120,7 +120,7 @@ verbose
     n_cells = X.shape[0] if not callable(X) else len(batch[0] if several else batch)
     batches = number_batches(batch, n_cells, restrict)
     pca = multi_batch_pca(blocks, batches, n_comps=n_comps, weights=weights, threads=threads)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         shift = pca.centers @ pca.rotation
         scores = np.concatenate([block @ pca.rotation - shift for block in blocks()])
     result = reduced_mnn(
@@ -161,7 +161,7 @@ def multi_batch_pca(
     blocks: Blocks,
     batches: Any,
     *,
-    n_comps: int = 50,
+    n_comps: int = FastMNNOptions.n_comps,
     weights: Mapping[Any, float] | Sequence[float] | None = None,
     threads: int = 1,
 ) -> BatchPCA:
@@ -198,10 +198,17 @@ def multi_batch_pca(
     weight = batch_weights(weights, batches)
     sizes = np.bincount(batches.codes)
     share = weight / sizes
-    state: dict[str, Any] = {}
 
-    def product(item: tuple[int, Block], _: Any) -> tuple[np.ndarray, np.ndarray]:
-        first, block = item
+    def numbered_blocks() -> Iterator[tuple[int, Block]]:
+        nonlocal n_cells
+        for block in _small(blocks()):
+            n_cells += block.shape[0]
+            if n_cells > len(batches.codes):
+                return
+            yield n_cells - block.shape[0], block
+
+    def product(numbered_block: tuple[int, Block]) -> tuple[np.ndarray, np.ndarray]:
+        first, block = numbered_block
         codes = batches.codes[first : first + block.shape[0]]
         dense = block.toarray() if sp.issparse(block) else np.asarray(block)
         dense = dense.astype(dense.dtype if dense.dtype.kind == "f" else float)
@@ -212,42 +219,32 @@ def multi_batch_pca(
         dense *= np.sqrt(scale).astype(dense.dtype)[:, None]
         return sums, dense.T @ dense
 
-    def add(_: Any, result: tuple[np.ndarray, np.ndarray]) -> None:
-        if not state:
-            state["sums"] = np.zeros(len(result[0]))
-            state["gram"] = np.zeros(result[1].shape)
-        state["sums"] += result[0]
-        state["gram"] += result[1]
-
     n_cells = 0
-    with workers(resolve_threads(threads), lambda: None) as run:
-        waiting: list[tuple[int, Block]] = []
-        for block in _small(blocks()):
-            waiting.append((n_cells, block))
-            n_cells += block.shape[0]
-            if n_cells > len(batches.codes):
-                break
-            if len(waiting) == 8:  # blocks in memory
-                run(product, waiting, add)
-                waiting = []
+    sums = gram = None
+    threads = resolve_threads(threads)
+    with one_blas_thread():
+        products = ordered_map(product, numbered_blocks(), threads=threads, in_flight=threads + 1)
+        for block_sums, block_gram in products:
+            if gram is None:
+                sums, gram = np.zeros(len(block_sums)), np.zeros(block_gram.shape)
+            sums += block_sums
+            gram += block_gram
         if n_cells != len(batches.codes):
             raise ValueError(f"there are {n_cells} cells but {len(batches.codes)} batch labels")
-        run(product, waiting, add)
-        if not state["gram"].any():
+        if gram is None or not gram.any():
             raise ValueError("X is 0 in all cells and genes that are used; choose other genes")
-        return _components(state["sums"], state["gram"], weight, min(n_comps, n_cells))
+        return _components(sums, gram, weight, min(n_comps, n_cells))
 
 
 def _components(sums: np.ndarray, gram: np.ndarray, weight: np.ndarray, n_comps: int) -> BatchPCA:
     """Center the weighted Gram matrix and take its first eigenvectors."""
     from scipy.linalg import eigh
-    from threadpoolctl import threadpool_limits
 
     centers = sums / weight.sum()
     gram -= weight.sum() * np.outer(centers, centers)
     n_comps = min(n_comps, len(gram))
     # Again: SciPy's BLAS is its own, loaded after the first limit was set.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         variance, rotation = eigh(gram, subset_by_index=[len(gram) - n_comps, len(gram) - 1])
     variance, rotation = np.maximum(variance[::-1], 0), rotation[:, ::-1]
     largest = np.abs(rotation).argmax(axis=0)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import logsumexp
-from threadpoolctl import threadpool_limits
 
 from integration.mnn.arguments import (
     as_cells,
@@ -26,8 +25,9 @@ from integration.mnn.fast import cosine_lengths
 from integration.mnn.orders import Part, batch_parts, join_parts, merge_all, merge_tree
 from integration.mnn.pairs import average_vectors, mutual_pairs
 from integration.mnn.reduced import MNNResult, batch_size
+from integration.options import MNNCorrectOptions
 from utils.log import progress
-from utils.threads import workers
+from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +42,9 @@ def mnn_correct(
     X: Any,
     batch: Any,
     *,
-    k: int = 20,
+    k: int = MNNCorrectOptions.k,
     prop_k: float | None = None,
-    sigma: float = 0.1,
+    sigma: float = MNNCorrectOptions.sigma,
     cos_norm_in: bool = True,
     cos_norm_out: bool = True,
     svd_dim: int = 0,
@@ -153,7 +153,7 @@ def mnn_correct(
     def count(left: Part, others: Sequence[Part]) -> list[int]:
         return [len(pairs_of(left, right)) for right in others]
 
-    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the threads
+    with one_blas_thread():  # the same bits whatever the threads
         parts = batch_parts(batches, chosen, output)
         last = parts[0]
         merges = merge_all(parts, tree, merge=merge, count=count)
@@ -227,7 +227,7 @@ class _Kernel:
         density = logsumexp(-_squares(paired, paired) / self.sigma, axis=1)
         result = [np.empty((len(R), mean.shape[1])) for mean in vectors]
 
-        def smooth_rows(start: int, _: Any) -> None:
+        def smooth_rows(start: int) -> None:
             rows = slice(start, start + _ROWS)
             log_weight = -_squares(R[rows], paired) / self.sigma - density
             weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
@@ -235,8 +235,7 @@ class _Kernel:
             for mean, moved in zip(vectors, result, strict=True):
                 moved[rows] = weight @ mean
 
-        with workers(self.threads, lambda: None) as run:
-            run(smooth_rows, range(0, len(R), _ROWS))
+        list(ordered_map(smooth_rows, range(0, len(R), _ROWS), threads=self.threads))
         return result
 
     def _stretch(
@@ -255,7 +254,7 @@ class _Kernel:
         unit = moves / np.where(lengths > 0, lengths, 1)[:, None]
         stretch = np.ones(len(R))
 
-        def stretch_rows(start: int, _: Any) -> None:
+        def stretch_rows(start: int) -> None:
             rows = np.arange(start, min(start + _ROWS, len(R)))
             rows = rows[lengths[rows] > 0]
             at = np.einsum("ij,ij->i", R[rows], unit[rows])
@@ -274,8 +273,7 @@ class _Kernel:
             target = np.take_along_axis(along, at_quantile, axis=1)[:, 0]
             stretch[rows] = np.maximum(1, (target - at) / lengths[rows])
 
-        with workers(self.threads, lambda: None) as run:
-            run(stretch_rows, range(0, len(R), _ROWS))
+        list(ordered_map(stretch_rows, range(0, len(R), _ROWS), threads=self.threads))
         return stretch
 
     def _around_lines(

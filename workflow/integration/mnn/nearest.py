@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+
+from utils.threads import one_blas_thread
 
 # A k-d tree takes 0.3 ms a query for 100,000 cells in 10 dimensions, and 2 ms in 20.
 TREE_DIMS = 10
@@ -71,7 +72,7 @@ def nearest(
 
     points, queries = (np.ascontiguousarray(part, dtype=np.float64) for part in (points, queries))
     shift = points.mean(axis=0)  # distances stay, but the product loses fewer digits
-    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the threads
+    with one_blas_thread():  # the same bits whatever the threads
         if len(points) * len(queries) <= MAX_DISTANCES:
             no_self = np.full(len(queries), -1, dtype=np.int32)
             lists = Lists.one(points - shift)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from integration.mnn.arguments import as_cells, check_pairing, number_batches
 from integration.mnn.diagnostics import (
@@ -27,7 +26,9 @@ from integration.mnn.pairs import (
     say_recall,
     tricube_average,
 )
+from integration.options import MNNOptions
 from utils.log import progress, say
+from utils.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,9 +61,9 @@ def reduced_mnn(
     matrix: Any,
     batch: Any,
     *,
-    k: int = 20,
+    k: int = MNNOptions.k,
     prop_k: float | None = None,
-    ndist: float = 3,
+    ndist: float = MNNOptions.ndist,
     merge_order: Sequence[Any] | None = None,
     auto_merge: bool = False,
     min_batch_skip: float = 0,
@@ -190,7 +191,7 @@ def reduced_mnn(
             counts.append(len(pairs_of((left, right), (data, other))))
         return counts
 
-    with threadpool_limits(1, user_api="blas"):  # the same bits whatever the threads
+    with one_blas_thread():  # the same bits whatever the threads
         parts = batch_parts(batches, cells)
         merges = merge_all(parts, tree, merge=merge, count=count)
         last = parts[0]

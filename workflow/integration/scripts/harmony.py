@@ -7,8 +7,10 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
+from integration.options import HarmonyOptions, IntegrationOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -16,7 +18,11 @@ def make_parser():
     parser = cli.script_parser("Integrate the batches of an embedding with Harmony.")
     add = parser.add_argument
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
-    add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+    add(
+        "--basis",
+        default=IntegrationOptions.basis,
+        help="obsm key to start from (default: %(default)s)",
+    )
     add(
         "--key_added",
         type=cli.element_name,
@@ -24,7 +30,7 @@ def make_parser():
         help="obsm key of the result (default: %(default)s)",
     )
     add("--qc_column", metavar="COLUMN", help="Only cells that are true here; others become NaN")
-    cli.add_model(parser, "Harmony")
+    add_options(parser, HarmonyOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -32,18 +38,11 @@ def make_parser():
 
 def main(args):
     """Integrate, write one embedding."""
-    from utils.elements import read_embedding, read_labels
-    from utils.io import (
-        kept,
-        keys,
-        new_store,
-        obs_column,
-        open_store,
-        write_element,
-    )
+    from utils.elements import read_batch, read_column, read_embedding
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
-    options = vars(cli.from_options("Harmony", args))
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    options = as_arguments(read_options(HarmonyOptions, args))
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     if args.key_added in keys(root, "obsm") and not args.overwrite:
@@ -51,10 +50,10 @@ def main(args):
             f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
             "another"
         )
-    batches = [read_labels(root, column) for column in args.batch]
+    batches = [read_batch(root, column) for column in args.batch]
     mask = None
     if args.qc_column:
-        mask = obs_column(root, args.qc_column)
+        mask = read_column(root, args.qc_column)
         if mask.dtype != bool:
             raise TypeError(f'adata.obs["{args.qc_column}"] must be true or false: {mask.dtype}')
         mask = mask.to_numpy()

@@ -8,11 +8,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
 import json
 
+from integration.options import METHODS, IntegrationOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
-MODELS = {"mnn": "MNN", "fast_mnn": "FastMNN", "mnn_correct": "MNNCorrect"}
-CHOICES = tuple(MODELS)
+CHOICES = ("mnn", "fast_mnn", "mnn_correct")
 
 
 def make_parser(argv=None):
@@ -31,10 +33,14 @@ def make_parser(argv=None):
     add("--method", choices=CHOICES, default=CHOICES[0], help="(default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     if method == "mnn":
-        add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+        add(
+            "--basis",
+            default=IntegrationOptions.basis,
+            help="obsm key to start from (default: %(default)s)",
+        )
     else:
         add("--layer", help="The layer that holds raw counts, or raw (default: X)")
-        cli.add_model(parser, "Values")
+        add_options(parser, ValuesOptions)
     add(
         "--key_added",
         type=cli.element_name,
@@ -42,7 +48,7 @@ def make_parser(argv=None):
         help="obsm key of the result (default: %(default)s)",
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
-    cli.add_model(parser, MODELS[method])
+    add_options(parser, METHODS[method])
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -52,19 +58,19 @@ def main(args):
     from integration import stores
     from integration.mnn import embeddings
     from utils.atomic import atomic_file
-    from utils.elements import read_embedding
-    from utils.io import kept, obs_column, open_store
+    from utils.elements import read_column, read_embedding
+    from utils.io import keep_existing, open_store
 
-    options = vars(cli.from_options(MODELS[args.method], args))
-    if kept(args.output_file, overwrite=args.overwrite, source=args.input_file):
+    options = as_arguments(read_options(METHODS[args.method], args))
+    if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     stores.check_new_elements(root, [f"obsm/{args.key_added}"], overwrite=args.overwrite)
-    batch = [obs_column(root, column) for column in args.batch]
+    batch = [read_column(root, column) for column in args.batch]
     run = {**options, "threads": args.threads, "seed": args.seed, "verbose": True}
     for name in ("restrict", "clusters"):
         if options[name] is not None:
-            run[name] = obs_column(root, options[name]).to_numpy()
+            run[name] = read_column(root, options[name]).to_numpy()
     if args.method == "mnn":
         basis = run["basis"] = args.basis
         start = read_embedding(root, basis)
@@ -77,7 +83,7 @@ def main(args):
             normalize=run.pop("normalize"),
             target_sum=run.pop("target_sum"),
             all_genes=run.get("layer_added") is not None,
-            **vars(cli.from_options("Values", args)),
+            **as_arguments(read_options(ValuesOptions, args)),
         )
     embedding, result, of_genes = embeddings.CORRECT[args.method](start, batch, **run)
     merges = result.merges.drop(columns="pairs")

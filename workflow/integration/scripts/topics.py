@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from integration.options import TopicsOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -23,9 +26,9 @@ def make_parser():
         help="obsm key of the result (default: %(default)s)",
     )
     add("--layer", help="The layer that holds raw counts, or raw (default: X)")
-    cli.add_model(parser, "Values")
+    add_options(parser, ValuesOptions)
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
-    cli.add_model(parser, "Topics")
+    add_options(parser, TopicsOptions)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
 
@@ -34,27 +37,28 @@ def main(args):
     """Read the counts, fit, write weights, topics and their top genes."""
     from integration import stores
     from integration.topics import fit_topics, top_genes
-    from preprocessing.counts import counts_of
+    from preprocessing.stores import counts_of
     from utils.atomic import atomic_file
-    from utils.io import kept, length, obs_element, open_store, read_index
+    from utils.elements import read_column
+    from utils.io import keep_existing, n_rows, open_store, read_index
 
-    options = vars(cli.from_options("Topics", args))
-    if kept(args.output_file, overwrite=args.overwrite):
+    options = as_arguments(read_options(TopicsOptions, args))
+    if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
     stores.check_new_elements(root, [f"obsm/{args.key_added}"], overwrite=args.overwrite)
     needed_by = f"topics ({options['model']})"
-    values = vars(cli.from_options("Values", args))
+    values = as_arguments(read_options(ValuesOptions, args))
     matrix = counts_of(root, args.layer, needed_by=needed_by, **values)
     groups = options.pop("groups")
     if groups is not None:
-        obs_element(root, groups)  # of structure.py: a wrong name is an error before the fit
+        read_column(root, groups)  # of structure.py: a wrong name is an error before the fit
     run = {**options, "threads": args.threads, "seed": args.seed, "verbose": True}
     genes = stores.highly_variable_positions(root) if run.pop("highly_variable") else None
     counts = stores.read_counts(matrix, genes, dtype=options["dtype"])
     result = fit_topics(counts, **run)
     n_genes = counts.shape[1]
-    topics = stores.to_all_genes(result.topics, genes, length(root, "var"))
+    topics = stores.to_all_genes(result.topics, genes, n_rows(root, "var"))
     record = {
         "method": "topics",
         "layer": args.layer,

@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from integration.options import METHODS, GMVAEOptions, missing_package
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -22,13 +25,13 @@ def make_parser():
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     add("--layer", help="The layer that holds the raw counts, or raw (default: X)")
-    cli.add_model(parser, "Values")
+    add_options(parser, ValuesOptions)
     add(
         "--key_added",
         type=cli.element_name,
         help="obsm key of the result (default: X_pvae or X_gmvae)",
     )
-    cli.add_model(parser, "GMVAE")
+    add_options(parser, GMVAEOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -37,21 +40,20 @@ def make_parser():
 def main(args):
     """Fit, write the embedding, its record and the labels."""
     from integration import stores
-    from preprocessing.counts import counts_of
-    from utils.extras import missing_package
-    from utils.io import kept, open_store
+    from preprocessing.stores import counts_of
+    from utils.io import keep_existing, open_store
 
-    options = vars(cli.from_options(args.method.upper(), args))
+    options = as_arguments(read_options(METHODS[args.method], args))
     key = args.key_added or f"X_{args.method}"
     label = f"obs/{key.removeprefix('X_')}_label"
-    if kept(args.output_file, overwrite=args.overwrite):
+    if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
-    if problem := missing_package(args.method):
+    if problem := missing_package(METHODS[args.method]):
         raise ValueError(problem)
     new = [f"obsm/{key}", *([label] if args.method == "gmvae" else [])]
     stores.check_new_elements(root, new, overwrite=args.overwrite)
-    values = vars(cli.from_options("Values", args))
+    values = as_arguments(read_options(ValuesOptions, args))
     matrix = counts_of(root, args.layer, needed_by=args.method, **values)
     names = options.pop("covariates") or args.batch
     covariates = stores.read_covariates(root, names, batch=args.batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from integration.options import TopicsOptions
 from integration.topics.lda import lda
 from integration.topics.nmf import poisson_nmf
 
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
 
 def fit_topics(
     counts: Any,
-    n_topics: int = 10,
+    n_topics: int = TopicsOptions.n_topics,
     *,
-    model: Literal["poisson_nmf", "lda"] = "poisson_nmf",
+    model: Literal["poisson_nmf", "lda"] = TopicsOptions.model,
     max_iter: int | None = None,
-    n_restarts: int = 1,
-    tol: float = 1e-3,
-    dtype: str = "float32",
+    n_restarts: int = TopicsOptions.n_restarts,
+    tol: float = TopicsOptions.tol,
+    dtype: str = TopicsOptions.dtype,
     weight_prior: float | None = None,
     topic_prior: float | None = None,
     seed: int = 0,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from integration.options import TopicsOptions
 from integration.topics.model import (
     TopicModel,
     check_n_topics,
@@ -19,7 +20,7 @@ from integration.topics.model import (
 
 def lda(
     counts: Any,
-    n_topics: int = 10,
+    n_topics: int = TopicsOptions.n_topics,
     *,
     weight_prior: float | None = None,
     topic_prior: float | None = None,

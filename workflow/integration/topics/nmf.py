@@ -10,12 +10,12 @@ and Dhillon 2011; Lin and Boutros 2020; fastTopics: Carbonetto 2021).
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from integration.options import TopicsOptions
 from integration.topics.kernel import sweep
 from integration.topics.model import (
     TopicModel,
@@ -25,9 +25,10 @@ from integration.topics.model import (
     without_empty,
 )
 from utils.log import progress
+from utils.threads import workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import scipy.sparse as sp
 
@@ -39,12 +40,12 @@ TASKS_PER_THREAD = 16  # several, as rows differ in length
 
 def poisson_nmf(
     counts: Any,
-    n_topics: int = 10,
+    n_topics: int = TopicsOptions.n_topics,
     *,
     n_em: int = 4,
     n_inner: int = 4,
     max_iter: int = 100,
-    tol: float = 1e-3,
+    tol: float = TopicsOptions.tol,
     n_restarts: int = 1,
     floor: float = 1e-10,
     init: tuple[np.ndarray, np.ndarray] | None = None,
@@ -115,7 +116,8 @@ def poisson_nmf(
     by_gene = by_cell.T.tocsr()
     total = float(by_cell.sum(dtype=np.float64))
     best, deviances = None, []
-    with _sweeps(threads, floor) as sweeps:
+    with workers(threads) as run:
+        sweeps = partial(_sweep_all, run, n_tasks=threads * TASKS_PER_THREAD, floor=floor)
         for start in range(n_restarts):
             if init is None:
                 rng = np.random.default_rng([seed, start])
@@ -164,7 +166,7 @@ def project_poisson_nmf(
     *,
     n_inner: int = 4,
     max_iter: int = 100,
-    tol: float = 1e-3,
+    tol: float = TopicsOptions.tol,
     floor: float = 1e-10,
     dtype: Any = np.float32,
     threads: int = 1,
@@ -203,7 +205,8 @@ def project_poisson_nmf(
     total = by_cell.sum(axis=1, dtype=np.float64)
     L = np.repeat(np.asarray(total) / F.shape[1], F.shape[1], axis=1).astype(dtype)
     _unit_columns(F, L)
-    with _sweeps(threads, floor) as sweeps:
+    with workers(threads) as run:
+        sweeps = partial(_sweep_all, run, n_tasks=threads * TASKS_PER_THREAD, floor=floor)
         _improve_cells(sweeps, by_cell, F, L, n_inner, max_iter, tol * float(total.sum()))
     weights, scale = _weights(L)
     return put_back(weights, cells), put_back(scale, cells)
@@ -225,45 +228,41 @@ def _improve_cells(
             break
 
 
-@contextmanager
-def _sweeps(threads: int, floor: float) -> Iterator[Sweep]:
-    """Start the threads; yield the function that updates or measures all rows of a factor.
+def _sweep_all(
+    run: Callable[..., None],
+    counts: sp.csr_matrix,
+    other: np.ndarray,
+    factor: np.ndarray,
+    *,
+    n_tasks: int,
+    floor: float,
+    n_inner: int = 0,
+    em: bool = False,
+) -> tuple[float, float]:
+    """Update all rows of a factor, or only measure them (`n_inner` 0, no `em`).
 
     A row's update depends on that row and the fixed factor alone, and sums over rows are made
     afterwards in the order of the rows: the number of threads changes no bit.
+
+    Returns
+    -------
+    tuple
+        Counts out of place, and the fit.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1; found {threads}")
-    with ThreadPoolExecutor(threads) as pool:
+    n = len(factor)
+    total = other.sum(axis=0, dtype=np.float64).astype(factor.dtype)
+    residual, fit = np.zeros(n), np.zeros(n)
+    indices = counts.indices.view(f"u{counts.indices.itemsize}")
+    smallest = factor.dtype.type(floor)
+    edges = np.unique(np.searchsorted(counts.indptr, np.linspace(0, counts.nnz, n_tasks + 1)))
+    edges[-1] = n
 
-        def sweeps(
-            counts: sp.csr_matrix,
-            other: np.ndarray,
-            factor: np.ndarray,
-            *,
-            n_inner: int = 0,
-            em: bool = False,
-        ) -> tuple[float, float]:
-            n = len(factor)
-            total = other.sum(axis=0, dtype=np.float64).astype(factor.dtype)
-            residual, fit = np.zeros(n), np.zeros(n)
-            indices = counts.indices.view(f"u{counts.indices.itemsize}")
-            smallest = factor.dtype.type(floor)
-            values = np.linspace(0, counts.nnz, threads * TASKS_PER_THREAD + 1)
-            edges = np.unique(np.searchsorted(counts.indptr, values))
-            edges[-1] = n
-            tasks = [
-                pool.submit(
-                    *(sweep, counts.indptr, indices, counts.data, other, total, factor),
-                    *(first, last, n_inner, em, smallest, residual, fit),
-                )
-                for first, last in itertools.pairwise(edges)
-            ]
-            for task in tasks:
-                task.result()
-            return float(residual.sum()), float(fit.sum())
+    def task(rows: tuple[int, int], _: None) -> None:
+        sweep(counts.indptr, indices, counts.data, other, total, factor,
+              *rows, n_inner, em, smallest, residual, fit)  # fmt: skip
 
-        yield sweeps
+    run(task, list(itertools.pairwise(edges)))
+    return float(residual.sum()), float(fit.sum())
 
 
 def _random_start(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from integration.options import PVAEOptions
 from integration.vae.design import design
 from integration.vae.models import GMVAE, PVAE
 from integration.vae.training import torch_gpu_problem
@@ -48,8 +49,8 @@ def embed_counts(
     counts: sp.csr_matrix,
     covariates: Mapping[str, Any],
     *,
-    latent_dim: int = 10,
-    hidden_dim: int = 128,
+    latent_dim: int = PVAEOptions.latent_dim,
+    hidden_dim: int = PVAEOptions.hidden_dim,
     label_dim: int | None = None,
     seed: int = 0,
     use_gpu: bool | None = None,

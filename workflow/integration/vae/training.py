@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from integration.count_matrix import as_counts
+from integration.options import PVAEOptions
 from integration.vae.design import as_covariates, log_factorials
 from utils.log import progress
 
@@ -40,12 +41,12 @@ def fit(
     covariates: Any = None,
     *,
     max_epochs: int | None = None,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    n_samples: int = 1,
-    kl_warmup: float = 0.25,
-    held_out: float = 0.1,
-    patience: int = 10,
+    batch_size: int = PVAEOptions.batch_size,
+    lr: float = PVAEOptions.lr,
+    n_samples: int = PVAEOptions.n_samples,
+    kl_warmup: float = PVAEOptions.kl_warmup,
+    held_out: float = PVAEOptions.held_out,
+    patience: int = PVAEOptions.patience,
     seed: int = 0,
     device: str = "cpu",
     verbose: bool = False,

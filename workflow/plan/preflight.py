@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import ClusterColumn
-from utils.config_methods import Counts, Latent, start
-from utils.contents import read_contents
+from evaluation.steps import scored_methods
+from integration.options import CountsMethodOptions, EmbeddingMethodOptions, start
+from plan.contents import read_contents
 from utils.errors import missing
 from utils.paths import is_store
-from utils.plan import depth
-from utils.plan_evaluation import scored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from utils.config import DataSet
-    from utils.contents import Contents
+    from plan.config import DataSet
+    from plan.contents import Contents
 
 
 def input_problems(datasets: Mapping[str, tuple[DataSet, bool]]) -> list[str]:
@@ -114,7 +113,7 @@ class _Check:
         dataset = self.dataset
         layer = dataset.preprocessing.layer
         counts = dataset.clustering.refines or any(
-            isinstance(params, Counts) for params in dataset.methods.values()
+            isinstance(params, CountsMethodOptions) for params in dataset.methods.values()
         )
         needed = dataset.stage == "preprocessing" or counts
         for names in self.files:
@@ -139,12 +138,12 @@ class _Check:
         wanted: dict[str, str] = {}
         if dataset.stage == "integration":
             basis = dataset.integration.basis
-            given = self.as_written or "basis" in dataset.integration.model_fields_set
-            if given and "unintegrated" in {*dataset.methods, *scored(dataset)}:
+            given = self.as_written or "basis" in dataset.integration.given
+            if given and "unintegrated" in {*dataset.methods, *scored_methods(dataset)}:
                 wanted["integration.basis"] = basis
             for name, params in dataset.methods.items():
                 key, before = start(name, dataset.methods, basis)
-                if isinstance(params, Latent) and before is None:
+                if isinstance(params, EmbeddingMethodOptions) and before is None:
                     if params.basis is not None:
                         wanted[f"integration.methods.{name}.basis"] = key
                     elif given:
@@ -226,7 +225,7 @@ def _cluster_columns(dataset: DataSet) -> list[str]:
         str(ClusterColumn(algorithm, resolution, level))
         for algorithm in clustering.algorithm
         for resolution in clustering.resolutions
-        for level in range(1, depth(clustering) + 1)
+        for level in range(1, clustering.depth + 1)
     ]
 
 
