@@ -67,7 +67,7 @@ def fast_mnn(
     subset: Any = None,
     merge_order: Sequence[Any] | None = None,
     auto_merge: bool = False,
-    min_batch_skip: float = 0,
+    min_batch_skip: float = FastMNNOptions.min_batch_skip,
     restrict: Any = None,
     clusters: Any = None,
     threads: int = 1,

@@ -47,7 +47,7 @@ def mnn_correct(
     sigma: float = MNNCorrectOptions.sigma,
     cos_norm_in: bool = True,
     cos_norm_out: bool = True,
-    svd_dim: int = 0,
+    svd_dim: int = MNNCorrectOptions.svd_dim,
     var_adj: bool = True,
     subset: Any = None,
     correct_all: bool = False,

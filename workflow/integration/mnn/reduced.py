@@ -66,7 +66,7 @@ def reduced_mnn(
     ndist: float = MNNOptions.ndist,
     merge_order: Sequence[Any] | None = None,
     auto_merge: bool = False,
-    min_batch_skip: float = 0,
+    min_batch_skip: float = MNNOptions.min_batch_skip,
     restrict: Any = None,
     clusters: Any = None,
     threads: int = 1,
