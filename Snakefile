@@ -61,6 +61,7 @@ rule all:
         plan.linked_stores(),
         plan.exports(),
         plan.targets("plots"),
+        plan.structures(),
         plan.evaluations(),
         plan.comparisons(),
         plan.explorers(),

@@ -1,5 +1,6 @@
 # Needs:  {dataset}/{method}/clustered.zarr, for pictures of the layout atlas.zarr; clusters.tsv.
 # Makes:  {dataset}/{method}/plots/  the layout in the colors asked for, and its coordinates
+#         {dataset}/{method}/topics/structure.png  the topics of every cell
 #         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
 #         {dataset}/{method}/markers.tsv  the genes that tell clusters apart
 #         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;
@@ -39,6 +40,34 @@ rule plots:
     shell:
         "python {params.script} {input.atlas:q} {output:q}"
         " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule structure:
+    input:
+        plan.pattern("embedding"),
+    output:
+        report(
+            plan.pattern("structure"),
+            category="{dataset}",
+            labels={"method": "{method}", "column": "structure plot"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/structure.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/structure.tsv")
+    wildcard_constraints:
+        method=plan.names("topics"),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        **plan.resources("structure"),
+    params:
+        **plan.params("structure"),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: structure plot"
+    shell:
+        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule metrics:

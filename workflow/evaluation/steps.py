@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STORES = {
     "plots": "{dataset}/{method}/plots",
+    "structure": "{dataset}/{method}/topics/structure.png",
     "metrics": "{dataset}/{method}/metrics.tsv",
     "markers": "{dataset}/{method}/markers.tsv",
     "robustness": "{dataset}/{method}/robustness.tsv",
@@ -51,6 +52,11 @@ def _title(job: Any) -> list[str]:
 def _plots(job: Any) -> list[str]:
     colors = named("--colors", job.dataset.clustering.umap_colors)
     return [*colors, *named("--clusters", job.columns), *_title(job)]
+
+
+def _structure(job: Any) -> list[str]:
+    key = f"X_{job.method}"
+    return words(key=None if key == "X_topics" else key, groups=job.params.groups)
 
 
 def _comparison(job: Any) -> list[str]:
@@ -114,6 +120,12 @@ def _trees(job: Any) -> list[str]:
 STEPS = {
     "plots": Step(
         script="evaluation/scripts/plots.py", words=_plots, memory=(1500, 1000), minutes=(30, 0)
+    ),
+    "structure": Step(
+        script="evaluation/scripts/structure.py",
+        words=_structure,
+        memory=(1000, 1000),
+        minutes=(30, 0),
     ),
     "metrics": Step(
         script="evaluation/scripts/metrics.py",

@@ -40,7 +40,17 @@ MARKER_FIELDS = ("gene", "log2fc", "auc", "p_adj", "fraction_in", "fraction_out"
 SPLIT_FIELDS = ("suggestion", "reason", "jaccard", "silhouette", "batch_entropy", "nearest")
 
 HERE = Path(__file__).parent
-SCRIPTS = ("data.js", "plot.js", "color.js", "panels.js", "search.js", "explorer.js")
+SCRIPTS = (
+    "data.js",
+    "color.js",
+    "labels.js",
+    "renderers.js",
+    "plot.js",
+    "panels.js",
+    "search.js",
+    "export.js",
+    "explorer.js",
+)
 
 
 class MethodResult(NamedTuple):

@@ -30,6 +30,10 @@ class MethodOptions(Options):
     package: ClassVar[str | None] = None
     extra: ClassVar[str | None] = None
 
+    def new_obs(self, name: str) -> list[str]:
+        """Return the columns of obs that the method adds under a name."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class UnintegratedOptions(MethodOptions):
@@ -144,7 +148,9 @@ class HarmonyOptions(EmbeddingMethodOptions):
         ge=1,
     )
     num_init_iterations: int = key(5, "Rounds of `k-means||`.", ge=1)
-    oversampling_factor: float = key(1.0, "Candidates a round of `k-means||`.", gt=0)
+    oversampling_factor: float = key(
+        1.0, "Candidates of `k-means||` over all rounds, for each cluster.", gt=0
+    )
     chunk_size: int | None = key(
         None, "Cells worked on at a time. Unset: 1024, on a GPU 262,144.", ge=1
     )
@@ -191,6 +197,7 @@ class PVAEOptions(CountsMethodOptions):
         "obs columns that the decoder is given, so that the embedding need not explain "
         "them: categories, or numbers where a column holds floats. Unset: `batch`.",
         before=column_names,
+        names_obs=True,
     )
     max_epochs: int | None = key(
         None,
@@ -227,6 +234,10 @@ class GMVAEOptions(PVAEOptions):
         ge=2,
     )
 
+    def new_obs(self, name: str) -> list[str]:
+        """Return the column of the likeliest component."""
+        return [f"{name}_label"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairingOptions(MethodOptions):
@@ -242,11 +253,14 @@ class PairingOptions(MethodOptions):
         "`[[a, b], [c, d]]`. Unset: as sorted.",
     )
     auto_merge: bool = key(False, "Merge those with most pairs first, whatever `merge_order`.")
-    restrict: str | None = key(None, "obs column of true and false: only true cells are paired.")
+    restrict: str | None = key(
+        None, "obs column of true and false: only true cells are paired.", names_obs=True
+    )
     clusters: str | None = key(
         None,
         "obs column of preliminary clusters, for the diagnostics only. "
         "Unset: k-means within each batch.",
+        names_obs=True,
     )
 
 
@@ -346,7 +360,13 @@ class TopicsOptions(CountsMethodOptions):
     topic_prior: float | None = key(
         None, "`lda`: concentration of a topic's genes. Unset: 1 / n_topics.", gt=0
     )
-    groups: str | None = key(None, "The obs column that groups the cells in the structure plot.")
+    groups: str | None = key(
+        None, "The obs column that groups the cells in the structure plot.", names_obs=True
+    )
+
+    def new_obs(self, name: str) -> list[str]:
+        """Return the column of the totals, whatever the name."""
+        return ["topic_scale"]
 
     def check(self) -> None:
         """Refuse options of the model that is not chosen."""
@@ -381,24 +401,22 @@ def by_name(value: Any) -> Any:
             f"must map a method to its parameters, such as {{harmony: {{theta: 2}}}}, "
             f"found {value!r}"
         )
-    filled = {}
-    for name, params in value.items():
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} cannot name a folder; use letters, digits, '_', '-', '.'")
-        if params is not None and not isinstance(params, dict):
-            raise ValueError(f"{name}: must map parameters to values, found {params!r}")
-        method = (params or {}).get("method", name)
-        if not isinstance(method, str) or method not in METHODS:
-            hint = (
-                ""
-                if "method" in (params or {})
-                else f"; for a name of your own write {{{name}: {{method: harmony}}}}"
-            )
-            raise ValueError(unknown("method", method, METHODS) + hint)
-        if (name == "unintegrated") != (method == "unintegrated"):
-            raise ValueError(f'{name}: the name "unintegrated" and its method belong together')
-        filled[name] = {**(params or {}), "method": method}
-    return filled
+    return {name: _with_method(name, params) for name, params in value.items()}
+
+
+def _with_method(name: Any, params: Any) -> dict[str, Any]:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a folder; use letters, digits, '_', '-', '.'")
+    if params is not None and not isinstance(params, dict):
+        raise ValueError(f"{name}: must map parameters to values, found {params!r}")
+    params = params or {}
+    method = params.get("method", name)
+    if not isinstance(method, str) or method not in METHODS:
+        hint = f"; for a name of your own write {{{name}: {{method: harmony}}}}"
+        raise ValueError(unknown("method", method, METHODS) + hint * ("method" not in params))
+    if (name == "unintegrated") != (method == "unintegrated"):
+        raise ValueError(f'{name}: the name "unintegrated" and its method belong together')
+    return {**params, "method": method}
 
 
 def missing_package(cls: type[MethodOptions]) -> str | None:

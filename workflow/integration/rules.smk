@@ -89,11 +89,6 @@ rule topics:
     output:
         store=directory(plan.pattern("embedding")),
         table=plan.pattern("topics"),
-        plot=report(
-            plan.pattern("structure"),
-            category="{dataset}",
-            labels={"method": "{method}", "column": "structure plot"},
-        ),
     log:
         plan.log("{dataset}/{method}/topics.log"),
     benchmark:
@@ -111,5 +106,5 @@ rule topics:
         "{wildcards.dataset}: {wildcards.method}"
     shell:
         "python {params.script} {input:q} {output.store:q}"
-        " --table {output.table:q} --plot {output.plot:q}"
+        " --table {output.table:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

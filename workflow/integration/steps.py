@@ -15,7 +15,6 @@ STORES = {
     "embedding": "{dataset}/{method}/embedding.zarr",
     "merges": "{dataset}/{method}/merges.tsv",
     "topics": "{dataset}/{method}/topics/top_genes.tsv",
-    "structure": "{dataset}/{method}/topics/structure.png",
 }
 
 

@@ -352,6 +352,15 @@ class Plan:
             stores += [self.path("clustering", vars(run)) for run in self.columns(name, method)]
         return list(dict.fromkeys(stores))
 
+    def structures(self) -> list[str]:
+        """Return the paths of the structure plots, one per topic model."""
+        return [
+            self.path("structure", {"dataset": name, "method": method})
+            for name, dataset in self.config.DATASETS.items()
+            for method, params in dataset.methods.items()
+            if params.method == "topics"
+        ]
+
     def exports(self) -> list[str]:
         """Return the atlases as files that stand alone, where these are asked for."""
         return self.targets("h5ad") if self.config.h5ad else []

@@ -49,6 +49,7 @@ def key(
     before: Callable[[Any], Any] | None = None,
     after: Callable[[Any], Any] | None = None,
     config_only: bool = False,
+    names_obs: bool = False,
     **bounds: Any,
 ) -> Any:
     """Declare an option.
@@ -64,6 +65,8 @@ def key(
         another form, or raise a ValueError.
     config_only
         The script and the algorithm do not have it, or have one of their own.
+    names_obs
+        It names columns of obs, which are looked for before anything runs.
     **bounds
         ``gt``, ``ge``, ``lt`` and ``le`` of a number, ``min_length`` of a text or list.
 
@@ -76,6 +79,7 @@ def key(
         "before": before,
         "after": after,
         "config_only": config_only,
+        "names_obs": names_obs,
         "bounds": bounds,
     }
     if isinstance(default, list | dict):
@@ -94,6 +98,7 @@ class Option:
     before: Callable[[Any], Any] | None
     after: Callable[[Any], Any] | None
     config_only: bool
+    names_obs: bool
     bounds: Mapping[str, Any]
 
     @property

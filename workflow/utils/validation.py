@@ -217,20 +217,27 @@ def explain(item: Any, model: type[BaseModel]) -> list[str]:
         known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         where = path_of(location[:-2]) if location[-1] == "[key]" else path
         return [f"{where}: {unknown('value', found, known)}"]
+    return [f"{path}: must be {_needed(item)}, found {_shown(found, kind)}"]
+
+
+def _needed(item: Any) -> str:
+    """Say what kind of value is needed, in a user's words."""
     message = item["msg"].removeprefix("Input should be ")
     message = message.replace("greater than or equal to", "at least")
     message = message.replace("less than or equal to", "at most")
     message = re.sub(r"^a valid dictionary( or instance of \w+)?", "a mapping", message)
     message = message.replace("a valid boolean", "true or false").replace("a valid string", "text")
-    message = re.sub(r"^a valid (\w)", lambda m: f"a{'n' * (m[1] in 'aeiou')} {m[1]}", message)
+    return re.sub(r"^a valid (\w)", lambda m: f"a{'n' * (m[1] in 'aeiou')} {m[1]}", message)
+
+
+def _shown(found: Any, kind: str) -> str:
+    """Show a value, and how to write it where it came as text."""
     if kind == "bool_type" and str(found).lower() in ("true", "false"):
         right = f"{str(found).lower()} without quotes, after --config {str(found).capitalize()}"
-        return [f'{path}: must be {message}, found the text "{found}"; write {right}']
+        return f'the text "{found}"; write {right}'
     if isinstance(found, str) and number_in(found) is not None and "str" not in kind:
-        right = f"{number_in(found):g} {AS_TEXT}"
-        return [f'{path}: must be {message}, found the text "{found}"; write {right}']
-    shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
-    return [f"{path}: must be {message}, found {shown}"]
+        return f'the text "{found}"; write {number_in(found):g} {AS_TEXT}'
+    return repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
 
 
 def _below(path: str, line: str) -> str:

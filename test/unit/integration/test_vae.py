@@ -15,8 +15,9 @@ torch = pytest.importorskip("torch", reason="the extra of envs/vae.txt is not in
 
 from torch.distributions import Categorical, Normal, Poisson, kl_divergence
 
+from integration.count_matrix import as_counts
 from integration.vae import GMVAE, PVAE
-from integration.vae.design import as_counts, design, log_factorials
+from integration.vae.design import design, log_factorials
 from integration.vae.models import normal_kl, poisson_log_likelihood, uniform_kl
 
 SMALL = {"hidden_dim": 16}

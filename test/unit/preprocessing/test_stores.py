@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from evaluation.stores import read_expression
-from integration.gene_counts import read_counts
+from integration.stores import read_counts
 from numerics.normalize import check_counts
 from preprocessing.gene_choice import read_gene_choice, read_gene_list, select_genes
 from preprocessing.options import VariableGenesOptions

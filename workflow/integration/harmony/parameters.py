@@ -127,7 +127,7 @@ def check_parameters(
     options
         With bounds checked.
     seed
-        Of k-means and of the blocks.
+        Seed of k-means and of the blocks.
     sizes
         The chunks where `options` give none.
 
@@ -155,20 +155,8 @@ def check_parameters(
         raise ValueError(
             "max_iter_harmony=None and tol_harmony=None would never stop; set one of them"
         )
-    sigma = _numbers("sigma", options.sigma)
-    if sigma.size not in (1, n_clusters):
-        raise ValueError(
-            f"sigma must be one number or one per cluster ({n_clusters}); found {sigma.size}"
-        )
-    if (sigma <= 0).any():
-        raise ValueError(f"sigma must be greater than 0; found {sigma.min():g}")
-    if sigma.min() < 1e-4:
-        raise ValueError(f"sigma must be at least 0.0001; found {sigma.min():g}")
-    theta = per_level("theta", options.theta, batches)
-    if (theta < 0).any():
-        raise ValueError(f"theta must not be negative; found {theta.min():g}")
-    if options.tau > 0:  # R squares the ratio; brisc and rapids square the exponential
-        theta = theta * -np.expm1(-((batches.sizes / (n_clusters * options.tau)) ** 2))
+    sigma = _per_cluster("sigma", options.sigma, n_clusters)
+    theta = _discounted_theta(options, batches, n_clusters)
     fixed_penalty = _check_ridge_lambda(options.ridge_lambda, batches, options.flavor)
     for name in idle_options(options):
         text = f'{name} has no effect with flavor "{options.flavor}"; remove it'
@@ -185,7 +173,7 @@ def check_parameters(
         early_stopping=options.early_stopping,
         tol_harmony=options.tol_harmony,
         tol_clustering=options.tol_clustering,
-        sigma=np.full(n_clusters, float(sigma.reshape(-1)[0])) if sigma.size == 1 else sigma,
+        sigma=sigma,
         theta=theta,
         alpha=options.alpha,
         ridge_lambda=fixed_penalty,
@@ -201,6 +189,33 @@ def check_parameters(
         chunk_size_kmeans=options.chunk_size_kmeans or sizes.kmeans_rows,
         seed=int(seed),
     )
+
+
+def _per_cluster(name: str, value: Any, n_clusters: int) -> np.ndarray:
+    """Spread a width, or one per cluster, over the clusters."""
+    width = _numbers(name, value)
+    if width.size not in (1, n_clusters):
+        raise ValueError(
+            f"{name} must be one number or one per cluster ({n_clusters}); found {width.size}"
+        )
+    if (width <= 0).any():
+        raise ValueError(f"{name} must be greater than 0; found {width.min():g}")
+    if width.min() < 1e-4:
+        raise ValueError(f"{name} must be at least 0.0001; found {width.min():g}")
+    return np.full(n_clusters, float(width.reshape(-1)[0])) if width.size == 1 else width
+
+
+def _discounted_theta(
+    options: HarmonyOptions, batches: EncodedBatches, n_clusters: int
+) -> np.ndarray:
+    """Return theta per level, smaller for small batches where `tau` asks for it."""
+    theta = per_level("theta", options.theta, batches)
+    if (theta < 0).any():
+        raise ValueError(f"theta must not be negative; found {theta.min():g}")
+    if options.tau == 0:
+        return theta
+    # R squares the ratio; brisc and rapids square the exponential.
+    return theta * -np.expm1(-((batches.sizes / (n_clusters * options.tau)) ** 2))
 
 
 def idle_options(options: HarmonyOptions) -> list[str]:

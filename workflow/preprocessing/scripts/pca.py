@@ -14,7 +14,7 @@ def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
         "Normalize, choose highly variable genes, compute principal components.\n\n"
-        "The matrix is read in blocks of rows, three times (four with --flavor seurat_v3 or\n"
+        "The matrix is read in blocks of rows, twice (three times with --flavor seurat_v3 or\n"
         "--target_sum null); memory does not grow with the number of cells."
     )
     parser.add_argument("--layer", help="The layer to use, or raw (default: X)")
