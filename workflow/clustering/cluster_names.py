@@ -1,8 +1,7 @@
 """Names of cluster columns, ``{algorithm}_{resolution}_{level}``, and of the clusters in them.
 
-The only place that writes and reads these names. Which cluster lies in which is not read from a
-name, it is counted from the cells (`clustering.cluster_tree`): a column that came with the input
-has names of its own.
+The only place that writes and parses these names. Parents are determined from the cells, not from
+names (`clustering.cluster_tree`): a column that came with the input has names of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _DEEPER = re.compile(r"(?:_[0-9]+)*\Z")
 
 
 class ClusterColumn(NamedTuple):
-    """What the name of a cluster column says; its text is the name, it sorts as people count."""
+    """The parts of a cluster column's name; ``str`` writes the name, sorting is by number."""
 
     algorithm: str
     resolution: float
@@ -34,7 +33,7 @@ class ClusterColumn(NamedTuple):
 
     @property
     def family(self) -> str:
-        """What all levels share: ``leiden_1.0``."""
+        """The part that all levels share: ``leiden_1.0``."""
         return f"{self.algorithm}_{resolution_text(self.resolution)}"
 
 
@@ -44,7 +43,7 @@ def resolution_text(resolution: float | str) -> str:
 
 
 def parse_column(name: str) -> ClusterColumn | None:
-    """Read the name of a cluster column; None where it is another column."""
+    """Parse the name of a cluster column; None for other columns."""
     parts = _COLUMN.fullmatch(name)
     if parts is None:
         return None
@@ -102,12 +101,12 @@ def parent_column(columns: Collection[str], algorithm: str, resolution: float, l
 
 
 def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
-    """Group cluster columns that differ in one thing.
+    """Group cluster columns that differ only in resolution, or only in level.
 
     Parameters
     ----------
     columns
-        Names of columns; those that are no cluster columns are left out.
+        Names of columns; other than cluster columns are left out.
     fixed
         ``level``: those of level 1 at several resolutions, as ``leiden resolutions``;
         ``resolution``: those of several levels, as ``leiden_0.5 levels``.
@@ -115,7 +114,7 @@ def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
     Returns
     -------
     dict
-        The columns of each family in the order of what differs.
+        The columns of each family, by resolution or level.
     """
     members: dict[str, list[ClusterColumn]] = {}
     for column in filter(None, map(parse_column, columns)):
@@ -132,14 +131,13 @@ def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
 def child_name(parent: str, number: int) -> str:
     """Name a child: the parent's name, then its number by size.
 
-    Two parents of one column have no child of the same name, whatever they are called: without its
-    last part the name is the parent's.
+    Children of two parents never share a name, as the name without its last part is the parent's.
     """
     return f"{parent}_{number}"
 
 
 def deepest_level(cluster: str) -> int:
-    """Return the deepest level that a cluster of this name can be of.
+    """Return the deepest level that a cluster of this name can belong to.
 
     ``3`` and ``CD4_Mem`` are of level 1, ``3_0`` is of level 2; ``Mono_1`` may be the second child
     of ``Mono`` or a name that came with the input.
@@ -148,7 +146,7 @@ def deepest_level(cluster: str) -> int:
 
 
 def is_below(cluster: str, ancestor: str) -> bool:
-    """Whether a cluster's name is that of an ancestor with numbers behind it."""
+    """Whether a cluster's name is that of an ancestor followed by numbers."""
     rest = cluster.removeprefix(ancestor)
     return rest not in (cluster, "") and _DEEPER.match(rest) is not None
 
@@ -205,7 +203,7 @@ def resolutions_of_level(
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Refuse names of clusters that no table, tree file or picture could show.
+    """Refuse names of clusters that tables, tree files and figures cannot show.
 
     Parameters
     ----------
@@ -231,7 +229,7 @@ def check_names(names: Iterable[str], where: str) -> None:
 def natural_order(labels: Iterable[str]) -> list[str]:
     """Sort labels by their parts as numbers: ``9_11`` before ``10_2``.
 
-    Parts that are no numbers come after those that are, in alphabetical order.
+    Parts that are not numbers follow those that are, in alphabetical order.
     """
     return sorted(labels, key=_natural_key)
 

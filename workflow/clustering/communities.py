@@ -255,11 +255,11 @@ def find_communities(
     ValueError
         If an argument is out of range, or as `build`.
     TypeError
-        If an option is not known to the flavor; names those that are.
+        If the flavor has no such option; lists those it has.
 
     Notes
     -----
-    Peak memory: that of `build`, and as much again for neighbors near each other in memory.
+    Peak memory: that of `build`, and as much again for the reordered graph.
     """
     flavor, settings = check_algorithm_options(algorithm, flavor, **options)
     check_resolution(resolution)
@@ -287,7 +287,7 @@ def check_resolution(resolution: float) -> None:
 def check_algorithm_options(
     algorithm: str, flavor: str | None = None, **options: Any
 ) -> tuple[str, dict[str, Any]]:
-    """Check what is passed to `find_communities` before any work starts.
+    """Check arguments of `find_communities` before any computation.
 
     Returns
     -------
@@ -353,20 +353,20 @@ def _igraph_leiden(
     graph: CommunityGraph, resolution: float, seed: int, *, n_iterations: int, beta: float
 ) -> np.ndarray:
     with _igraph_seed(seed):
-        found = graph.igraph.community_leiden(
+        clustering = graph.igraph.community_leiden(
             objective_function="modularity",
             weights="weight",
             resolution=resolution,
             beta=beta,
             n_iterations=n_iterations,
         )
-    return np.asarray(found.membership)
+    return np.asarray(clustering.membership)
 
 
 def _igraph_louvain(graph: CommunityGraph, resolution: float, seed: int) -> np.ndarray:
     with _igraph_seed(seed):
-        found = graph.igraph.community_multilevel(weights="weight", resolution=resolution)
-    return np.asarray(found.membership)
+        clustering = graph.igraph.community_multilevel(weights="weight", resolution=resolution)
+    return np.asarray(clustering.membership)
 
 
 def _leidenalg(
@@ -374,9 +374,9 @@ def _leidenalg(
 ) -> np.ndarray:
     import leidenalg
 
-    # Its generator is its own; the graph, made on first use, is shared.
+    # It has its own generator; the graph, built on first use, is shared.
     with _IGRAPH:
-        found = leidenalg.find_partition(
+        clustering = leidenalg.find_partition(
             graph.igraph,
             leidenalg.RBConfigurationVertexPartition,
             weights="weight",
@@ -385,7 +385,7 @@ def _leidenalg(
             max_comm_size=max_comm_size,
             seed=seed,
         )
-    return np.asarray(found.membership)
+    return np.asarray(clustering.membership)
 
 
 @contextmanager
@@ -404,7 +404,7 @@ def _igraph_seed(seed: int) -> Iterator[None]:
 
 
 def renumber_by_size(labels: np.ndarray) -> np.ndarray:
-    """Give communities new numbers by size, the largest 0; in ties the first cell decides.
+    """Renumber communities by size, the largest 0; ties go by the first cell.
 
     Parameters
     ----------
@@ -462,9 +462,9 @@ def too_many_clusters(
     resolution: float,
     max_cluster_factor: float = CommunityOptions.max_cluster_factor,
 ) -> bool:
-    """Tell whether a clustering has crumbled, as a GPU's sometimes does.
+    """Whether a clustering fell apart into tiny clusters, as a GPU's sometimes does.
 
-    It has if there are more than ``max(1, int(max_cluster_factor * resolution))`` clusters, the
+    It did if there are more than ``max(1, int(max_cluster_factor * resolution))`` clusters, the
     10 % quantile of their sizes is not above cells / that number, and the smallest has at most
     10 cells.
 
@@ -473,14 +473,9 @@ def too_many_clusters(
     labels
         One per cell.
     resolution
-        At which it was made.
+        Resolution of the clustering.
     max_cluster_factor
-        Clusters per unit of resolution that are not suspicious.
-
-    Returns
-    -------
-    bool
-        True if it should be done again.
+        Clusters per unit of resolution that are accepted.
     """
     limit = max(1, int(max_cluster_factor * resolution))
     _, sizes = np.unique(labels, return_counts=True)

@@ -18,8 +18,8 @@ from utils.log import say
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-# Cells whose bandwidths are sought at a time; bounds the memory.
-BLOCK = 8192
+# Cells whose bandwidths are computed at a time; bounds the memory.
+CELLS_PER_BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class NeighborGraph:
     search
         How neighbors were found.
     recall
-        As in `Neighbors`.
+        As in `numerics.knn.NearestNeighbors`.
     """
 
     distances: sp.csr_matrix
@@ -93,8 +93,8 @@ def fuzzy_connectivities(
                          f"{indices.max()}")  # fmt: skip
     k = indices.shape[1]
     weights = np.empty((n, k), dtype=np.float32)
-    for start in range(0, n, BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, n, CELLS_PER_BLOCK):
+        part = slice(start, start + CELLS_PER_BLOCK)
         weights[part] = _memberships(distances[part].astype(np.float32))
     starts = np.arange(0, n * k + 1, k)
     # A copy: sorting the columns must not reorder the caller's indices.

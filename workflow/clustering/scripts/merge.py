@@ -56,7 +56,7 @@ def merge(args):
     import csv
     import io
 
-    from clustering.cluster_tree import COLUMNS, cluster_tree, newick
+    from clustering.cluster_tree import TREE_COLUMNS, cluster_tree, newick
     from clustering.stores import count_clusters, read_clusters
     from utils.atomic import atomic_file
     from utils.io import keys, n_rows, new_store, open_store
@@ -92,7 +92,7 @@ def merge(args):
     tree = cluster_tree(labels)
     table = io.StringIO()
     # A name with a quote in it is quoted, as in the other tables.
-    csv.writer(table, delimiter="\t", lineterminator="\n").writerows([COLUMNS, *tree])
+    csv.writer(table, delimiter="\t", lineterminator="\n").writerows([TREE_COLUMNS, *tree])
     texts = {
         args.table: "\n".join(lines) + "\n",
         args.tree: table.getvalue(),
@@ -122,7 +122,7 @@ def export(args):
     from utils.io import keys, open_store
 
     if Path(args.h5ad).exists() and not args.overwrite:
-        say(f"{args.h5ad}: exists; keeping it; --overwrite makes it again")
+        say(f"{args.h5ad}: exists; keeping it (--overwrite recomputes it)")
         return
     root = open_store(args.output_file)
     colors = {}
