@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 # Up to here the silhouette is that of all cells; above, of a sample of this many.
 SILHOUETTE_CELLS = 20_000
-BLOCK = 1024
+DISTANCE_ROWS = 1024
 BATCH_METRICS = ("ilisi", "kbet", "kbet_within_label", "pc_regression", "pc_regression_change")
 LABEL_METRICS = ("clisi", "graph_connectivity", "silhouette", "nmi", "ari")
 COLUMNS = ["metric", "key", "group_by", "group", "n_cells", "value", "raw"]
 
 
-class Labels(NamedTuple):
+class Labeling(NamedTuple):
     """A column of obs as codes."""
 
     name: str
@@ -102,7 +102,8 @@ def pc_regression(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     means, counts = _group_means(X, codes)
     center = counts @ means / len(X)
     total = sum(
-        float(((X[start : start + BLOCK] - center) ** 2).sum()) for start in range(0, len(X), BLOCK)
+        float(((X[start : start + DISTANCE_ROWS] - center) ** 2).sum())
+        for start in range(0, len(X), DISTANCE_ROWS)
     )
     between = counts * ((means - center) ** 2).sum(axis=1)
     return between / total if total > 0 else np.zeros(len(counts))
@@ -150,8 +151,8 @@ def silhouette(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     counts = np.bincount(codes)
     starts = np.cumsum(counts) - counts
     norms = np.einsum("ij,ij->i", X, X)
-    for start in range(0, len(X), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(X)))
+    for start in range(0, len(X), DISTANCE_ROWS):
+        rows = np.arange(start, min(start + DISTANCE_ROWS, len(X)))
         squared = norms[rows, None] + norms - 2 * (X[rows] @ X.T)
         squared[np.arange(len(rows)), rows] = 0
         distance = np.sqrt(np.maximum(squared, 0))
@@ -195,8 +196,8 @@ def method_metrics(
     near: Neighborhoods,
     connectivities: sp.spmatrix,
     uncorrected: np.ndarray | None = None,
-    batches: list[Labels] = (),
-    label: Labels | None = None,
+    batches: list[Labeling] = (),
+    label: Labeling | None = None,
     clusters: Mapping[str, np.ndarray] | None = None,
     perplexity: float | None = None,
     seed: int = 0,
@@ -247,9 +248,9 @@ def method_metrics(
 
 
 def _batch_rows(
-    batch: Labels,
-    label: Labels | None,
-    views: list[Labels],
+    batch: Labeling,
+    label: Labeling | None,
+    views: list[Labeling],
     embedding: np.ndarray,
     uncorrected: np.ndarray | None,
     near: Neighborhoods,
@@ -289,8 +290,8 @@ def _batch_rows(
 
 
 def _label_rows(
-    label: Labels,
-    views: list[Labels],
+    label: Labeling,
+    views: list[Labeling],
     embedding: np.ndarray,
     near: Neighborhoods,
     connectivities: sp.spmatrix,
@@ -313,7 +314,7 @@ def _label_rows(
     yield from _rows("silhouette", name, near_own, views, np.nanmean, lambda raw: (raw + 1) / 2)
 
 
-def _cluster_rows(label: Labels, clusters: Mapping[str, np.ndarray]) -> Iterator[tuple]:
+def _cluster_rows(label: Labeling, clusters: Mapping[str, np.ndarray]) -> Iterator[tuple]:
     """Compare each cluster column with the labels; `all` is the best of them, as in scib."""
     tables = {name: contingency(codes, label.codes) for name, codes in clusters.items()}
     for metric, score in (("nmi", normalized_mutual_information), ("ari", adjusted_rand_index)):
@@ -337,7 +338,7 @@ def _rows(
     metric: str,
     key: str,
     scores: np.ndarray,
-    views: list[Labels],
+    views: list[Labeling],
     summary: Callable[[np.ndarray], float],
     scaled: Callable[[float], float],
 ) -> Iterator[tuple]:
