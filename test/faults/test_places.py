@@ -137,7 +137,7 @@ def test_links_into_nothing_are_named(forked, tmp_path, atlas):
         assert done.stderr.count("\n") == 1, done.stderr
         assert "atlas.zarr: " in done.stderr
         assert words in done.stderr
-        assert "which is gone; put it back" in done.stderr
+        assert "which does not exist; put it back" in done.stderr
         assert not (tmp_path / "out").exists()
         elsewhere.rename(store)
 

@@ -1,4 +1,4 @@
-"""Why a run failed, said last: the line of each job that failed, and where its log is."""
+"""Report why a run failed as its last lines: the error and the log of each failed job."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-# Words of Snakemake's own log. The jobs of a group are indented, those that went well among them.
+# Patterns of Snakemake's own log. The jobs of a group are indented, also those that succeeded.
 _BLOCK = re.compile(
     r"^(?P<indent> *)Error in rule (?P<rule>\w+):\n(?P<body>(?:(?P=indent) +.*\n?)+)", re.M
 )
-# All that is left of a block where Snakemake is to be quiet; the shell's words end every rule here.
+# All that Snakemake prints of a block with --quiet; every rule's shell command ends so.
 _COMMAND = re.compile(r"\| tee (.+) >&2' returned non-zero exit status (\d+)")
 _ERROR = re.compile(r"\S+\.py: error: ")
 _JOB = re.compile(r"^ +jobid: (\d+)$", re.M)
@@ -27,9 +27,9 @@ _INTERRUPTED = "Terminating processes on user request"
 _INTERRUPTED_JOB = ": interrupted (Ctrl-C)"  # the last line of a script (utils/cli.py)
 STARTED = time.time()
 _KILLED = {
-    137: "was killed, most likely as there was not enough memory",
+    137: "was killed, most likely because it ran out of memory",
     139: "crashed (segmentation fault)",
-    143: "was ended from outside (SIGTERM)",
+    143: "was terminated from outside (SIGTERM)",
 }
 
 
@@ -39,18 +39,18 @@ class Failure:
 
     log: str
     status: int | None  # exit status of its command, where Snakemake names it
-    grouped: bool  # whether it ran with others as one job, each of which may be the one that failed
+    grouped: bool  # whether it ran in a group of jobs, any of which may be the one that failed
 
 
 def failures(text: str, job_logs: Iterable[str] = ()) -> list[Failure]:
-    """Find the jobs that failed, and did not succeed when tried again, in a log of Snakemake.
+    """Find the jobs that failed, and did not succeed when retried, in a log of Snakemake.
 
     Parameters
     ----------
     text
-        The whole log of a run; it says less with ``--quiet``.
+        The whole log of a run, which is shorter with ``--quiet``.
     job_logs
-        The logs that jobs of this run wrote; one with an error is of a job that failed.
+        The logs that the jobs of this run wrote; a job whose log has an error failed.
     """
     jobs: dict[str, Failure] = {}
     statuses = {shlex.split(log)[0]: int(status) for log, status in _COMMAND.findall(text)}
@@ -60,7 +60,7 @@ def failures(text: str, job_logs: Iterable[str] = ()) -> list[Failure]:
         finished = job and re.search(rf"^Finished jobid: {job[1]}\b", text[block.end() :], re.M)
         if log is None or finished:
             continue
-        path = log[1].split(", ")[0]  # a cluster's log stands behind
+        path = log[1].split(", ")[0]  # the log of a cluster follows
         jobs[path] = Failure(path, statuses.get(path), grouped=bool(block["indent"]))
     if not blocks:
         jobs = {path: Failure(path, status, grouped=False) for path, status in statuses.items()}
@@ -71,33 +71,33 @@ def failures(text: str, job_logs: Iterable[str] = ()) -> list[Failure]:
 
 
 def failure_lines(text: str, *, logs: str, job_logs: Collection[str] = ()) -> list[str]:
-    """Say why a run ended.
+    """Describe why a run ended.
 
     Parameters
     ----------
     text
         The log of Snakemake.
     logs
-        The folder of the jobs' logs, whose folders are data sets and methods.
+        The folder of the jobs' logs, whose subfolders are data sets and methods.
     job_logs
-        Those of these that were written in this run.
+        The logs that were written in this run.
 
     Returns
     -------
     list of str
-        For each job that failed what failed, its error and its log; what was interrupted is not
-        called a failure.
+        For each failed job its name, its error and its log; a job that was interrupted has not
+        failed.
     """
     interrupted = _INTERRUPTED in text or any(
         line.endswith(_INTERRUPTED_JOB) for path in job_logs for line in _tail(path)[-1:]
     )
     lines = []
-    found = [(failure, *_reasons(failure)) for failure in failures(text, job_logs)]
-    some_said = any(failure.grouped and said for failure, _, said in found)
+    explained = [(failure, *_reasons(failure)) for failure in failures(text, job_logs)]
+    group_has_error = any(failure.grouped and has_error for failure, _, has_error in explained)
     failed = [
         (failure, reasons)
-        for failure, reasons, said in found
-        if said or not (interrupted or (failure.grouped and some_said))
+        for failure, reasons, has_error in explained
+        if has_error or not (interrupted or (failure.grouped and group_has_error))
     ]
     if failed:
         lines.append(f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed:")
@@ -113,22 +113,22 @@ def failure_lines(text: str, *, logs: str, job_logs: Collection[str] = ()) -> li
 
 
 def _reasons(failure: Failure) -> tuple[list[str], bool]:
-    """Return the lines to show of a job's log, and whether these are errors that it printed."""
+    """Return the lines to show for a job, and whether they are errors that it printed."""
     log = _tail(failure.log)
     errors = [line for line in log if _ERROR.match(line)]
     if errors:
         return errors, True
-    how = _KILLED.get(failure.status or 0) or (
-        "left without an error line; it may have been killed (no memory, no time left)"
+    reason = _KILLED.get(failure.status or 0) or (
+        "ended without an error line; it may have been killed (out of memory or of time)"
         if failure.status is None
-        else f"left with exit status {failure.status} and without an error line"
+        else f"ended with exit status {failure.status} and without an error line"
     )
     last = next((line for line in reversed(log) if line.strip()), None)
-    return [how, *([f"its last line: {last.strip()[:200]}"] if last else [])], False
+    return [reason, *([f"its last line: {last.strip()[:200]}"] if last else [])], False
 
 
 def _tail(log: str) -> list[str]:
-    """Return the last lines of a log, where scripts print their errors; none if it is not there."""
+    """Return the last lines of a log, where scripts print their errors; none if it is missing."""
     try:
         return Path(log).read_text(encoding="utf-8", errors="replace").splitlines()[-50:]
     except OSError:
@@ -136,7 +136,7 @@ def _tail(log: str) -> list[str]:
 
 
 def tell_failures(snakemake_logs: Iterable[str], *, logs: str) -> None:
-    """Print why a run failed, when this process ends: behind all that Snakemake still says."""
+    """Print why a run failed when this process ends, after all that Snakemake still prints."""
     texts = [Path(log).read_text(encoding="utf-8", errors="replace") for log in snakemake_logs]
     job_logs = [
         str(path) for path in sorted(Path(logs).rglob("*.log")) if path.stat().st_mtime >= STARTED

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from utils.blocks import matrix_shape, native, row_blocks, summed
+from utils.blocks import matrix_shape, native, row_blocks, sum_duplicates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -210,7 +210,10 @@ def _windows(matrix: Any) -> list[sp.csr_matrix]:
     """Return up to `WINDOWS` runs of consecutive cells, spread over the matrix."""
     if sp.issparse(matrix) or isinstance(matrix, np.ndarray):
         rows = sp.csr_matrix(matrix)
-        return [summed(rows[a:b]) for a, b in _spread(rows.indptr.astype(np.int64))]
+        return [
+            sum_duplicates(rows[start:stop])
+            for start, stop in _spread(np.asarray(rows.indptr, dtype=np.int64))
+        ]
     encoding = matrix.attrs.get("encoding-type", "array")
     if encoding == "csr_matrix":
         return _csr_windows(matrix)
@@ -253,7 +256,9 @@ def _csr_windows(matrix: Any) -> list[sp.csr_matrix]:
         part = slice(int(indptr[start]), int(indptr[stop]))
         arrays = (native(matrix["data"][part]), matrix["indices"][part])
         pointers = indptr[start : stop + 1] - indptr[start]
-        windows.append(summed(sp.csr_matrix((*arrays, pointers), shape=(stop - start, n_genes))))
+        windows.append(
+            sum_duplicates(sp.csr_matrix((*arrays, pointers), shape=(stop - start, n_genes)))
+        )
     return windows
 
 

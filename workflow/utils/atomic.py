@@ -1,7 +1,7 @@
-"""Files and folders that are there as a whole or not at all.
+"""Write files and folders as a whole or not at all.
 
-They are written beside their place and renamed into it: a killed process leaves the old one, the
-new one or none. What it leaves beside the place is removed by the next one.
+They are written under a temporary name beside their final path and then renamed: a killed process
+leaves the old one, the new one or none. Its temporary files are removed by the next process.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Errors of the place that is written to, not of the program.
+# Errors of the disk or folder that is written to, not of the program.
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path that takes the place of `path` when the block ends without error."""
+    """Yield a temporary path that is renamed to `path` when the block ends without an error."""
     path = Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.{path.name}")
     with _writing(path):
@@ -43,7 +43,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(out: str | Path) -> Iterator[Path]:
-    """Yield a path beside `out`; the folder made there takes its place if no error comes."""
+    """Yield a path beside `out`; the folder made there replaces `out` if there is no error."""
     out = Path(out)
     _remove_debris(out)
     tag = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -62,12 +62,12 @@ def scratch_file(out: str | Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Make the folder of an output; let errors of the disk name the output, not a file in it."""
+    """Make the parent folder of an output; errors of the disk name the output, not a file in it."""
     try:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise ValueError(f"{out}: cannot be written: {out.parent} is no folder") from None
+            raise ValueError(f"{out}: cannot be written: {out.parent} is not a folder") from None
         yield
     except OSError as error:
         if error.errno not in NO_PLACE:
@@ -78,11 +78,11 @@ def _writing(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_place_of(out: Path, new: Path, old: Path) -> Iterator[None]:
-    """Let the folder `new`, made in the block, take the place of `out`."""
+    """Replace `out` by the folder `new`, which is made in the block; `out` is moved to `old`."""
     try:
         yield
-        # A folder that is not empty cannot be replaced in one step, and the same step may be
-        # running twice: move aside what is there, as often as it takes.
+        # A folder that is not empty cannot be replaced in one step, and another process may be
+        # doing the same: move the existing one aside until the renaming succeeds.
         with _uninterrupted():
             for _ in range(100):
                 with contextlib.suppress(FileNotFoundError):
@@ -102,7 +102,7 @@ def _in_place_of(out: Path, new: Path, old: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let signals wait: a few renames and removals are done as a whole.
+    """Delay signals, so that a few renames and removals are completed.
 
     A signal mask would not do: another thread takes the signal, and Python runs the handler in
     the main thread all the same.
@@ -110,20 +110,20 @@ def _uninterrupted() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    waiting: list[int] = []
+    received: list[int] = []
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = {s: signal.signal(s, lambda number, _: waiting.append(number)) for s in signals}
+    before = {s: signal.signal(s, lambda number, _: received.append(number)) for s in signals}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if waiting:
-            signal.raise_signal(waiting[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, also while a thread that was interrupted still writes into it."""
+    """Remove a folder, even while a thread that was interrupted is still writing into it."""
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
@@ -132,15 +132,15 @@ def _remove(folder: Path) -> None:
 
 
 def _remove_debris(out: Path) -> None:
-    """Remove what a process that was killed on this machine left beside `out`."""
+    """Remove the temporary folders of processes that were killed on this machine."""
     host = socket.gethostname()
     for path in out.parent.glob(f".{glob.escape(out.name)}.{glob.escape(host)}-*"):
         pid = path.name.removeprefix(f".{out.name}.{host}-").partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not _is_running(int(pid)):
             _remove(path)
 
 
-def _alive(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

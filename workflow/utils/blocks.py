@@ -1,4 +1,4 @@
-"""Matrices of cells x genes in blocks of rows: read and written without being held whole."""
+"""Read and write matrices of cells x genes in blocks of rows, never all in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from utils.encoding import encoding, lost_value, stored_shape
+from utils.encoding import encoding, missing_chunk_value, stored_shape
 from utils.io import reading
 from utils.threads import read_ahead
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
     Block = sp.csr_matrix | np.ndarray
 
-ROWS = 8192
-DENSE_BUDGET = 1 << 25
-CHUNK = 1 << 20
-CSC_BUDGET = 1 << 26
+BLOCK_ROWS = 8192
+DENSE_BUDGET = 1 << 25  # values of a dense block
+CSC_BUDGET = 1 << 26  # values of a CSC matrix that are in memory at a time
+CHUNK = 1 << 20  # values of a chunk on disk
 
 
 def matrix_shape(matrix: Any) -> tuple[int, int]:
-    """Return (cells, genes) of a stored matrix, dense or sparse."""
+    """Return the number of cells and of genes of a stored matrix, dense or sparse."""
     n_cells, n_genes = stored_shape(matrix)
     return n_cells, n_genes
 
 
 def n_blocks(matrix: Any) -> int:
-    """Return into how many blocks `row_blocks` cuts a stored matrix."""
+    """Return the number of blocks that `row_blocks` reads a stored matrix in."""
     return -(-matrix_shape(matrix)[0] // _rows(matrix))
 
 
 def _rows(matrix: Any) -> int:
     if hasattr(matrix, "shape"):
-        return max(1, min(ROWS, DENSE_BUDGET // max(matrix.shape[1], 1)))
-    return ROWS
+        return max(1, min(BLOCK_ROWS, DENSE_BUDGET // max(matrix.shape[1], 1)))
+    return BLOCK_ROWS
 
 
 def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
@@ -50,19 +50,19 @@ def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
     matrix
         An element of an opened store: dense (an array) or sparse (a group, CSR or CSC).
     rows
-        Rows per block; by default `ROWS`, fewer where a dense block would have more than
+        Rows per block; by default `BLOCK_ROWS`, fewer where a dense block would have more than
         `DENSE_BUDGET` values.
 
     Yields
     ------
     numpy.ndarray or scipy.sparse.csr_matrix
-        The next rows, in the stored type of number (float16 as float32, in this machine's order
-        of bytes). Entries of one cell and gene that occur twice are summed.
+        The next rows, in the stored dtype (float16 as float32, in native byte order). Duplicate
+        entries of a cell and gene are summed.
 
     Notes
     -----
-    Peak memory: one block, and for CSR one chunk of the file; for CSC, whose rows lie apart, at
-    most `CSC_BUDGET` values, at the price of one pass over the file for each such part.
+    Peak memory: one block, and for CSR one chunk of the file; for CSC, whose rows are scattered
+    over the file, at most `CSC_BUDGET` values, with one pass over the file per so many values.
     """
     with reading(matrix):
         yield from _row_blocks(matrix, rows or _rows(matrix))
@@ -73,42 +73,42 @@ def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
     if kind == "csc_matrix":
         yield from _csc_blocks(matrix, rows)
         return
-    n, genes = matrix_shape(matrix)
+    n_cells, n_genes = matrix_shape(matrix)
     if kind != "csr_matrix":
-        for start in range(0, n, rows):
+        for start in range(0, n_cells, rows):
             yield native(np.asarray(matrix[start : start + rows]))
         return
     indptr = matrix["indptr"][:]
-    data, indices = (_onwards(matrix[part]) for part in ("data", "indices"))
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
+    read_data, read_indices = (_sequential_reader(matrix[part]) for part in ("data", "indices"))
+    for start in range(0, n_cells, rows):
+        stop = min(start + rows, n_cells)
         pointers = indptr[start : stop + 1] - indptr[start]
         n_values = int(pointers[-1])
-        values = native(data(n_values)), _checked(indices(n_values), genes)
-        yield summed(sp.csr_matrix((*values, pointers), shape=(stop - start, genes)))
+        values = native(read_data(n_values)), _checked(read_indices(n_values), n_genes)
+        yield sum_duplicates(sp.csr_matrix((*values, pointers), shape=(stop - start, n_genes)))
 
 
 def native(values: np.ndarray) -> np.ndarray:
-    """Return numbers in this machine's order of bytes, and float16 as float32 (SciPy has none)."""
+    """Convert numbers to native byte order, and float16, which SciPy lacks, to float32."""
     if values.dtype == np.float16:
         return values.astype(np.float32)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def summed(rows: sp.csr_matrix) -> sp.csr_matrix:
-    """Sum entries of one cell and gene that occur twice; else return the same matrix.
+def sum_duplicates(rows: sp.csr_matrix) -> sp.csr_matrix:
+    """Sum duplicate entries of a cell and gene; without any, return the same matrix.
 
     Raises
     ------
     ValueError
-        If a sum does not fit into the type of number.
+        If a sum does not fit into the dtype.
     """
     if rows.has_canonical_format:
         return rows
-    # The index order of a matrix without such entries stays as it is stored.
+    # Without duplicates the indices keep their order.
     if not rows.has_sorted_indices:
-        places = (np.ones(rows.nnz, np.int8), rows.indices, rows.indptr)
-        if sp.csr_matrix(places, shape=rows.shape).tocsc().has_canonical_format:
+        pattern = (np.ones(rows.nnz, np.int8), rows.indices, rows.indptr)
+        if sp.csr_matrix(pattern, shape=rows.shape).tocsc().has_canonical_format:
             return rows
     if rows.dtype.kind not in "iu":
         sums = rows.copy()
@@ -118,67 +118,68 @@ def summed(rows: sp.csr_matrix) -> sp.csr_matrix:
     sums.sum_duplicates()
     if sums.data.max() > np.iinfo(rows.dtype).max:
         raise ValueError(
-            f"entries of one cell and gene that occur twice sum to {sums.data.max()}, which does "
-            f"not fit into {rows.dtype}; store the matrix in a larger type"
+            f"duplicate entries of a cell and gene sum to {sums.data.max()}, which does not fit "
+            f"into {rows.dtype}; store the matrix in a larger type"
         )
     return sums.astype(rows.dtype)
 
 
-def _onwards(array: Any) -> Callable[[int], np.ndarray]:
+def _sequential_reader(array: Any) -> Callable[[int], np.ndarray]:
     """Return a function that reads the next values of an array, and every chunk once."""
     chunk = array.chunks[0] if array.chunks else 1
-    held, end = array[:0], 0  # what was read but not asked for, and where it ends
+    buffer, end = array[:0], 0  # values that were read but not asked for, and where they end
 
     def read(n_values: int) -> np.ndarray:
-        nonlocal held, end
-        missing = n_values - len(held)
-        if missing <= 0:
-            found, held = held[:n_values], held[n_values:]
-            return found
-        start, end = end, min(-(-(end + missing) // chunk) * chunk, array.shape[0])
+        nonlocal buffer, end
+        n_missing = n_values - len(buffer)
+        if n_missing <= 0:
+            values, buffer = buffer[:n_values], buffer[n_values:]
+            return values
+        start, end = end, min(-(-(end + n_missing) // chunk) * chunk, array.shape[0])
         chunks = array[start:end]
-        found, held = np.concatenate([held, chunks[:missing]]), chunks[missing:]
-        return found
+        values, buffer = np.concatenate([buffer, chunks[:n_missing]]), chunks[n_missing:]
+        return values
 
     return read
 
 
 def _checked(indices: np.ndarray, end: int) -> np.ndarray:
-    """Refuse indices that point outside: compiled code would follow them."""
+    """Return indices; a ValueError if one is out of range, where compiled code would read."""
     if len(indices) and not (indices.min() >= 0 and indices.max() < end):
         raise ValueError(f"an index is outside of 0 to {end - 1}")
     return indices
 
 
 def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
-    n, genes = matrix_shape(matrix)
-    if not n:
+    n_cells, n_genes = matrix_shape(matrix)
+    if not n_cells:
         return
-    if not genes:
-        yield from (sp.csr_matrix((min(rows, n - start), 0)) for start in range(0, n, rows))
+    if not n_genes:
+        for start in range(0, n_cells, rows):
+            yield sp.csr_matrix((min(rows, n_cells - start), 0))
         return
     indptr = matrix["indptr"][:]
     n_values = int(indptr[-1])
-    per_part = n if n_values <= CSC_BUDGET else max(rows, n * CSC_BUDGET // n_values)
-    per_part = -(-per_part // rows) * rows
-    for start in range(0, n, per_part):
-        stop = min(start + per_part, n)
+    per_pass = n_cells if n_values <= CSC_BUDGET else max(rows, n_cells * CSC_BUDGET // n_values)
+    per_pass = -(-per_pass // rows) * rows
+    for start in range(0, n_cells, per_pass):
+        stop = min(start + per_pass, n_cells)
         parts = []
-        for first in range(0, genes, 256):
-            last = min(first + 256, genes)
+        for first in range(0, n_genes, 256):
+            last = min(first + 256, n_genes)
             part = slice(int(indptr[first]), int(indptr[last]))
             columns = sp.csc_matrix(
                 (
                     native(matrix["data"][part]),
-                    _checked(matrix["indices"][part], n),
+                    _checked(matrix["indices"][part], n_cells),
                     indptr[first : last + 1] - indptr[first],
                 ),
-                shape=(n, last - first),
+                shape=(n_cells, last - first),
             )
             parts.append(columns.tocsr()[start:stop])
-        whole = summed(sp.hstack(parts, format="csr"))
+        all_genes = sum_duplicates(sp.hstack(parts, format="csr"))
         for row in range(0, stop - start, rows):
-            yield whole[row : row + rows]
+            yield all_genes[row : row + rows]
 
 
 def write_blocks(
@@ -198,20 +199,20 @@ def write_blocks(
     parent
         The group to write into.
     name
-        Name of the matrix there.
+        Name of the matrix in it.
     blocks
         Consecutive blocks of rows, dense or sparse.
     n_genes, n_cells
-        The shape of the whole.
+        Shape of the matrix.
     dtype
-        The type of number; None: that of the first block, which holds the values of all.
+        The dtype; None: that of the first block, which must hold the values of all.
     sparse
-        Whether to write CSR; None: as the first block is.
+        Whether to write CSR; None: if the first block is sparse.
 
     Notes
     -----
-    The next block is made while one is written. Peak memory: two blocks, one chunk of 2**20 values
-    and the row pointers.
+    The next block is computed while one is written. Peak memory: two blocks, one chunk of 2**20
+    values and the row pointers.
     """
     iterator = read_ahead(blocks)
     first = next(iterator, None)
@@ -220,11 +221,11 @@ def write_blocks(
     dtype = first.dtype if dtype is None else np.dtype(dtype)
     sparse = sp.issparse(first) if sparse is None else sparse
     write = _write_csr if sparse else _write_dense
-    alike = (_as(block, dtype, sparse) for block in itertools.chain([first], iterator))
-    write(parent, name, alike, dtype=dtype, n_genes=n_genes, n_cells=n_cells)
+    converted = (_convert(block, dtype, sparse) for block in itertools.chain([first], iterator))
+    write(parent, name, converted, dtype=dtype, n_genes=n_genes, n_cells=n_cells)
 
 
-def _as(block: Block, dtype: np.dtype, sparse: bool) -> Block:
+def _convert(block: Block, dtype: np.dtype, sparse: bool) -> Block:
     if sparse:
         return sp.csr_matrix(block).astype(dtype, copy=False)
     dense = block.toarray() if sp.issparse(block) else np.asarray(block)
@@ -232,13 +233,13 @@ def _as(block: Block, dtype: np.dtype, sparse: bool) -> Block:
 
 
 def stored_type(matrix: Any) -> np.dtype:
-    """Return the type of number in which `row_blocks` reads a stored matrix, dense or sparse."""
+    """Return the dtype of the blocks that `row_blocks` reads of a stored matrix."""
     values = matrix if hasattr(matrix, "shape") else matrix["data"]
     return native(np.empty(0, values.dtype)).dtype
 
 
 def _compressor(group: zarr.Group) -> Any:
-    """Return zstd on shuffled bits: as small as zarr's default and written in half the time."""
+    """Return zstd on shuffled bits: as small as zarr's default, written in half the time."""
     if group.metadata.zarr_format == 2:
         from numcodecs import Blosc
 
@@ -262,21 +263,21 @@ def _write_dense(
         name,
         shape=(n_cells, n_genes),
         dtype=dtype,
-        fill_value=lost_value(dtype),
+        fill_value=missing_chunk_value(dtype),
         chunks=(rows, max(n_genes, 1)),
         compressors=_compressor(parent),
         attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
     )
-    start, held, n_held = 0, [np.empty((0, n_genes), dtype)], 0
+    start, buffered, n_buffered = 0, [np.empty((0, n_genes), dtype)], 0
     for block in blocks:
-        held.append(block)
-        n_held += block.shape[0]
-        if n_held >= rows:  # whole chunks only: no chunk is read back to be completed
-            joined = np.concatenate(held)
-            full = n_held // rows * rows
+        buffered.append(block)
+        n_buffered += block.shape[0]
+        if n_buffered >= rows:  # whole chunks only: no chunk is read back to be completed
+            joined = np.concatenate(buffered)
+            full = n_buffered // rows * rows
             array[start : start + full] = joined[:full]
-            start, held, n_held = start + full, [joined[full:]], n_held - full
-    joined = np.concatenate(held)
+            start, buffered, n_buffered = start + full, [joined[full:]], n_buffered - full
+    joined = np.concatenate(buffered)
     array[start : start + len(joined)] = joined
 
 
@@ -303,7 +304,7 @@ def _write_csr(
             key,
             shape=(0,),
             dtype=kind,
-            fill_value=lost_value(kind),
+            fill_value=missing_chunk_value(kind),
             chunks=(CHUNK,),
             compressors=codec,
         )
@@ -312,31 +313,32 @@ def _write_csr(
     attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}
     for array in arrays.values():
         array.attrs.update(attributes)
-    held: dict[str, list[np.ndarray]] = {"data": [], "indices": []}
+    buffered: dict[str, list[np.ndarray]] = {"data": [], "indices": []}
     pointers = [np.zeros(1, np.int64)]
-    n_held = n_values = 0
+    n_buffered = n_values = 0
 
     def flush(*, everything: bool) -> int:
-        left = 0
+        """Write whole chunks, or `everything`; return the number of values that remain."""
+        remaining = 0
         for key, array in arrays.items():
-            joined = np.concatenate([np.empty(0, array.dtype), *held[key]])
+            joined = np.concatenate([np.empty(0, array.dtype), *buffered[key]])
             full = len(joined) if everything else len(joined) // CHUNK * CHUNK
             end = array.shape[0]
             array.resize((end + full,))
             array[end:] = joined[:full]
-            held[key] = [joined[full:]]
-            left = len(joined) - full
-        return left
+            buffered[key] = [joined[full:]]
+            remaining = len(joined) - full
+        return remaining
 
     for csr in blocks:
         csr.sort_indices()
-        held["data"].append(csr.data)
-        held["indices"].append(csr.indices.astype(np.int32, copy=False))
+        buffered["data"].append(csr.data)
+        buffered["indices"].append(csr.indices.astype(np.int32, copy=False))
         pointers.append(csr.indptr[1:].astype(np.int64) + n_values)
         n_values += csr.nnz
-        n_held += csr.nnz
-        if n_held >= CHUNK:
-            n_held = flush(everything=False)
+        n_buffered += csr.nnz
+        if n_buffered >= CHUNK:
+            n_buffered = flush(everything=False)
     flush(everything=True)
     joined = np.concatenate(pointers)
     array = group.create_array(

@@ -1,9 +1,9 @@
-"""Plain values as anndata reads and writes them, without anndata where it is not needed.
+"""Read and write values in anndata's layouts, without anndata where it is not needed.
 
 Importing anndata takes longer than most steps take to read and write: 0.3 s, more than once for
-every method. What they read is mostly columns and arrays; what they write is arrays of numbers,
-CSR matrices, text, and mappings of these. `read_value` reads the layouts of anndata 0.7 and later;
-what is written has that of 0.8 and later, with the chunks and types of anndata's own writer.
+every method. They read mostly columns and arrays and write arrays of numbers, CSR matrices, text
+and mappings of these. `read_value` reads the layouts of anndata 0.7 and later; `write_plain` writes
+those of 0.8 and later, with the chunks and types of anndata's own writer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NUMBER = (bool, int, float, np.bool_, np.integer, np.floating)
 
 
 def attribute(element: Any, name: str, default: Any = None) -> Any:
-    """Read an attribute of a group or array; text of a fixed length (Julia, R) is bytes in it."""
+    """Read an attribute of a group or array; fixed-length text (of Julia, R) is decoded."""
     value = element.attrs.get(name, default)
     if isinstance(value, bytes):
         return value.decode()
@@ -35,9 +35,9 @@ def attribute(element: Any, name: str, default: Any = None) -> Any:
 
 
 def encoding(element: Any) -> str:
-    """Return what a group or array is, in the words of anndata 0.8, also where it does not say.
+    """Return the encoding type of a group or array, as anndata 0.8 names it.
 
-    Files of anndata 0.7 and before, and of other writers, say it by other means or not at all.
+    Files of anndata 0.7 and older and of other writers have no such attribute: it is inferred.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def encoding(element: Any) -> str:
     Returns
     -------
     str
-        Such as ``array`` or ``categorical``; empty where only anndata can tell.
+        Such as ``array`` or ``categorical``; empty where only anndata can infer it.
     """
     if kind := attribute(element, "encoding-type"):
         return str(kind)
@@ -63,7 +63,7 @@ def encoding(element: Any) -> str:
 
 
 def read_value(element: Any) -> Any:
-    """Read a group or array as anndata does, which is loaded only for what is rare.
+    """Read a group or array as anndata does, importing anndata only for rare encodings.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ def read_value(element: Any) -> Any:
     Returns
     -------
     Any
-        In memory: an array, a sparse matrix, a ``pandas.Categorical``, another pandas array, a
-        data frame, a mapping (``raw`` too), a text, a number or ``None``.
+        In memory: an array, a sparse matrix, a ``pandas.Categorical`` or other pandas array, a
+        data frame, a mapping (also for ``raw``), a text, a number or None.
     """
     kind = encoding(element)
     if kind == "array":
@@ -111,27 +111,26 @@ def read_coded(element: Any) -> tuple[np.ndarray, np.ndarray, bool]:
     Parameters
     ----------
     element
-        What is `encoding` ``categorical``: a group, or in files of anndata 0.7 an array of codes
+        Whose `encoding` is ``categorical``: a group, or in files of anndata 0.7 an array of codes
         that refers to its categories.
 
     Returns
     -------
     tuple
-        The position of each value's category (-1: it has none); the categories; whether they are
-        ordered.
+        The code of each value (-1: missing), the categories, and whether they are ordered.
     """
     if hasattr(element, "keys"):
         ordered = bool(attribute(element, "ordered", False))
         return read_value(element["codes"]), read_value(element["categories"]), ordered
-    place = element.attrs["categories"]
+    reference = element.attrs["categories"]
     if hasattr(element, "parent"):  # HDF5: a reference, or a path
-        categories = element.parent[place]
+        categories = element.parent[reference]
     else:
         import zarr
 
         parent = element.path.rpartition("/")[0]
         categories = zarr.open_group(element.store, path=parent, mode="r", use_consolidated=False)[
-            place
+            reference
         ]
     return element[()], read_value(categories), bool(attribute(categories, "ordered", False))
 
@@ -154,7 +153,7 @@ def _read_frame(group: Any) -> pd.DataFrame:
 def _read_sparse(group: Any, kind: str) -> sp.csr_matrix | sp.csc_matrix:
     import scipy.sparse as sp
 
-    # Part by part, as the constructor would change the type of the indices.
+    # Assigned one by one, as the constructor would change the type of the indices.
     matrix = (sp.csr_matrix if kind == "csr_matrix" else sp.csc_matrix)(
         stored_shape(group), dtype=group["data"].dtype
     )
@@ -180,7 +179,7 @@ def read_index_values(element: Any) -> np.ndarray:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `write_plain` can write it."""
+    """Return whether `write_plain` can write a value."""
     if isinstance(value, dict):
         return all(
             isinstance(key, str) and "/" not in key and is_plain(item)
@@ -192,18 +191,18 @@ def is_plain(value: Any) -> bool:
 
 
 def write_plain(group: zarr.Group, key: str, value: Any, *, chunks: Any = "auto") -> None:
-    """Write a value that `is_plain`.
+    """Write a value for which `is_plain` is true.
 
     Parameters
     ----------
     group
-        Where to write.
+        The group to write into.
     key
-        Its name there, which is free.
+        Name of the new element.
     value
-        A numeric array, a CSR matrix, a text, a number, ``None`` or a mapping of these.
+        A numeric array, a CSR matrix, a text, a number, None or a mapping of these.
     chunks
-        Of an array; by default as zarr chooses.
+        Chunk shape of an array; by default zarr's choice.
     """
     if isinstance(value, dict):
         inner = group.create_group(key, attributes=MAPPING)
@@ -226,17 +225,16 @@ def write_plain(group: zarr.Group, key: str, value: Any, *, chunks: Any = "auto"
 def _write_numbers(group: zarr.Group, key: str, value: np.ndarray, **options: Any) -> None:
     if not value.ndim:
         options |= {"filters": None, "fill_value": None}
-    elif (lost := lost_value(value.dtype)) is not None:
-        options["fill_value"] = lost
+    elif (fill_value := missing_chunk_value(value.dtype)) is not None:
+        options["fill_value"] = fill_value
     array = group.create_array(key, shape=value.shape, dtype=value.dtype, **options)
     array[...] = value
 
 
-def lost_value(dtype: np.dtype) -> float | int | None:
-    """Return what zarr reads where a chunk is gone: NaN, -1; None: its default, which is 0.
+def missing_chunk_value(dtype: np.dtype) -> float | int | None:
+    """Return the fill value that zarr reads for a lost chunk: NaN, -1; None: its default, 0.
 
-    With 0, half of a deleted array would be taken for data. An index of -1 is refused, a code of -1
-    is a missing category.
+    Zeros would be taken for data. An index of -1 is refused, a code of -1 is a missing category.
     """
     return {"f": float("nan"), "i": -1}.get(np.dtype(dtype).kind)
 
@@ -245,7 +243,7 @@ def write_texts(group: zarr.Group, key: str, texts: np.ndarray, encoding: str) -
     """Write one text (`encoding` ``string``) or several (``string-array``), in one chunk."""
     from zarr.core.dtype import VariableLengthUTF8
 
-    # There is no filter to name in format 3, and only there.
+    # Format 2 needs a filter, format 3 has none.
     v2 = group.metadata.zarr_format == 2
     filters: Any = "auto"
     if v2:
@@ -265,29 +263,28 @@ def write_texts(group: zarr.Group, key: str, texts: np.ndarray, encoding: str) -
 
 
 def _is_csr(value: Any) -> bool:
-    # Without loading SciPy, which a step may not need.
+    # Without importing SciPy, which a step may not need.
     return type(value).__module__.startswith("scipy.sparse") and value.format == "csr"
 
 
 def plain_text(value: Any) -> Any:
-    """Return a value with its text as objects, where none is missing.
+    """Convert text without missing values to objects.
 
-    anndata then writes it as ``string-array``, which every version from 0.8 on reads, whichever
-    pandas is installed; text with missing values stays a ``nullable-string-array``.
+    anndata then writes it as ``string-array``, which every version from 0.8 on reads, with any
+    version of pandas; text with missing values remains a ``nullable-string-array``.
 
     Parameters
     ----------
     value
         A data frame, a column, an index, a mapping of these, or anything else, which is returned
-        as it is. It is not changed.
+        unchanged. It is not modified.
     """
-    import numpy as np
     import pandas as pd
 
     if isinstance(value, dict):
         return {key: plain_text(item) for key, item in value.items()}
     if isinstance(value, pd.DataFrame):
-        # By astype: pandas 3 makes text of objects that a data frame is made of.
+        # By astype, as pandas 3 makes text of objects that a data frame is constructed from.
         texts = [name for name in value.columns if _is_text(value[name])]
         types = {name: "string" if value[name].isna().any() else object for name in texts}
         categories = {
@@ -299,7 +296,7 @@ def plain_text(value: Any) -> Any:
     if isinstance(value, pd.Categorical):
         return value.rename_categories(plain_text(value.categories))
     if isinstance(value, np.ndarray):
-        # Objects that are no text are for anndata to refuse; as text they would be others.
+        # anndata refuses objects that are not text; converted they would be other values.
         is_column = value.dtype == object and value.ndim == 1 and _is_text(value)
         return pd.array(value, dtype="string") if is_column and pd.isna(value).any() else value
     if not isinstance(value, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):

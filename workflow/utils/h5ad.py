@@ -1,4 +1,4 @@
-"""One .h5ad file of a store and all that it links to, its matrices copied in blocks of rows."""
+"""Write a store, with all that it links to, as one .h5ad file; matrices in blocks of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from utils.blocks import matrix_shape, n_blocks, row_blocks
 from utils.encoding import plain_text
 from utils.io import ANNDATA, SLOTS, is_matrix, keys, read_element
 from utils.log import progress, say
-from utils.palette import hexadecimal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,24 +20,23 @@ if TYPE_CHECKING:
 
     from utils.io import Group
 
-CHUNK = 1 << 18
-GREY = "#d9d9d9"
+CHUNK_VALUES = 1 << 18
 ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
-# The fastest setting of a filter that every HDF5 library has.
-PACKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+# The fastest setting of the filter that every HDF5 library has.
+COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
 
 def write_h5ad(root: Group, path: Path, *, uns: Mapping[str, Any] | None = None) -> None:
-    """Write all elements of a store into one file that stands alone.
+    """Write all elements of a store into one file without links.
 
     Parameters
     ----------
     root
         As returned by `utils.io.open_store`.
     path
-        The file to write, which is replaced.
+        The file to write; an existing one is replaced.
     uns
-        Further elements of ``uns``; those of the store with the same names stay.
+        Further elements of ``uns``; those of the store take precedence.
 
     Notes
     -----
@@ -85,49 +83,24 @@ def _copy_raw(file: h5py.Group, root: Group) -> None:
             _write(group, name, read_element(root, f"raw/{name}"))
 
 
-def category_colors(root: Group, column: str) -> np.ndarray | None:
-    """Return the colors of a column of obs, as AnnData's ``uns/{column}_colors`` has them.
-
-    Parameters
-    ----------
-    root
-        As returned by `utils.io.open_store`.
-    column
-        Its name.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        One text a category, in their order: those of the pictures, gray where no cell has the
-        category. None where the column is not categorical.
-    """
-    values = read_element(root, f"obs/{column}")
-    if not hasattr(values, "categories"):
-        return None
-    colors = np.full(len(values.categories), GREY, dtype=object)
-    used = np.unique(values.codes[values.codes >= 0])
-    colors[used] = hexadecimal(len(used))
-    return colors
-
-
 def _write(group: h5py.Group, name: str, value: Any) -> None:
     import anndata
     from anndata.io import write_elem
 
     where = f"{group.name}/{name}".strip("/")
     with anndata.settings.override(allow_write_nullable_strings=True):
-        write_elem(group, name, plain_text(_for_older(value, where)))
+        write_elem(group, name, plain_text(_for_anndata_010(value, where)))
 
 
-def _for_older(value: Any, where: str) -> Any:
-    """Return what anndata 0.10 can read: it knows neither None nor text with missing values."""
+def _for_anndata_010(value: Any, where: str) -> Any:
+    """Drop what anndata 0.10 cannot read (None); make text with missing values categorical."""
     import pandas as pd
 
     if isinstance(value, dict):
         for name in [name for name, item in value.items() if item is None]:
             say(f"{where}/{name} is None, which anndata 0.10 cannot read: left out of the file")
         return {
-            name: _for_older(item, f"{where}/{name}")
+            name: _for_anndata_010(item, f"{where}/{name}")
             for name, item in value.items()
             if item is not None
         }
@@ -151,8 +124,8 @@ def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
             name,
             shape=(n_cells, n_genes),
             dtype=matrix.dtype,
-            chunks=(max(1, min(n_cells, CHUNK // max(n_genes, 1))), max(n_genes, 1)),
-            **PACKED,
+            chunks=(max(1, min(n_cells, CHUNK_VALUES // max(n_genes, 1))), max(n_genes, 1)),
+            **COMPRESSION,
         )
         array.attrs.update(ARRAY)
         start = 0
@@ -170,7 +143,7 @@ def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
     )
     arrays = {
         part: group.create_dataset(
-            part, shape=(0,), maxshape=(None,), chunks=(CHUNK,), dtype=dtype, **PACKED
+            part, shape=(0,), maxshape=(None,), chunks=(CHUNK_VALUES,), dtype=dtype, **COMPRESSION
         )
         for part, dtype in (("data", matrix["data"].dtype), ("indices", np.int32))
     }
@@ -178,12 +151,12 @@ def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
     n_values = 0
     for block in blocks:
         rows = sp.csr_matrix(block)
-        rows.sort_indices()  # which R's readers expect
+        rows.sort_indices()  # R's readers expect it
         for part, array in arrays.items():
             array.resize((n_values + rows.nnz,))
             array[n_values:] = getattr(rows, part)
         pointers.append(rows.indptr[1:].astype(np.int64) + n_values)
         n_values += rows.nnz
-    group.create_dataset("indptr", data=np.concatenate(pointers), **PACKED)
+    group.create_dataset("indptr", data=np.concatenate(pointers), **COMPRESSION)
     for array in group.values():
         array.attrs.update(ARRAY)

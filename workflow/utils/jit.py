@@ -1,4 +1,4 @@
-"""Inner loops that arrays cannot express, compiled on first use and kept beside their file."""
+"""Compile inner loops that array operations cannot express, on first use, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 
 
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
-    """Compile a function when it is first called; it runs without the GIL.
+    """Return a decorator that compiles a function when it is first called; it releases the GIL.
 
-    The first run of an installation compiles for some seconds; the result is kept in
-    ``__pycache__`` (or where ``NUMBA_CACHE_DIR`` says).
+    The first run of an installation compiles for some seconds; the result is cached in
+    ``__pycache__`` (or ``NUMBA_CACHE_DIR``).
 
     Parameters
     ----------
     **options
-        More options of `numba.njit`.
+        Further options of `numba.njit`.
     """
     options = {"nogil": True, "error_model": "numpy", **options}
 
     def decorate(function: Callable) -> Callable:
         try:
             return numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no folder where the compiled code could be kept
+        except RuntimeError:  # no writable folder for the cache
             return numba.njit(**options)(function)
 
     return decorate

@@ -1,4 +1,4 @@
-"""Stores that link: relative links to where an element really is, laid, copied or found broken."""
+"""Relative links between stores: make them, replace them by copies, find broken ones."""
 
 from __future__ import annotations
 
@@ -14,35 +14,45 @@ METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def link_children(
-    source: Path, target: Path, own: set[str], fresh: set[str], prefix: str = ""
+    source: Path, target: Path, written: set[str], fresh: set[str], prefix: str = ""
 ) -> None:
-    """Link the children of a group, except those that are written anew."""
+    """Link the elements of a group, except those that are written.
+
+    Parameters
+    ----------
+    source, target
+        Folders of the group in the two stores.
+    written
+        Elements that are not linked: paths from the root of the store.
+    fresh
+        Groups that start empty; a data frame keeps its index.
+    prefix
+        Path of the group from the root of the store, with ``/`` at the end.
+    """
     if prefix:
         target.mkdir()
     for name in METADATA:
         if (source / name).is_file():
-            # Without consolidated metadata, which would not be true any more.
+            # Consolidated metadata would no longer be true.
             meta = json.loads((source / name).read_text())
             meta.pop("consolidated_metadata", None)
             (target / name).write_text(json.dumps(meta))
-    keep: set[str] | None = None
-    if prefix.rstrip("/") in fresh:
-        keep = _start_afresh(target)
+    linkable = _clear_columns(target) if prefix.rstrip("/") in fresh else None
     for child in sorted(source.iterdir()):
         name = prefix + child.name
         if child.name.startswith(".") or not child.is_dir():
             continue
-        if keep is not None and child.name not in keep:
+        if linkable is not None and child.name not in linkable:
             continue
-        inside = any(item.startswith(f"{name}/") for item in own)
-        if name in fresh or (inside and is_group(child)):
-            link_children(child, target / child.name, own, fresh, f"{name}/")
-        elif name not in own:
+        holds_written = any(item.startswith(f"{name}/") for item in written)
+        if name in fresh or (holds_written and is_group(child)):
+            link_children(child, target / child.name, written, fresh, f"{name}/")
+        elif name not in written:
             link(child, target / child.name)
 
 
-def _start_afresh(folder: Path) -> set[str]:
-    """Empty the list of columns of a data frame; return what stays: its index."""
+def _clear_columns(folder: Path) -> set[str]:
+    """Clear the list of columns of a data frame and return the name of its index."""
     path = folder / ("zarr.json" if (folder / "zarr.json").is_file() else ".zattrs")
     meta = json.loads(path.read_text())
     attributes = meta["attributes"] if path.name == "zarr.json" else meta
@@ -52,30 +62,30 @@ def _start_afresh(folder: Path) -> set[str]:
     return {attributes["_index"]} if "_index" in attributes else set()
 
 
-def link(source: Path, place: Path) -> None:
-    """Make a relative link to where an element really is."""
-    # The temporary store lies beside the final one, so the way from either is the same.
-    place.symlink_to(os.path.relpath(source.resolve(), place.parent.resolve()))
+def link(source: Path, target: Path) -> None:
+    """Make `target` a relative link to the files of an element, which may be links themselves."""
+    # The temporary store is beside the final one, so the relative path is the same from both.
+    target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
 
 
 def copy_linked(folder: Path) -> None:
-    """Put copies in the place of all links below a folder."""
+    """Replace all links below a folder by copies."""
     for item in sorted(folder.iterdir()):
         if item.is_symlink():
-            target = item.resolve()
+            linked = item.resolve()
             item.unlink()
-            shutil.copytree(target, item)  # follows the links in it
+            shutil.copytree(linked, item)  # follows the links in it
         elif item.is_dir() and is_group(item):
             copy_linked(item)
 
 
 def ignores_case(store: Path) -> bool:
-    """Whether a store lies where `a` and `A` are one name, as on most Macs."""
+    """Return whether `a` and `A` are one name where a store is, as on most Macs."""
     return any((store / name.upper()).exists() for name in METADATA)
 
 
 def is_group(folder: Path) -> bool:
-    """Whether a folder of a store holds other elements, rather than an array."""
+    """Return whether a folder of a store is a group, rather than an array."""
     if (folder / ".zgroup").is_file():
         return True
     meta = folder / "zarr.json"
@@ -83,10 +93,10 @@ def is_group(folder: Path) -> bool:
 
 
 def broken_link(group: Path) -> Path | None:
-    """Find an element of a store, at any depth, that links to what is not there."""
+    """Return an element of a store, at any depth, whose link is broken; None if there is none."""
     for item in sorted(group.iterdir()):
         if not item.exists():
             return item
-        if item.is_dir() and is_group(item) and (found := broken_link(item)):
-            return found
+        if item.is_dir() and is_group(item) and (broken := broken_link(item)):
+            return broken
     return None

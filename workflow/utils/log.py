@@ -1,4 +1,4 @@
-"""What a job tells: lines in its log, progress on a terminal."""
+"""Report to the user: lines in a log, progress on a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 
 
 def say(text: str) -> None:
@@ -18,24 +18,24 @@ def say(text: str) -> None:
 
 
 def progress(
-    iterable: Iterable[T], *, desc: str, total: int | None = None, disable: bool = False
-) -> Iterator[T]:
+    iterable: Iterable[_Item], *, desc: str, total: int | None = None, disable: bool = False
+) -> Iterator[_Item]:
     """Iterate with a progress bar on a terminal, with a line every 20 seconds in a log.
 
     Parameters
     ----------
     iterable
-        What to iterate over.
+        The items.
     desc
-        The name of the step, shown in front of the bar.
+        Name of the step, shown before the bar.
     total
-        Number of items; taken from ``len(iterable)`` where it has a length.
+        Number of items; by default ``len(iterable)`` where it has a length.
     disable
         Show nothing.
 
     Yields
     ------
-    The items of ``iterable``.
+    The items of `iterable`.
     """
     if disable:
         yield from iterable
@@ -47,10 +47,10 @@ def progress(
 
         yield from tqdm(iterable, desc=desc, total=total, leave=False, mininterval=0.2)
         return
-    last = time.monotonic()
+    last_line = time.monotonic()
     for done, item in enumerate(iterable):
-        if time.monotonic() - last > 20:
-            last = time.monotonic()
+        if time.monotonic() - last_line > 20:
+            last_line = time.monotonic()
             share = f"{done}/{total} ({100 * done // total} %)" if total else f"{done}"
             print(f"{desc}: {share}", file=sys.stderr, flush=True)
         yield item

@@ -1,12 +1,17 @@
-"""The colors of categories, those of pictures and of files alike."""
+"""Colors of categories, the same in pictures and in files."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-# Six colors of Okabe and Ito (2008), then each time the color farthest in OKLab from those taken,
-# white and gray; a distance is the smaller of that seen by most people and twice that seen by
-# deuteranopes and protanopes (Machado et al. 2009). None is pale or dark, the first 24 not gaudy.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Six colors of Okabe and Ito (2008); each further one is the farthest in OKLab from those before
+# it, white and gray. A distance is the smaller of that for normal vision and twice that for
+# deuteranopes and protanopes (Machado et al. 2009). None is pale or dark, the first 24 not garish.
 COLORS = """
     0072b2 e69f00 009e73 cc79a7 56b4e9 d55e00 992266 66ee77 9955ff 775500 5533cc ff3366
     00ccaa cc22aa ff9999 cc0033 7788ee cccc00 8811aa 665588 66ddff 007744 888844 99bb66
@@ -16,19 +21,26 @@ COLORS = """
     ff9955 9955aa ffbb55 ff0088
 """
 
+UNUSED = "#d9d9d9"
+
 
 def palette(n: int) -> np.ndarray:
-    """Colors of n categories: (n, 3), sRGB from 0 to 1; those of n are the first of n + 1."""
+    """Return the colors of n categories, the first n of any larger number: (n, 3), sRGB 0 to 1."""
     table = np.array([rgb(color) for color in COLORS.split()])
     return table[np.arange(n) % len(table)]
 
 
 def rgb(color: str) -> np.ndarray:
-    """Read six hexadecimal digits as sRGB from 0 to 1."""
+    """Convert six hexadecimal digits to sRGB from 0 to 1."""
     return np.array([*bytes.fromhex(color.removeprefix("#"))]) / 255
 
 
-def hexadecimal(n: int) -> list[str]:
-    """Write the colors of n categories as AnnData's ``uns/{column}_colors`` has them."""
-    table = COLORS.split()
-    return [f"#{table[i % len(table)]}" for i in range(n)]
+def category_colors(values: pd.Categorical) -> np.ndarray:
+    """Return a color per category as AnnData's ``uns/{column}_colors`` has them.
+
+    Those that occur have the colors of `palette`, in their order; the others are gray.
+    """
+    colors = np.full(len(values.categories), UNUSED, dtype=object)
+    used = np.unique(values.codes[values.codes >= 0])
+    colors[used] = [f"#{color}" for color in np.resize(COLORS.split(), len(used))]
+    return colors

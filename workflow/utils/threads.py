@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-S = TypeVar("S")
-T = TypeVar("T")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 OPENBLAS_MAX_THREADS = 64  # the build in NumPy's wheels has no buffers for more callers
 
@@ -68,7 +68,7 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-def read_ahead(items: Iterable[T]) -> Iterator[T]:
+def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
     """Iterate while another thread makes the next item."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
@@ -79,8 +79,12 @@ def read_ahead(items: Iterable[T]) -> Iterator[T]:
 
 
 def ordered_map(
-    function: Callable[[S], T], items: Iterable[S], *, threads: int, in_flight: int | None = None
-) -> Iterator[T]:
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    *,
+    threads: int,
+    in_flight: int | None = None,
+) -> Iterator[_Result]:
     """Call a function for every item on several threads and yield the results in order.
 
     Parameters

@@ -134,7 +134,7 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
         ({**dataset(), "output_dir": "a b"}, "use a plain path"),
         (
             {"DATASETS": {"a": {"input": {"clustering": "x.txt"}}}},
-            ".txt is not read; convert it with",
+            ".txt cannot be read; convert it with",
         ),
         (
             {"DATASETS": {"a": {"input": {"clustering": ["x.h5ad", "./x.h5ad"]}}}},
@@ -150,7 +150,7 @@ def test_everything_wrong_is_reported_at_once_with_its_path():
             "DATASETS: {t: {input: {clustering: x.h5ad",
         ),
         (dataset(input={"clustering": "in {x}/a.h5ad"}), "has a brace"),
-        (dataset(input={"clustering": "x.h5"}), "a 10x matrix has counts only"),
+        (dataset(input={"clustering": "x.h5"}), "a 10x matrix has only counts"),
         (dataset(input={"preprocessing": "x.h5mu"}), "name one: x.h5mu::rna"),
         (
             {"DATASETS": {"a": {"input": {"clustering": "x.h5ad"}, "clustering": {1.0: None}}}},

@@ -72,9 +72,9 @@ def test_the_error_of_each_job_and_its_log(job, tmp_path):
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (137, "was killed, most likely as there was not enough memory"),
-        (7, "left with exit status 7 and without an error line"),
-        (None, "left without an error line; it may have been killed"),
+        (137, "was killed, most likely because it ran out of memory"),
+        (7, "ended with exit status 7 and without an error line"),
+        (None, "ended without an error line; it may have been killed"),
     ],
 )
 def test_a_job_that_said_nothing(job, tmp_path, status, words):

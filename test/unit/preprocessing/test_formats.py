@@ -273,14 +273,14 @@ def test_a_table_of_a_store_is_a_data_set_that_can_be_linked(tmp_path):
         open_store(store)
     with pytest.raises(KeyError, match=r'no table "tables/tabel"; did you mean "tables/table"'):
         open_store(f"{store}::tables/tabel")
-    with pytest.raises(ValueError, match=r"is no AnnData file, it has no obs"):
+    with pytest.raises(ValueError, match=r"is not an AnnData file, it has no obs"):
         open_store(f"{store}::images")
     with new_store(tmp_path / "out.zarr", source=file, new=["uns/x"]) as root:
         write_elem(root["uns"], "x", 1)
     assert (tmp_path / "out.zarr" / "X").resolve() == disk_path(file) / "X"
     assert anndata.read_zarr(tmp_path / "out.zarr").obs["batch"].tolist() == list("abab")
     shutil.rmtree(store / "tables" / "table" / "X")
-    with pytest.raises(FileNotFoundError, match=r"X is a link to .* which is gone"):
+    with pytest.raises(FileNotFoundError, match=r"X is a link to .* which does not exist"):
         open_store(tmp_path / "out.zarr")
 
 
@@ -298,17 +298,17 @@ def test_what_cannot_be_opened_says_why(tmp_path):
         "c.zarr": "is a folder without a zarr store in it",
         "d.h5ad": "is a folder, .h5ad is a file",
         "e.h5ad": "it is a zarr store: rename it to .zarr",
-        "f.zarr": "obs is no data frame",
+        "f.zarr": "obs is not a data frame",
         "g.H5AD": "write the ending in lower case, .h5ad",
         "h.h5ad::x": "holds one table; remove ::x",
-        "i.loom": ".loom is not read; convert it",
-        "j.h5": "a 10x matrix has counts only and enters at preprocessing",
+        "i.loom": ".loom cannot be read; convert it",
+        "j.h5": "a 10x matrix has only counts and enters at preprocessing",
     }.items():
         with pytest.raises(ValueError, match=words) as error:
             open_store(tmp_path / name)
         assert str(tmp_path / name.partition("::")[0]) in str(error.value)
     for address in ("s3://bucket/x.zarr", "https://host/x.h5ad", "s3:/bucket/x.zarr"):
-        assert "addresses are not read" in name_problem(address)
+        assert "URLs cannot be read" in name_problem(address)
     for name in ("a.h5", "folder", "sample.1", "a.zarr::tables/table", "a.h5mu::rna", "C:/a.h5ad"):
         assert not name_problem(name)
 
@@ -317,7 +317,7 @@ def test_what_cannot_be_opened_says_why(tmp_path):
     ("options", "end", "words"),
     [
         ("", "input()", "is locked, another process has it open for writing"),
-        (", libver='latest'", "os._exit(0)", "was killed while it did.*h5clear -s"),
+        (", libver='latest'", "os._exit(0)", "was killed while writing.*h5clear -s"),
     ],
 )
 def test_a_file_that_is_being_written_is_not_called_damaged(options, end, words, tmp_path):

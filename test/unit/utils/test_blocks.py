@@ -75,7 +75,10 @@ def test_the_order_of_other_entries_stays(tmp_path):
 def test_a_sum_that_does_not_fit_is_an_error(tmp_path):
     group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     write_elem(group, "X", twice(sp.csr_matrix, [(0, 1, 200), (0, 1, 100)], (1, 2), "uint8"))
-    with pytest.raises(ValueError, match="occur twice sum to 300, which does not fit into uint8"):
+    with pytest.raises(
+        ValueError,
+        match="duplicate entries of a cell and gene sum to 300, which does not fit into uint8",
+    ):
         list(blocks.row_blocks(group["X"]))
 
 

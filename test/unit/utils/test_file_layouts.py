@@ -155,7 +155,7 @@ def test_an_old_store_that_is_linked_keeps_its_categories(files, tmp_path):
 @pytest.mark.parametrize("file", FILES)
 def test_the_format_before_0_7_is_one_line(file, files):
     path = files / "0.6.22" / file
-    with pytest.raises(ValueError, match=r"anndata 0.6 or older; write it anew") as error:
+    with pytest.raises(ValueError, match=r"anndata 0.6 or older; rewrite it") as error:
         open_store(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

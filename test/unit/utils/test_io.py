@@ -187,7 +187,7 @@ def test_bad_files_are_named(store, tmp_path):
     with new_store(linked, source=store):
         pass
     store.rename(tmp_path / "elsewhere.zarr")
-    with pytest.raises(FileNotFoundError, match=r"is a link to .* which is gone"):
+    with pytest.raises(FileNotFoundError, match=r"is a link to .* which does not exist"):
         open_store(linked)
 
 

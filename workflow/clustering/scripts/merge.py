@@ -118,8 +118,9 @@ def export(args):
     """Write the atlas as one file, its clusters in the colors of the pictures."""
     from clustering.cluster_names import parse_column
     from utils.atomic import atomic_file
-    from utils.h5ad import category_colors, write_h5ad
-    from utils.io import keys, open_store
+    from utils.h5ad import write_h5ad
+    from utils.io import keys, open_store, read_element
+    from utils.palette import category_colors
 
     if Path(args.h5ad).exists() and not args.overwrite:
         say(f"{args.h5ad}: exists; keeping it (--overwrite recomputes it)")
@@ -127,9 +128,9 @@ def export(args):
     root = open_store(args.output_file)
     colors = {}
     for name in filter(parse_column, keys(root, "obs")):
-        found = category_colors(root, name)
-        if found is not None:  # a column that came with the input may be text or numbers
-            colors[f"{name}_colors"] = found
+        values = read_element(root, f"obs/{name}")
+        if hasattr(values, "categories"):  # a column of the input may be text or numbers
+            colors[f"{name}_colors"] = category_colors(values)
     with atomic_file(args.h5ad) as path:
         write_h5ad(root, path, uns=colors)
     size = Path(args.h5ad).stat().st_size / 1e6
