@@ -57,9 +57,9 @@ bench-memory: $(VENV)/installed-vae
 bench-gpu: $(VENV)/installed
 	$(BIN)/python test/bench/bench_gpu.py
 
-# config/schema.json, the tables of config/README.md and the scripts' options, from the models
+# config/schema.json and the tables of config/README.md, from the options of the stages
 docs: $(VENV)/installed
-	PYTHONPATH=workflow $(BIN)/python -m utils.config_docs
+	PYTHONPATH=workflow $(BIN)/python -m plan.docs
 
 clean:
 	rm -rf $(VENV) $(VENV)-peers* $(VENV)-anndata010 results .snakemake

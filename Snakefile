@@ -12,11 +12,11 @@ min_version("9.0")
 BASE = Path(str(workflow.current_basedir)).resolve()
 sys.path.insert(0, str(BASE / "workflow"))
 
+from plan.failures import tell_failures
+from plan.launch import banner, check_report, leave_at_once, read_config, summary, use_own_python
+from plan.plan import make_plan
 from utils import resources
-from utils.failures import tell_failures
-from utils.launch import banner, check_report, leave_at_once, read_config, summary, use_own_python
 from utils.paths import changed_at
-from utils.plan import make_plan
 
 use_own_python()
 
@@ -35,10 +35,9 @@ plan = make_plan(
         workflow.configfiles,
         own_packages=own_packages,
         check_inputs=workflow.is_main_process,
-    )
+    ),
+    workflow=str(BASE / "workflow"),
 )
-# A function of `input`, so that no job is run again where this folder was moved.
-SCRIPTS = lambda wildcards, input: str(BASE / "workflow")
 if workflow.is_main_process:
     banner(plan, workflow.configfiles)
     check_report(plan)
@@ -62,6 +61,7 @@ rule all:
         plan.linked_stores(),
         plan.exports(),
         plan.targets("plots"),
+        plan.structures(),
         plan.evaluations(),
         plan.comparisons(),
         plan.explorers(),

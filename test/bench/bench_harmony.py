@@ -254,10 +254,10 @@ def time_parts(folder: Path, clusters: int) -> dict[str, float]:
 
     clock(algorithm, "_start_centroids", "k-means")
     clock(chunks, "sort_cells", "sort")
-    clock(soft_clusters.Clustering, "start", "first S")
-    clock(soft_clusters.Clustering, "update", "block updates, regression sums")
-    clock(soft_clusters.Clustering, "move", "correction, next S")
-    clock(soft_clusters.Clustering, "finish", "last correction")
+    clock(soft_clusters.SoftClusters, "assign", "first S")
+    clock(soft_clusters.SoftClusters, "update", "block updates, regression sums")
+    clock(soft_clusters.SoftClusters, "correct_and_assign", "correction, next S")
+    clock(soft_clusters.SoftClusters, "corrected_cells", "last correction")
     cells, batches = np.load(folder / "cells.npy"), np.load(folder / "batches.npy")
     start = time.process_time()
     harmonize(

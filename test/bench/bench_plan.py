@@ -29,9 +29,9 @@ PLAN = """
 import sys, time
 from pathlib import Path
 import yaml
-from utils.plan import make_plan
-from utils.preflight import input_problems
-from utils.validate import load_config
+from plan.plan import make_plan
+from plan.preflight import input_problems
+from plan.validate import load_config
 text = Path(sys.argv[1]).read_text()
 mapping = yaml.safe_load(text)
 begin = time.perf_counter()

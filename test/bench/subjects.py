@@ -6,7 +6,6 @@ have where it runs is left out.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -256,11 +255,16 @@ def output_cellstrata(data, threads):
     with new_store(folder / "neighbors.zarr") as root:
         write_element(root, "obs", pd.DataFrame(index=names))
     codes = data["groups"].astype(np.int64)
-    paths = {"input_file": folder / "neighbors.zarr", "output_file": folder / "out.zarr"}
+    clusters = [str(i) for i in range(17)]
 
     def run():
         write_clustering(
-            argparse.Namespace(**paths), "leiden_1.0_1", codes, [*map(str, range(17))], {}
+            folder / "out.zarr",
+            "leiden_1.0_1",
+            codes,
+            clusters,
+            source=folder / "neighbors.zarr",
+            record={},
         )
         files = [f for f in (folder / "out.zarr").rglob("*") if not f.is_dir()]
         size = sum(f.lstat().st_size for f in files)

@@ -22,7 +22,7 @@ MODULES = (
     " clustering.stores clustering.communities clustering.connectivities clustering.hierarchy"
     " clustering.umap clustering.leiden clustering.cluster_tree"
     " integration.harmony integration.mnn integration.topics"
-    " preprocessing.hvg preprocessing.pca preprocessing.prepare utils.validate"
+    " preprocessing.hvg preprocessing.pca preprocessing.prepare plan.validate"
     " scipy.fft scipy.linalg scipy.optimize scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial"
 )
 VAE_MODULES = "integration.vae.models torch._dynamo"  # seconds, which not every session needs

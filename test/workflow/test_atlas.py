@@ -44,7 +44,7 @@ def test_the_atlas_is_the_whole_data_set(pancreas, method):
 def test_every_store_opens(pancreas):
     stores = sorted((pancreas / "results").rglob("*.zarr"))
     stores = [path for path in stores if not path.is_symlink()]
-    assert len(stores) == 2 + 1 + 2 * (2 + 1 + len(COLUMNS))
+    assert len(stores) == 2 + 1 + 2 * (3 + 1 + len(COLUMNS))
     for store in stores:
         assert read(store).n_obs == 766
 

@@ -13,7 +13,7 @@ from browser import BROWSERS, Browser, find_browser
 from matplotlib.image import imread
 from running import read
 
-from explorer.page import Method, explorer_page
+from explorer.page import MethodResult, explorer_page
 from utils.palette import palette
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def browser(tmp_path_factory):
     found.close()
 
 
-def example() -> tuple[list[Method], dict[str, pd.Series | np.ndarray]]:
+def example() -> tuple[list[MethodResult], dict[str, pd.Series | np.ndarray]]:
     """Make six islands of 50 cells, in three clusters of two parts, and two layouts of them."""
     rng = np.random.default_rng(0)
     island = np.repeat(np.arange(6), 50)
@@ -58,8 +58,8 @@ def example() -> tuple[list[Method], dict[str, pd.Series | np.ndarray]]:
         "n_genes": np.where(np.arange(300) % 10 == 0, np.nan, layout[:, 0] * 100),
         HOSTILE[0]: pd.Series(["x", None] * 150),
     }
-    other = Method("after <i>", layout[:, ::-1] + 1, clusters, markers, splits)
-    return [Method("before", layout, clusters), other], columns
+    other = MethodResult("after <i>", layout[:, ::-1] + 1, clusters, markers, splits)
+    return [MethodResult("before", layout, clusters), other], columns
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def colors(browser: Browser) -> np.ndarray:
         """(() => { const box = document.querySelector('.plot').getBoundingClientRect();
         const plot = window.cellstrata.plots()[0]; const found = [];
         for (let cell = 0; cell < plot.method.x.length; cell++) {
-          const [x, y] = plot.placeOf(cell); found.push([box.x + x, box.y + y]); }
+          const [x, y] = plot.positionOf(cell); found.push([box.x + x, box.y + y]); }
         return found; })()"""
     )
     x, y = np.rint(np.array(places)).astype(int).T
@@ -146,7 +146,7 @@ def test_a_click_on_a_cell_selects_its_cluster_in_both_plots(browser, made):
         x, y = browser.js(
             f"""(() => {{ const plot = window.cellstrata.plots()[{plot - 1}];
             const box = document.querySelectorAll('.plot')[{plot - 1}].getBoundingClientRect();
-            const [x, y] = plot.placeOf({cell}); return [box.x + x, box.y + y]; }})()"""
+            const [x, y] = plot.positionOf({cell}); return [box.x + x, box.y + y]; }})()"""
         )
         browser.key("Escape")
         assert len(chosen(browser, rows)) == 0
@@ -168,7 +168,7 @@ def test_names_are_text_whatever_they_hold(browser, made):
     assert sorted(found) == sorted(name or "(empty)" for name in HOSTILE)
     browser.key("/")
     browser.type("window.hacked")
-    assert browser.js("document.querySelectorAll('#found [role=option]').length") >= 3
+    assert browser.js("document.querySelectorAll('#matches [role=option]').length") >= 3
     assert browser.js("window.hacked") is None
     assert browser.js("document.querySelectorAll('main img, main script, main b i').length") == 0
     browser.key("Escape")
@@ -193,7 +193,7 @@ def test_everything_by_keyboard(browser, made):
     expected = np.flatnonzero(clusters["leiden_0.5_2"] == "1_0")
     np.testing.assert_array_equal(chosen(browser, rows), expected)
     assert browser.js("document.activeElement.ariaLabel") == "cluster 1_0, 50 cells"
-    assert browser.js("document.getElementById('said').textContent").startswith("Cluster 1_0")
+    assert browser.js("document.getElementById('status').textContent").startswith("Cluster 1_0")
     for key in ("ArrowLeft", "ArrowLeft"):
         browser.key(key)
     assert browser.js("document.activeElement.ariaExpanded") == "false"
@@ -248,8 +248,8 @@ def test_the_picture_is_saved(browser, made, tmp_path):
     browser.open(path)
     browser.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     browser.click("#export")
-    browser.wait("document.getElementById('said').textContent.startsWith('Saved')")
-    name = browser.js("document.getElementById('said').textContent").removeprefix("Saved ")
+    browser.wait("document.getElementById('status').textContent.startsWith('Saved')")
+    name = browser.js("document.getElementById('status').textContent").removeprefix("Saved ")
     browser.wait_for(tmp_path / name)
     image = imread(tmp_path / name)
     wide, high = browser.js(
@@ -267,14 +267,16 @@ def test_the_picture_is_saved(browser, made, tmp_path):
 def test_cells_alone_make_a_page_too(browser, tmp_path):
     path = tmp_path / "explorer.html"
     layout = np.random.default_rng(0).normal(size=(3000, 2))
-    path.write_text(explorer_page([Method("m", layout, {})], {}, title="x", most_cells=500).html)
+    path.write_text(
+        explorer_page([MethodResult("m", layout, {})], {}, title="x", max_cells=500).html
+    )
     browser.open(path)
     cells = browser.js("document.getElementById('cells').textContent")
-    assert cells == "3,000 cells · 500 of them drawn, some of every cluster"
+    assert cells == "3,000 cells · 500 drawn, with some of every cluster"
     assert browser.js("document.querySelectorAll('#compare:not([hidden])').length") == 0
     for key in ("c", "1", "]", "Escape"):
         browser.key(key)
-    x, y = browser.js("window.cellstrata.plots()[0].placeOf(7)")
+    x, y = browser.js("window.cellstrata.plots()[0].positionOf(7)")
     left, top = browser.js(
         "(() => { const b = document.querySelector('.plot').getBoundingClientRect();"
         "return [b.x, b.y]; })()"
@@ -292,7 +294,7 @@ def test_another_method_keeps_resolution_and_level(browser, made):
         "(() => { const s = document.getElementById('method'); s.value = '0';"
         "s.dispatchEvent(new Event('change')); })()"
     )
-    shown = "[...document.querySelectorAll('.what')].map((e) => e.textContent)"
+    shown = "[...document.querySelectorAll('.colored-by')].map((e) => e.textContent)"
     assert browser.js(shown) == ["leiden_0.5_2 of before"] * 2
     clean(browser, path)
 

@@ -300,7 +300,7 @@ def test_a_graph_that_integrates_is_said_and_can_be_split_itself(balanced, tmp_p
     searched = run(*level_2[:2], tmp_path / "s.zarr", *level_2[2:])
     line = (
         "uns/neighbors is not a plain nearest-neighbor graph (bbknn): neighbors within each "
-        "cluster are searched anew in X_pca"
+        "cluster are computed in X_pca"
     )
     assert searched.stderr.count(line) == 1
     assert "refine: graph" in searched.stderr

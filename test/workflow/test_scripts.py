@@ -26,7 +26,7 @@ def test_documented_examples(script, tmp_path):
     )
     for wrong, words in (
         ('{"n_neighbor": 5}', 'did you mean "n_neighbors"?'),
-        ('{"n_neighbors": "5"}', "n_neighbors must be an integer, found '5'"),
+        ('{"n_neighbors": "5"}', 'n_neighbors: must be an integer, found the text "5"'),
     ):
         options = (tmp_path / "wrong.zarr", "--level", "2", "--neighbors_args", wrong)
         done = script(CLUSTERING, first, *options, check=False)

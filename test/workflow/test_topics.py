@@ -30,6 +30,7 @@ def run(tmp_path_factory):
     )
     results = "results/pancreas"
     targets = [f"{results}/{name}/embedding.zarr" for name in ("topics", "harmonized")]
+    targets.append(f"{results}/topics/topics/structure.png")
     snakemake(folder, *targets, "--configfile", config)
     return folder / results
 
@@ -52,6 +53,21 @@ def test_the_method_in_the_workflow(run):
     table = pd.read_csv(run / "topics" / "topics" / "top_genes.tsv", sep="\t")
     assert len(table) == 200 and set(table["gene"]) <= set(adata.var_names)
     assert (run / "topics" / "topics" / "structure.png").stat().st_size > 10_000
+
+
+def test_the_structure_plot_by_hand(script, run, tmp_path):
+    source, plot = run / "topics" / "embedding.zarr", "evaluation/scripts/structure.py"
+    script(plot, source, tmp_path / "by_hand.png", "--groups", "cell_type")
+    workflow = run / "topics" / "topics" / "structure.png"
+    assert (tmp_path / "by_hand.png").read_bytes() == workflow.read_bytes()
+    for name, options, words in (
+        ("x.jpeg", [], "a figure is written as .png, .pdf or .svg"),
+        ("x.png", ["--groups", "cel_type"], 'did you mean "cell_type"?'),
+        ("x.png", ["--key", "X_topic"], 'did you mean "X_topics"?'),
+    ):
+        done = script(plot, source, tmp_path / name, *options, check=False)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+        assert not (tmp_path / name).exists()
 
 
 def test_another_method_starts_from_the_topics(run):
@@ -83,7 +99,6 @@ def test_the_script_by_hand(script, tmp_path):
         (["--groups", "cel_type"], 'did you mean "cell_type"?'),
         (["--topic_prior", 1], "topic_prior has no effect with model: poisson_nmf"),
         (["--model", "lda", "--n_restarts", 3], "n_restarts has no effect with model: lda"),
-        (["--plot", "x.jpeg"], "a figure is written as .png, .pdf or .svg"),
         (["--n_topics", 2, "--max_iter", 0], "max_iter"),
     ],
 )

@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 from running import INPUT, REPO, read, snakemake, write_config
 
-from utils import launch
-from utils.extras import missing_package
+from integration.options import METHODS, missing_package
+from plan import launch
 
 VAE = "integration/scripts/vae.py"
 needs_torch = pytest.mark.skipif(
@@ -114,7 +114,7 @@ def test_the_refusal_is_exit_code_2_and_only_for_own_packages(tmp_path, monkeypa
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "torch" else find(name)
     )
-    assert missing_package("harmony") is None
+    assert missing_package(METHODS["harmony"]) is None
     mapping = {
         "DATASETS": {
             "a": {

@@ -1,8 +1,7 @@
 """Names of cluster columns, ``{algorithm}_{resolution}_{level}``, and of the clusters in them.
 
-The only place that writes and reads these names. Which cluster lies in which is not read from a
-name, it is counted from the cells (`clustering.cluster_tree`): a column that came with the input
-has names of its own.
+The only place that writes and parses these names. Parents are determined from the cells, not from
+names (`clustering.cluster_tree`): a column that came with the input has names of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from utils.errors import one_line
+from utils.errors import missing, one_line
+from utils.log import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 ALGORITHMS = ("leiden", "louvain")
 _COLUMN = re.compile(rf"({'|'.join(ALGORITHMS)})_([0-9][0-9.e+-]*)_([1-9][0-9]*)")
@@ -21,7 +21,7 @@ _DEEPER = re.compile(r"(?:_[0-9]+)*\Z")
 
 
 class ClusterColumn(NamedTuple):
-    """What the name of a cluster column says; its text is the name, it sorts as people count."""
+    """The parts of a cluster column's name; ``str`` writes the name, sorting is by number."""
 
     algorithm: str
     resolution: float
@@ -33,7 +33,7 @@ class ClusterColumn(NamedTuple):
 
     @property
     def family(self) -> str:
-        """What all levels share: ``leiden_1.0``."""
+        """The part that all levels share: ``leiden_1.0``."""
         return f"{self.algorithm}_{resolution_text(self.resolution)}"
 
 
@@ -43,7 +43,7 @@ def resolution_text(resolution: float | str) -> str:
 
 
 def parse_column(name: str) -> ClusterColumn | None:
-    """Read the name of a cluster column; None where it is another column."""
+    """Parse the name of a cluster column; None for other columns."""
     parts = _COLUMN.fullmatch(name)
     if parts is None:
         return None
@@ -66,13 +66,47 @@ def column_above(name: str, columns: Iterable[str]) -> str | None:
     return str(max(above)) if above else None
 
 
-def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
-    """Group cluster columns that differ in one thing.
+def parent_column(columns: Collection[str], algorithm: str, resolution: float, level: int) -> str:
+    """Find the column of the level above.
 
     Parameters
     ----------
     columns
-        Names of columns; those that are no cluster columns are left out.
+        Names of the obs columns.
+    algorithm, resolution, level
+        Of the wanted column. Where the resolution has no column, the only column of that algorithm
+        and level is taken.
+
+    Raises
+    ------
+    KeyError
+        If there is none, or several to choose from; lists them.
+    """
+    wanted = str(ClusterColumn(algorithm, resolution, level))
+    if wanted in columns:
+        return wanted
+    parsed = [column for column in map(parse_column, columns) if column is not None]
+    others = [str(c) for c in parsed if (c.algorithm, c.level) == (algorithm, level)]
+    if len(others) == 1:
+        return others[0]
+    if others:
+        raise KeyError(
+            f'adata.obs has no column "{wanted}" and several of level {level}: '
+            f"{', '.join(others)}; give the --resolution of one of them"
+        )
+    raise KeyError(
+        missing("adata.obs has no column", wanted, columns)
+        + f"; cluster at --level {level} first and give its output as the input"
+    )
+
+
+def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
+    """Group cluster columns that differ only in resolution, or only in level.
+
+    Parameters
+    ----------
+    columns
+        Names of columns; other than cluster columns are left out.
     fixed
         ``level``: those of level 1 at several resolutions, as ``leiden resolutions``;
         ``resolution``: those of several levels, as ``leiden_0.5 levels``.
@@ -80,7 +114,7 @@ def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
     Returns
     -------
     dict
-        The columns of each family in the order of what differs.
+        The columns of each family, by resolution or level.
     """
     members: dict[str, list[ClusterColumn]] = {}
     for column in filter(None, map(parse_column, columns)):
@@ -97,14 +131,13 @@ def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:
 def child_name(parent: str, number: int) -> str:
     """Name a child: the parent's name, then its number by size.
 
-    Two parents of one column have no child of the same name, whatever they are called: without its
-    last part the name is the parent's.
+    Children of two parents never share a name, as the name without its last part is the parent's.
     """
     return f"{parent}_{number}"
 
 
 def deepest_level(cluster: str) -> int:
-    """Return the deepest level that a cluster of this name can be of.
+    """Return the deepest level that a cluster of this name can belong to.
 
     ``3`` and ``CD4_Mem`` are of level 1, ``3_0`` is of level 2; ``Mono_1`` may be the second child
     of ``Mono`` or a name that came with the input.
@@ -113,13 +146,64 @@ def deepest_level(cluster: str) -> int:
 
 
 def is_below(cluster: str, ancestor: str) -> bool:
-    """Whether a cluster's name is that of an ancestor with numbers behind it."""
+    """Whether a cluster's name is that of an ancestor followed by numbers."""
     rest = cluster.removeprefix(ancestor)
     return rest not in (cluster, "") and _DEEPER.match(rest) is not None
 
 
+def resolutions_of_level(
+    hierarchy: Mapping[str, float],
+    parents: Collection[str],
+    column: str,
+    level: int,
+    siblings: Collection[str] = (),
+) -> dict[str, float]:
+    """Return the part of ``{cluster_id: resolution}`` that applies to one level.
+
+    Parameters
+    ----------
+    hierarchy
+        Ids of every level, with the resolution to split them at.
+    parents, column
+        The clusters of the level above, and their column for messages.
+    level
+        The level that the clusters are split into.
+    siblings
+        Clusters of the level above at other resolutions, where an id may occur as well.
+
+    Returns
+    -------
+    dict
+        Ids that are among `parents`, with their resolutions.
+
+    Raises
+    ------
+    KeyError
+        If an id occurs at no resolution and could not be of a deeper level; lists those that do.
+    """
+    known = {*parents, *siblings}
+    for key in hierarchy:
+        if key in parents and any(is_below(name, key) for name in parents):
+            say(f"{column} has a cluster {key}, and so has a level above: both are split")
+        # One that a level above has was split there; one that may be deeper is looked for there.
+        split_above = any(is_below(name, key) for name in known)
+        if key in parents or split_above or deepest_level(key) != level - 1:
+            continue
+        if key in siblings:
+            say(f"{column} has no cluster {key}, other resolutions do: nothing to split here")
+            continue
+        hint = ""
+        if key.isdigit() and len(key) > 1 and level == 2:
+            hint = f'; for a deeper cluster quote the id: "{key[0]}_{key[1:]}"'
+        where = f"hierarchy: {column} has no cluster"
+        if siblings:
+            where = f"hierarchy: {column} and the other resolutions have no cluster"
+        raise KeyError(missing(where, key, natural_order(known)) + hint)
+    return {key: float(value) for key, value in hierarchy.items() if key in parents}
+
+
 def check_names(names: Iterable[str], where: str) -> None:
-    """Refuse names of clusters that no table, tree file or picture could show.
+    """Refuse names of clusters that tables, tree files and figures cannot show.
 
     Parameters
     ----------
@@ -145,7 +229,7 @@ def check_names(names: Iterable[str], where: str) -> None:
 def natural_order(labels: Iterable[str]) -> list[str]:
     """Sort labels by their parts as numbers: ``9_11`` before ``10_2``.
 
-    Parts that are no numbers come after those that are, in alphabetical order.
+    Parts that are not numbers follow those that are, in alphabetical order.
     """
     return sorted(labels, key=_natural_key)
 

@@ -1,6 +1,6 @@
 """The tree of clusters: every cluster of every level with its parent and its size.
 
-Which cluster lies in which is counted from the cells, never read from a name.
+Parents are determined from the cells, never from names.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     Coded = tuple[np.ndarray, Sequence[str]]
 
-COLUMNS = ("tree", "level", "column", "cluster", "parent", "n_cells")
+TREE_COLUMNS = ("tree", "level", "column", "cluster", "parent", "n_cells")
 # Other names are quoted: in Newick brackets, commas, colons, quotes and spaces mean something.
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 
 
 def parent_codes(codes: np.ndarray, n_clusters: int, above: np.ndarray) -> np.ndarray | None:
-    """Find the cluster of the level above that each cluster lies in.
+    """Find the cluster of the level above that contains each cluster.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def parent_codes(codes: np.ndarray, n_clusters: int, above: np.ndarray) -> np.nd
 
 
 def parent_names(column: str, labels: Coded, above: str, labels_above: Coded) -> list[str] | None:
-    """Name the parent of each cluster of a column; None, which is said, where it has no parents.
+    """Name the parent of each cluster of a column; None, with a message, where it has no parents.
 
     Parameters
     ----------
@@ -92,10 +92,9 @@ def cluster_tree(columns: Mapping[str, Coded]) -> list[tuple]:
     Returns
     -------
     list of tuple
-        The `COLUMNS`: tree, level, column, cluster, parent (empty at the first level of a tree)
-        and number of cells; by tree, then level, then cluster. A tree is called
-        ``{algorithm}_{resolution}``; one that starts further down, because its clusters do not lie
-        within those of the level above, by its first column.
+        Rows of `TREE_COLUMNS` (`parent` is empty at the first level of a tree), by tree, then
+        level, then cluster. A tree is called ``{algorithm}_{resolution}``; one that starts further
+        down, because its clusters do not lie within those of the level above, by its first column.
 
     Raises
     ------
@@ -144,7 +143,7 @@ def newick(rows: list[tuple]) -> str:
     -------
     str
         Such as ``((0_0:1[&&NHX:n=7],0_1:1[&&NHX:n=3])0:1[&&NHX:n=10])leiden_1.0;``; the number of
-        cells stands in NHX comments, every branch has length 1. A name of other characters than
+        cells is in NHX comments, every branch has length 1. A name of other characters than
         letters, digits and ``_.+-`` is in single quotes, a quote in it doubled.
     """
     # Clusters of two levels may have one name, so the column tells them apart.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from clustering.options import CommunityOptions
 from utils.errors import unknown
 from utils.log import say
 
@@ -31,12 +33,12 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("louvain", "cellstrata"): {},
     ("louvain", "igraph"): {},
 }
-# Stored weights from which on looking up neighbors costs more than bringing them together.
+# Stored weights from which looking up neighbors costs more than reordering the cells.
 REORDER_ABOVE = 2_000_000
 # igraph has one random number generator for the whole process.
 _IGRAPH = threading.Lock()
-# Several resolutions share one graph, reordered once.
-_COMPACT = threading.Lock()
+# Threads that cluster one graph at several resolutions reorder it once.
+_REORDER = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,29 @@ class CommunityGraph:
     ----------
     adjacency
         CSR float32, symmetric, nothing on the diagonal, no stored zeros.
+    order
+        Cells in the order of `reorder`, int32; None: computed on first use.
     """
 
     adjacency: sp.csr_matrix
+    order: np.ndarray | None = None
 
     @cached_property
-    def compact(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
-        """The same with neighbors near each other in memory, and the cells in that order."""
+    def reordered(self) -> tuple[sp.csr_matrix, np.ndarray | None]:
+        """The same with neighbors near each other in memory, and the cells in that order.
+
+        The graph itself and None where it is small (`REORDER_ABOVE`).
+        """
         if self.adjacency.nnz < REORDER_ABOVE:
             return self.adjacency, None
-        from scipy.sparse.csgraph import reverse_cuthill_mckee
-
-        order = reverse_cuthill_mckee(self.adjacency, symmetric_mode=True)
-        return self.adjacency[order][:, order], order
+        order = reorder(self.adjacency) if self.order is None else self.order
+        position = np.empty(len(order), dtype=self.adjacency.indices.dtype)
+        position[order] = np.arange(len(order), dtype=position.dtype)
+        matrix = self.adjacency[order]
+        # As matrix[:, order], without its passes over all columns.
+        matrix.indices = position[matrix.indices]
+        matrix.has_sorted_indices = False
+        return matrix, order
 
     @cached_property
     def igraph(self) -> igraph.Graph:
@@ -74,14 +86,83 @@ class CommunityGraph:
         return graph
 
 
-def build(connectivities: sp.spmatrix) -> CommunityGraph:
-    """Prepare a graph for `find_communities`.
+def reorder(adjacency: sp.csr_matrix) -> np.ndarray:
+    """Return the cells in an order that brings neighbors together (reverse Cuthill-McKee)."""
+    from scipy.sparse.csgraph import reverse_cuthill_mckee
+
+    return np.ascontiguousarray(reverse_cuthill_mckee(adjacency, symmetric_mode=True))
+
+
+class CellOrder(NamedTuple):
+    """The order of a graph's cells in memory, as the neighbors step stores it.
+
+    Attributes
+    ----------
+    order
+        int32 of shape (cells,), of `reorder`.
+    checksum
+        CRC-32 of the graph and the order: tells whether they belong together.
+    """
+
+    order: np.ndarray
+    checksum: int
+
+
+def order_cells(connectivities: sp.csr_matrix) -> CellOrder | None:
+    """Order the cells of a graph once for all steps that read it (`restore`).
+
+    Returns
+    -------
+    CellOrder or None
+        None where these steps have to prepare the graph themselves: if it is so small that it is
+        not reordered, if `build` changes it, or if a cell has no neighbors.
+    """
+    if connectivities.nnz < REORDER_ABOVE or not np.diff(connectivities.indptr).all():
+        return None
+    adjacency = build(connectivities).adjacency
+    if _checksum(adjacency) != _checksum(connectivities):
+        return None
+    order = reorder(adjacency)
+    return CellOrder(order, _checksum(connectivities, order))
+
+
+def restore(connectivities: sp.csr_matrix, stored: CellOrder | None) -> CommunityGraph:
+    """Prepare a graph as `build` does, without repeating what `order_cells` did.
 
     Parameters
     ----------
     connectivities
-        Cells x cells, weights of at least 0. Weights that are not symmetric are made so by the
-        larger one of each pair, which is said; the diagonal plays no part.
+        As for `build`.
+    stored
+        Of `order_cells`. Ignored unless it is a permutation of these cells and the checksum is
+        that of this graph: cells may have been sorted or weights changed since.
+    """
+    n_cells = connectivities.shape[0]
+    if stored is None or len(stored.order) != n_cells:
+        return build(connectivities)
+    order = np.ascontiguousarray(stored.order, dtype=np.int32)
+    is_permutation = np.array_equal(np.sort(order), np.arange(n_cells))
+    if not is_permutation or _checksum(connectivities, order) != stored.checksum:
+        return build(connectivities)
+    return CommunityGraph(connectivities.astype(np.float32, copy=False), order)
+
+
+def _checksum(matrix: sp.csr_matrix, order: np.ndarray | None = None) -> int:
+    checksum = zlib.crc32(matrix.indptr.astype(np.int64, copy=False))
+    checksum = zlib.crc32(matrix.indices.astype(np.int32, copy=False), checksum)
+    checksum = zlib.crc32(matrix.data.astype(np.float32, copy=False), checksum)
+    return checksum if order is None else zlib.crc32(order, checksum)
+
+
+def build(connectivities: sp.spmatrix | CommunityGraph) -> CommunityGraph:
+    """Prepare a graph for `find_communities` and `clustering.umap.umap_layout`.
+
+    Parameters
+    ----------
+    connectivities
+        Cells x cells, weights of at least 0. Where they are not symmetric, the larger one of each
+        pair is taken (with a message); the diagonal is ignored. A graph that is prepared already
+        is returned as it is.
 
     Returns
     -------
@@ -101,6 +182,8 @@ def build(connectivities: sp.spmatrix) -> CommunityGraph:
     """
     import scipy.sparse as sp
 
+    if isinstance(connectivities, CommunityGraph):
+        return connectivities
     if connectivities.ndim != 2 or connectivities.shape[0] != connectivities.shape[1]:
         raise ValueError(f"connectivities must be square, found shape {connectivities.shape}")
     if connectivities.shape[0] == 0:
@@ -172,19 +255,17 @@ def find_communities(
     ValueError
         If an argument is out of range, or as `build`.
     TypeError
-        If an option is not known to the flavor; names those that are.
+        If the flavor has no such option; lists those it has.
 
     Notes
     -----
-    Peak memory: that of `build`, and as much again for neighbors near each other in memory.
+    Peak memory: that of `build`, and as much again for the reordered graph.
     """
-    flavor, settings = check_options(algorithm, flavor, **options)
+    flavor, settings = check_algorithm_options(algorithm, flavor, **options)
     check_resolution(resolution)
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed must be from 0 to {2**31 - 1}, found {seed}")
-    graph = connectivities
-    if not isinstance(graph, CommunityGraph):
-        graph = build(connectivities)
+    graph = build(connectivities)
     if graph.adjacency.nnz == 0:
         return np.arange(graph.adjacency.shape[0], dtype=np.int32)
     run = {
@@ -203,10 +284,10 @@ def check_resolution(resolution: float) -> None:
         raise ValueError(f"resolution must be above 0, found {resolution}")
 
 
-def check_options(
+def check_algorithm_options(
     algorithm: str, flavor: str | None = None, **options: Any
 ) -> tuple[str, dict[str, Any]]:
-    """Check what is passed to `find_communities` before any work starts.
+    """Check arguments of `find_communities` before any computation.
 
     Returns
     -------
@@ -247,8 +328,8 @@ def _leiden(
 ) -> np.ndarray:
     from clustering.leiden import optimize
 
-    with _COMPACT:
-        matrix, order = graph.compact
+    with _REORDER:
+        matrix, order = graph.reordered
     labels = optimize(
         matrix.indptr.astype(np.int64),
         matrix.indices.astype(np.int32, copy=False),
@@ -272,20 +353,20 @@ def _igraph_leiden(
     graph: CommunityGraph, resolution: float, seed: int, *, n_iterations: int, beta: float
 ) -> np.ndarray:
     with _igraph_seed(seed):
-        found = graph.igraph.community_leiden(
+        clustering = graph.igraph.community_leiden(
             objective_function="modularity",
             weights="weight",
             resolution=resolution,
             beta=beta,
             n_iterations=n_iterations,
         )
-    return np.asarray(found.membership)
+    return np.asarray(clustering.membership)
 
 
 def _igraph_louvain(graph: CommunityGraph, resolution: float, seed: int) -> np.ndarray:
     with _igraph_seed(seed):
-        found = graph.igraph.community_multilevel(weights="weight", resolution=resolution)
-    return np.asarray(found.membership)
+        clustering = graph.igraph.community_multilevel(weights="weight", resolution=resolution)
+    return np.asarray(clustering.membership)
 
 
 def _leidenalg(
@@ -293,9 +374,9 @@ def _leidenalg(
 ) -> np.ndarray:
     import leidenalg
 
-    # Its generator is its own; the graph, made on first use, is shared.
+    # It has its own generator; the graph, built on first use, is shared.
     with _IGRAPH:
-        found = leidenalg.find_partition(
+        clustering = leidenalg.find_partition(
             graph.igraph,
             leidenalg.RBConfigurationVertexPartition,
             weights="weight",
@@ -304,7 +385,7 @@ def _leidenalg(
             max_comm_size=max_comm_size,
             seed=seed,
         )
-    return np.asarray(found.membership)
+    return np.asarray(clustering.membership)
 
 
 @contextmanager
@@ -323,7 +404,7 @@ def _igraph_seed(seed: int) -> Iterator[None]:
 
 
 def renumber_by_size(labels: np.ndarray) -> np.ndarray:
-    """Give communities new numbers by size, the largest 0; in ties the first cell decides.
+    """Renumber communities by size, the largest 0; ties go by the first cell.
 
     Parameters
     ----------
@@ -363,9 +444,7 @@ def modularity(
     float
         0 for a graph without edges.
     """
-    graph = connectivities
-    if not isinstance(graph, CommunityGraph):
-        graph = build(connectivities)
+    graph = build(connectivities)
     matrix = graph.adjacency
     total = matrix.data.sum(dtype=np.float64)
     if total == 0:
@@ -378,11 +457,14 @@ def modularity(
 
 
 def too_many_clusters(
-    labels: np.ndarray, *, resolution: float, max_cluster_factor: float = 50
+    labels: np.ndarray,
+    *,
+    resolution: float,
+    max_cluster_factor: float = CommunityOptions.max_cluster_factor,
 ) -> bool:
-    """Tell whether a clustering has crumbled, as a GPU's sometimes does.
+    """Whether a clustering fell apart into tiny clusters, as a GPU's sometimes does.
 
-    It has if there are more than ``max(1, int(max_cluster_factor * resolution))`` clusters, the
+    It did if there are more than ``max(1, int(max_cluster_factor * resolution))`` clusters, the
     10 % quantile of their sizes is not above cells / that number, and the smallest has at most
     10 cells.
 
@@ -391,14 +473,9 @@ def too_many_clusters(
     labels
         One per cell.
     resolution
-        At which it was made.
+        Resolution of the clustering.
     max_cluster_factor
-        Clusters per unit of resolution that are not suspicious.
-
-    Returns
-    -------
-    bool
-        True if it should be done again.
+        Clusters per unit of resolution that are accepted.
     """
     limit = max(1, int(max_cluster_factor * resolution))
     _, sizes = np.unique(labels, return_counts=True)

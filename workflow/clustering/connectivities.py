@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clustering.options import NeighborsOptions
 from numerics.knn import finite_rows, nearest_neighbors
 from utils.log import say
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
-# Cells whose bandwidths are sought at a time; bounds the memory.
-BLOCK = 8192
+# Cells whose bandwidths are computed at a time; bounds the memory.
+CELLS_PER_BLOCK = 8192
 
 
 @dataclass(frozen=True)
-class Graph:
+class NeighborGraph:
     """The neighbor graph in scanpy's layout.
 
     Attributes
@@ -36,7 +37,7 @@ class Graph:
     search
         How neighbors were found.
     recall
-        As in `Neighbors`.
+        As in `numerics.knn.NearestNeighbors`.
     """
 
     distances: sp.csr_matrix
@@ -92,8 +93,8 @@ def fuzzy_connectivities(
                          f"{indices.max()}")  # fmt: skip
     k = indices.shape[1]
     weights = np.empty((n, k), dtype=np.float32)
-    for start in range(0, n, BLOCK):
-        part = slice(start, start + BLOCK)
+    for start in range(0, n, CELLS_PER_BLOCK):
+        part = slice(start, start + CELLS_PER_BLOCK)
         weights[part] = _memberships(distances[part].astype(np.float32))
     starts = np.arange(0, n * k + 1, k)
     # A copy: sorting the columns must not reorder the caller's indices.
@@ -163,11 +164,11 @@ def _bandwidths(excess: np.ndarray, target: float) -> np.ndarray:
 def neighbor_graph(
     X: np.ndarray,
     *,
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
-) -> Graph:
+) -> NeighborGraph:
     """Compute the neighbor graph of all cells that have coordinates.
 
     Parameters
@@ -180,7 +181,7 @@ def neighbor_graph(
 
     Returns
     -------
-    Graph
+    NeighborGraph
         Distances and connectivities of all cells, and how they were made.
 
     Raises
@@ -206,11 +207,11 @@ def neighbor_graph(
     shape = connectivities.shape
     distances = sp.csr_matrix((found.distances.ravel(), found.indices.ravel(), starts), shape=shape)
     params = {"n_neighbors": k + 1, "method": "umap", "random_state": seed, "metric": metric}
-    graph = Graph(distances, connectivities, params, found.method, found.recall)
-    return of_all_cells(graph, keep)
+    graph = NeighborGraph(distances, connectivities, params, found.method, found.recall)
+    return expand_graph(graph, keep)
 
 
-def of_all_cells(graph: Graph, keep: np.ndarray) -> Graph:
+def expand_graph(graph: NeighborGraph, keep: np.ndarray) -> NeighborGraph:
     """Give the graph of the cells in the mask `keep` the empty rows of the others, and say so."""
     if keep.all():
         return graph

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clustering.cluster_names import child_name, natural_order
+from clustering.options import NeighborsOptions
+from utils.log import progress, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,20 +18,20 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-    from numerics.knn import Neighbors
+    from numerics.knn import NearestNeighbors
 
     Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
 
-# Fewer cells than this have no neighborhood worth a graph.
+# Clusters with fewer cells are not split.
 MIN_CELLS = 10
-# Parents are worked on together up to this number of cells: calls cost more than tiny arrays.
+# Small parents are split together up to this number of cells: calls cost more than tiny arrays.
 BATCH = 4096
-# Where the counts are read again, which is one pass for each batch.
+# The same where the counts are read again, which is one pass for each batch.
 REFINED_BATCH = 100_000
 
 
 class Unsplit(NamedTuple):
-    """Why a parent stays whole: a code for those who read the record, words for people."""
+    """Why a parent is not split: a code for programs, a text for people."""
 
     reason: str  # not_chosen, too_few_cells, no_representation or one_community
     text: str
@@ -46,7 +48,7 @@ class SplitResult:
     names
         ``{parent}_{i}``, i by size within the parent; in natural order.
     unsplit
-        Parents that stay whole, as ``{parent}_0``, each with the reason.
+        Parents that are not split, ``{parent}_0`` in `names`, each with the reason.
     """
 
     codes: np.ndarray
@@ -55,10 +57,71 @@ class SplitResult:
 
     @cached_property
     def labels(self) -> pd.Categorical:
-        """The labels as pandas has them."""
+        """The labels as a categorical."""
         import pandas as pd
 
         return pd.Categorical.from_codes(self.codes, self.names)
+
+
+def split_level(
+    parents: tuple[np.ndarray, list[str]],
+    basis: tuple[str, np.ndarray | sp.csr_matrix | Represent],
+    *,
+    resolution: float | Mapping[str, float],
+    algorithm: str,
+    refine: str,
+    neighbors_args: dict[str, Any],
+    clustering_args: dict[str, Any],
+    threads: int,
+    seed: int,
+) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """Run `split`, and record how.
+
+    Parameters
+    ----------
+    parents, resolution, algorithm, threads, seed
+        As for `split`; `parents` as codes and names.
+    basis
+        Name of the representation for the record, and the representation.
+    refine
+        What is computed within each parent: ``graph`` (nothing), ``neighbors``, ``pca`` or
+        ``integration``.
+    neighbors_args, clustering_args
+        Further keyword arguments of `split`.
+
+    Returns
+    -------
+    (numpy.ndarray, list of str, dict)
+        Codes of the cells, names of the clusters, the record.
+    """
+    from clustering.communities import DEFAULT_FLAVOR
+
+    use_rep, representation = basis
+    result = split(
+        parents,
+        representation,
+        resolution=resolution,
+        algorithm=algorithm,
+        threads=threads,
+        seed=seed,
+        **neighbors_args,
+        **clustering_args,
+    )
+    n_lost = int(((result.codes < 0) & (parents[0] >= 0)).sum())
+    if n_lost:
+        what = "neighbors within it" if refine == "graph" else "coordinates"
+        say(f"{n_lost:,} cells of a cluster that is split have no {what} and get no label")
+    record = {
+        "use_rep": use_rep,
+        "neighbors_args": {} if refine == "graph" else neighbors_args,
+        "refine": refine,
+        "flavor": clustering_args.get("flavor", DEFAULT_FLAVOR),
+        "clustering_args": clustering_args,
+        "device": "cpu",
+        "reason": "sub-clustering runs on the CPU",
+        "unsplit": {name: why._asdict() for name, why in result.unsplit.items()},
+    }
+    return result.codes, result.names, record
 
 
 def split(
@@ -67,16 +130,16 @@ def split(
     *,
     resolution: float | Mapping[str, float] = 1.0,
     algorithm: str = "leiden",
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
     min_cells: int = MIN_CELLS,
     **clustering_args: Any,
 ) -> SplitResult:
-    """Split clusters, all of them in one process, the largest first.
+    """Split clusters, the largest first, in threads of one process.
 
-    Each parent's neighbors are computed anew among its own cells, or its part of a graph is taken.
+    Each parent is split by neighbors computed among its own cells, or by its part of a graph.
 
     Parameters
     ----------
@@ -84,13 +147,12 @@ def split(
         Labels of the level above, text; missing (None, NaN) for cells that take no part. Or their
         codes (-1: missing) and names.
     representation
-        Cells x dimensions, in which neighbors are searched. A row with NaN stays in a child of
-        its own parent only where the parent is not split; where it is, it has no label. Or a
-        function that takes the positions of the cells of several parents and returns for each its
-        own representation, or a text that says why it has none (such as
-        `clustering.refine.own_components`); it is called for `REFINED_BATCH` cells at a time.
-        Or the symmetric connectivities of all cells (`clustering.communities.build`): then no
-        neighbors are searched, and a cell with none in its own parent is as one with NaN.
+        Cells x dimensions, in which neighbors are computed. A cell with NaN gets a label only where
+        its parent is not split. Or a function that takes the positions of the cells of several
+        parents and returns for each its own representation, or a text with the reason why it has
+        none (such as `clustering.refine.own_components`); it is called for `REFINED_BATCH` cells
+        at a time. Or the symmetric connectivities of all cells (`clustering.communities.build`):
+        then no neighbors are computed, and a cell with none in its parent is as one with NaN.
     resolution
         One for all parents, or ``{parent: resolution}``: then the others are not split.
     algorithm, seed, **clustering_args
@@ -98,7 +160,7 @@ def split(
     n_neighbors, metric
         As for `numerics.knn.nearest_neighbors`.
     threads
-        Batches of parents that are worked on at a time; one that is most of the work searches its
+        Batches of parents that are split at a time; one that is most of the work computes its
         neighbors with several. The result does not depend on it.
     min_cells
         A parent with fewer cells is not split.
@@ -120,7 +182,6 @@ def split(
     """
     from scipy.sparse import issparse
 
-    from utils.log import progress
     from utils.threads import one_blas_thread, ordered_map
 
     codes, names = parents if isinstance(parents, tuple) else _coded(parents)
@@ -129,10 +190,10 @@ def split(
         raise ValueError(
             f"parents have {len(codes)} cells, the representation {representation.shape[0]}"
         )
-    from clustering.communities import check_options, check_resolution
+    from clustering.communities import check_algorithm_options, check_resolution
     from numerics.knn import check_search
 
-    check_options(algorithm, **clustering_args)
+    check_algorithm_options(algorithm, **clustering_args)
     check_search(n_neighbors, metric, threads)
     resolutions = _resolutions(resolution, names)
     for value in resolutions.values():
@@ -150,8 +211,8 @@ def split(
         if name not in resolutions:
             unsplit[name] = Unsplit("not_chosen", "not among the clusters to split")
         elif len(rows) < max(min_cells, 3):
-            few = f"{len(rows)} cells, fewer than {max(min_cells, 3)}"
-            unsplit[name] = Unsplit("too_few_cells", few)
+            text = f"{len(rows)} cells, fewer than {max(min_cells, 3)}"
+            unsplit[name] = Unsplit("too_few_cells", text)
         else:
             jobs.append((name, rows))
     jobs.sort(key=lambda job: -len(job[1]))
@@ -164,11 +225,11 @@ def split(
         batch = batches[number]
         parts = [rows for _, rows in batch]
         if part_of is not None:
-            own = [part_of(rows) for rows in parts]
+            bases = [part_of(rows) for rows in parts]
         else:
-            own = representation(parts) if refined else [representation[rows] for rows in parts]
+            bases = representation(parts) if refined else [representation[rows] for rows in parts]
         return _split_batch(
-            own,
+            bases,
             [len(rows) for rows in parts],
             [resolutions[name] for name, _ in batch],
             n_neighbors=n_neighbors,
@@ -213,7 +274,7 @@ def _children(
     counts = np.zeros(len(names), dtype=np.int64)
     full = np.flatnonzero(np.diff(ends))
     if len(full):
-        # What stands between two parents in `order` is nothing: the ends are the next starts.
+        # Parents follow each other in `order` without gaps: each end is the next start.
         counts[full] = np.maximum.reduceat(child[order[: ends[-1]]], ends[full]) + 1
     texts = [
         child_name(name, i)
@@ -231,16 +292,16 @@ def _resolutions(resolution: float | Mapping[str, float], names: list[str]) -> d
     return {str(name): float(value) for name, value in resolution.items()}
 
 
-def _batches(jobs: list[tuple[str, np.ndarray]], most: int) -> list[list[tuple[str, np.ndarray]]]:
-    """Group parents, in their order, until a group has `most` cells."""
+def _batches(jobs: list[tuple[str, np.ndarray]], size: int) -> list[list[tuple[str, np.ndarray]]]:
+    """Group parents, in their order, until a group has `size` cells."""
     batches: list[list[tuple[str, np.ndarray]]] = []
-    cells = most
+    n_cells = size
     for job in jobs:
-        if cells >= most:
+        if n_cells >= size:
             batches.append([])
-            cells = 0
+            n_cells = 0
         batches[-1].append(job)
-        cells += len(job[1])
+        n_cells += len(job[1])
     return batches
 
 
@@ -252,10 +313,10 @@ def graph_within(graph: sp.csr_matrix, rows: np.ndarray) -> sp.csr_matrix:
     import scipy.sparse as sp
 
     part = graph[rows]
-    place = np.searchsorted(rows, part.indices)
-    inside = rows[np.minimum(place, len(rows) - 1)] == part.indices
+    position = np.searchsorted(rows, part.indices)
+    inside = rows[np.minimum(position, len(rows) - 1)] == part.indices
     ends = np.concatenate([[0], np.cumsum(inside)])[part.indptr]
-    return sp.csr_matrix((part.data[inside], place[inside], ends), shape=(len(rows), len(rows)))
+    return sp.csr_matrix((part.data[inside], position[inside], ends), shape=(len(rows), len(rows)))
 
 
 def _split_batch(
@@ -270,33 +331,35 @@ def _split_batch(
     min_cells: int,
     **options: Any,
 ) -> list[tuple[np.ndarray, Unsplit | None]]:
-    """Cluster each parent's cells; return labels, and a reason where a parent stays whole."""
+    """Cluster each parent's cells; return labels, and a reason where a parent is not split."""
     from clustering.communities import CommunityGraph, find_communities
     from numerics.knn import finite_rows, search
 
     results: list[tuple[np.ndarray, Unsplit | None]] = []
-    keeps, graphs, found, which = [], [], [], []
+    keeps, graphs, neighbors, which = [], [], [], []
     for i, part in enumerate(parts):
-        whole = np.zeros(sizes[i], dtype=np.int32)
+        one_child = np.zeros(sizes[i], dtype=np.int32)
         if isinstance(part, str):
-            results.append((whole, Unsplit("no_representation", part)))
+            results.append((one_child, Unsplit("no_representation", part)))
             continue
         is_graph = hasattr(part, "indptr")
         keep = np.diff(part.indptr) > 0 if is_graph else finite_rows(part)
         if keep.sum() < min_cells:
             what = "neighbors within it" if is_graph else "coordinates"
-            few = f"{keep.sum()} cells with {what}, fewer than {min_cells}"
-            results.append((whole, Unsplit("too_few_cells", few)))
+            text = f"{keep.sum()} cells with {what}, fewer than {min_cells}"
+            results.append((one_child, Unsplit("too_few_cells", text)))
             continue
-        results.append((whole, None))
+        results.append((one_child, None))
         keeps.append(keep)
         which.append(i)
         if is_graph:
             graphs.append(part if keep.all() else graph_within(part, np.flatnonzero(keep)))
             continue
         X = part if keep.all() else part[keep]
-        found.append(search(X, n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True))
-    for i, keep, graph in zip(which, keeps, graphs or _graphs(found), strict=True):
+        neighbors.append(
+            search(X, n_neighbors, metric=metric, threads=threads, seed=seed, quiet=True)
+        )
+    for i, keep, graph in zip(which, keeps, graphs or _graphs(neighbors), strict=True):
         inside = find_communities(
             CommunityGraph(graph), seed=seed, resolution=resolutions[i], **options
         )
@@ -310,7 +373,7 @@ def _split_batch(
     return results
 
 
-def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
+def _graphs(neighbors: list[NearestNeighbors]) -> list[sp.csr_matrix]:
     """Return the connectivities of several sets of cells, computed as one of separate blocks."""
     import scipy.sparse as sp
 
@@ -318,24 +381,24 @@ def _graphs(found: list[Neighbors]) -> list[sp.csr_matrix]:
 
     graphs: dict[int, sp.csr_matrix] = {}
     # Sets with fewer cells than neighbors have rows of their own length.
-    for width in {part.indices.shape[1] for part in found}:
-        same = [i for i, part in enumerate(found) if part.indices.shape[1] == width]
-        sizes = [len(found[i].indices) for i in same]
+    for width in {part.indices.shape[1] for part in neighbors}:
+        same = [i for i, part in enumerate(neighbors) if part.indices.shape[1] == width]
+        sizes = [len(neighbors[i].indices) for i in same]
         starts = np.concatenate([[0], np.cumsum(sizes)])
-        indices = [found[i].indices + start for i, start in zip(same, starts, strict=False)]
-        distances = [found[i].distances for i in same]
-        whole = fuzzy_connectivities(np.concatenate(indices), np.concatenate(distances))
+        indices = [neighbors[i].indices + start for i, start in zip(same, starts, strict=False)]
+        distances = [neighbors[i].distances for i in same]
+        joint = fuzzy_connectivities(np.concatenate(indices), np.concatenate(distances))
         for i, start, size in zip(same, starts, sizes, strict=False):
-            rows = whole.indptr[start : start + size + 1]
+            rows = joint.indptr[start : start + size + 1]
             part = slice(rows[0], rows[-1])
             graphs[i] = sp.csr_matrix(
-                (whole.data[part], whole.indices[part] - start, rows - rows[0]), shape=(size, size)
+                (joint.data[part], joint.indices[part] - start, rows - rows[0]), shape=(size, size)
             )
-    return [graphs[i] for i in range(len(found))]
+    return [graphs[i] for i in range(len(neighbors))]
 
 
 def in_natural_order(codes: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Give codes (-1: missing) and their names the order in which people count."""
+    """Renumber codes (-1: missing) so that their names are in natural order."""
     ordered = natural_order(names)
-    place = {name: i for i, name in enumerate(ordered)}
-    return np.array([*(place[name] for name in names), -1])[codes], ordered
+    position = {name: i for i, name in enumerate(ordered)}
+    return np.array([*(position[name] for name in names), -1])[codes], ordered

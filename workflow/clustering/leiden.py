@@ -1,7 +1,7 @@
 """The Leiden algorithm, compiled: Traag, Waltman & van Eck 2019 (doi:10.1038/s41598-019-41695-z).
 
-Node by node it moves what a move before has changed, which arrays cannot express. The graph is
-read as it is stored, 8 bytes per weight, and every further level is a small one.
+Nodes move one after the other, each seeing the moves before, which array operations cannot express.
+The graph is read as it is stored, 8 bytes per weight; the aggregated ones are much smaller.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.jit import compiled
 
-# Nodes near each other in memory are visited near each other in time: shuffled only so far.
+# Farthest that shuffling moves a node: neighbors in memory are visited close in time.
 REACH = 1024
 
 
@@ -29,15 +29,15 @@ def optimize(indptr, indices, weights, resolution, beta, n_iterations, seed):
         Randomness of the refinement, in units of weight; 0 leaves the refinement out, which is
         Louvain (Blondel et al. 2008).
     n_iterations
-        Times that moving, refining and aggregating start from all nodes again; below 0: until
-        nothing moves.
+        Times that moving, refining and aggregating restart from all nodes; below 0: until nothing
+        moves.
     seed
         uint64.
 
     Returns
     -------
     numpy.ndarray
-        int32, a community for every node, not numbered by anything.
+        int32, a community for every node, numbered arbitrarily.
     """
     n = indptr.size - 1
     strength = np.zeros(n)
@@ -79,7 +79,7 @@ def _one_iteration(indptr, indices, weights, strength, community, gamma, beta, r
                 indptr, indices, weights, strength, here, n_communities, gamma, beta, random
             )
             n_refined = _renumber(refined)
-            # Where nothing may merge within its community, the communities themselves go up.
+            # Where no nodes may merge within a community, the communities are aggregated.
             if n_refined < here.size:
                 part, n_parts = refined, n_refined
         indptr, indices, weights, strength, above = _aggregate(
@@ -104,7 +104,7 @@ def _draw(random, below):
 
 @compiled()
 def _shuffled(n, random):
-    """Return the numbers from 0 to n - 1 in random order, most of them not far from their place."""
+    """Return the numbers from 0 to n - 1 in random order, most of them near their position."""
     order = np.arange(n, dtype=np.int32)
     for i in range(n - 1, 0, -1):
         j = i - _draw(random, min(i + 1, REACH))
@@ -195,9 +195,9 @@ def _move_nodes(indptr, indices, weights, strength, community, gamma, random):
 def _refine(indptr, indices, weights, strength, community, n_communities, gamma, beta, random):
     """Merge single nodes within their communities, only where well connected; return the parts."""
     n = strength.size
-    whole = np.zeros(n_communities)
+    community_total = np.zeros(n_communities)
     for node in range(n):
-        whole[community[node]] += strength[node]
+        community_total[community[node]] += strength[node]
     part = np.arange(n, dtype=np.int32)
     total = strength.copy()
     alone = np.ones(n, dtype=np.bool_)
@@ -211,7 +211,7 @@ def _refine(indptr, indices, weights, strength, community, n_communities, gamma,
     touched = np.empty(n, dtype=np.int32)
     gain = np.empty(n)
     for node in _shuffled(n, random):
-        rest = whole[community[node]]
+        rest = community_total[community[node]]
         k = strength[node] * gamma
         if not alone[node] or outside[node] < k * (rest - strength[node]):
             continue
@@ -268,7 +268,7 @@ def _aggregate(indptr, indices, weights, strength, community, part, n_parts):
     for node in range(n):
         members[filled[part[node]]] = node
         filled[part[node]] += 1
-    # Room for the most there can be; what is not written takes no memory.
+    # Allocated for the largest possible size; pages that are not written take no memory.
     new_indptr = np.zeros(n_parts + 1, dtype=np.int64)
     new_indices = np.empty(indices.size, dtype=np.int32)
     new_weights = np.empty(indices.size, dtype=np.float32)

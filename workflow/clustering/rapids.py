@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clustering.communities import renumber_by_size
-from clustering.connectivities import Graph, of_all_cells
-from clustering.umap import check_options, default_epochs, first_state, places_of_all_cells
+from clustering.communities import build, renumber_by_size
+from clustering.connectivities import NeighborGraph, expand_graph
+from clustering.options import NeighborsOptions, UMAPOptions
+from clustering.umap import check_layout_options, default_epochs, expand_layout, first_state
 from numerics.knn import finite_rows
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def takes_seed(algorithm: str) -> bool:
-    """Tell whether the same seed gives the same labels: not so for Louvain (cugraph #5516)."""
+    """Whether the same seed gives the same labels: not for Louvain (cugraph #5516)."""
     return algorithm != "louvain"
 
 
@@ -58,8 +59,12 @@ def find_communities_gpu(
 
 
 def neighbor_graph_gpu(
-    X: np.ndarray, *, n_neighbors: int = 15, metric: str = "euclidean", seed: int = 0
-) -> Graph:
+    X: np.ndarray,
+    *,
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
+    seed: int = 0,
+) -> NeighborGraph:
     """Compute neighbors with cuVS, exactly, and connectivities with cuML.
 
     Parameters
@@ -75,7 +80,7 @@ def neighbor_graph_gpu(
 
     Returns
     -------
-    Graph
+    NeighborGraph
         As `clustering.connectivities.neighbor_graph` returns it.
     """
     import numpy as np
@@ -96,20 +101,20 @@ def neighbor_graph_gpu(
     distances = _without_self(adata.obsp["distances"], n_neighbors)
     connectivities = adata.obsp["connectivities"].tocsr()
     connectivities.sort_indices()
-    return of_all_cells(Graph(distances, connectivities, params, "rapids", None), keep)
+    return expand_graph(NeighborGraph(distances, connectivities, params, "rapids", None), keep)
 
 
 def umap_layout_gpu(
-    connectivities: sp.csr_matrix,
+    connectivities: sp.csr_matrix | CommunityGraph,
     *,
-    min_dist: float = 0.5,
-    spread: float = 1.0,
+    min_dist: float = UMAPOptions.min_dist,
+    spread: float = UMAPOptions.spread,
     n_epochs: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Lay out cells with cuML's UMAP, from the same first places as on the CPU.
+    """Lay out cells with cuML's UMAP, from the same initial coordinates as on the CPU.
 
-    cuML's own are those of the eigenvectors, from a million cells on random ones.
+    cuML's own are eigenvectors, and random from a million cells on.
 
     Parameters
     ----------
@@ -119,20 +124,21 @@ def umap_layout_gpu(
     Returns
     -------
     numpy.ndarray
-        float32, cells x 2; NaN for cells without a place.
+        float32, cells x 2; NaN for cells without coordinates.
 
     Raises
     ------
     FloatingPointError
-        If a place is not finite.
+        If a coordinate is not finite.
     ValueError
         As `clustering.umap.umap_layout`.
     """
     import numpy as np
     import rapids_singlecell as rsc
 
-    check_options(min_dist, spread, n_epochs, seed)
-    graph, start, cells = first_state(connectivities, seed=seed)
+    check_layout_options(min_dist, spread, n_epochs, seed)
+    prepared = build(connectivities)
+    graph, start, cells = first_state(prepared, seed=seed)
     adata = _annotated(len(cells), start=start)
     adata.obsp["connectivities"] = graph
     adata.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"method": "umap"}}
@@ -149,7 +155,7 @@ def umap_layout_gpu(
     bad = int((~finite_rows(layout)).sum())
     if bad:
         raise FloatingPointError(f"the layout is not finite in {bad:,} cells")
-    return places_of_all_cells(layout, cells, connectivities.shape[0])
+    return expand_layout(layout, cells, prepared.adjacency.shape[0])
 
 
 def _annotated(n_cells: int, **obsm: np.ndarray) -> AnnData:
@@ -161,9 +167,9 @@ def _annotated(n_cells: int, **obsm: np.ndarray) -> AnnData:
 
 
 def _without_self(distances: sp.csr_matrix, n_neighbors: int) -> sp.csr_matrix:
-    """Leave each cell out of its own row, which rapids stores and scanpy does not.
+    """Remove each cell from its own row, where rapids stores it and scanpy does not.
 
-    Among duplicates a cell may not be in its row: the farthest goes instead.
+    Among duplicates a cell may be missing from its row: then the farthest is removed.
     """
     import numpy as np
     import scipy.sparse as sp
@@ -171,8 +177,8 @@ def _without_self(distances: sp.csr_matrix, n_neighbors: int) -> sp.csr_matrix:
     n = distances.shape[0]
     indices = distances.indices.reshape(n, n_neighbors)
     values = distances.data.reshape(n, n_neighbors)
-    own = indices == np.arange(n)[:, None]
-    gone = np.where(own.any(axis=1), own.argmax(axis=1), values.argmax(axis=1))
-    kept = np.arange(n_neighbors) != gone[:, None]
+    is_self = indices == np.arange(n)[:, None]
+    removed = np.where(is_self.any(axis=1), is_self.argmax(axis=1), values.argmax(axis=1))
+    kept = np.arange(n_neighbors) != removed[:, None]
     starts = np.arange(0, n * (n_neighbors - 1) + 1, n_neighbors - 1)
     return sp.csr_matrix((values[kept], indices[kept], starts), shape=distances.shape)

@@ -1,4 +1,4 @@
-"""A parent's own representation: components of its own variable genes, integrated again or not."""
+"""Principal components of each parent on its own variable genes, integrated by Harmony or not."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from preprocessing.gene_choice import GeneChoice
-    from utils.config import PCA
+    from preprocessing.options import PCAOptions
 
 
 def own_components(
     blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]],
     parts: Sequence[np.ndarray],
     *,
-    options: PCA,
+    options: PCAOptions,
     choice: GeneChoice | None = None,
     batches: Sequence[pd.Series] = (),
     seed: int = 0,
@@ -28,9 +28,9 @@ def own_components(
 ) -> list[np.ndarray | str]:
     """Compute principal components of some sets of cells, each on its own variable genes.
 
-    The counts are read in one pass for all sets. Each set is treated as a data set of its own is:
-    scaled, its variable genes found, its components computed, and where there are `batches`
-    integrated with Harmony.
+    The counts are read in one pass for all sets. Each set is treated as a data set of its own:
+    its counts are normalized, its variable genes selected, its components computed and, where there
+    are `batches`, integrated with Harmony.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def own_components(
     options
         As for a whole data set. A set of few cells has fewer components.
     choice
-        Genes that can be variable genes of a set, or are; default: all can be.
+        Genes to select from, or the selected genes; default: selected from all.
     batches
         Columns of the batch, of all cells; a set that is within one batch is not integrated.
     seed, **harmony
@@ -50,8 +50,8 @@ def own_components(
     Returns
     -------
     list
-        float32 of shape (cells of the set, components) for each set, or a text that says why it
-        has no components.
+        float32 of shape (cells of the set, components) for each set, or the reason why it has
+        no components.
 
     Notes
     -----
@@ -80,44 +80,44 @@ def _gather(
     """Return the rows of each set, in its order."""
     import scipy.sparse as sp
 
-    found: list[list] = [[] for _ in parts]
+    pieces_of: list[list] = [[] for _ in parts]
     sorted_parts = [np.sort(rows) for rows in parts]
     first = 0
     for block in blocks():
         end = first + block.shape[0]
-        for rows, pieces in zip(sorted_parts, found, strict=True):
-            here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
-            if len(here):
-                pieces.append(sp.csr_matrix(block[here]))
+        for rows, pieces in zip(sorted_parts, pieces_of, strict=True):
+            in_block = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
+            if len(in_block):
+                pieces.append(sp.csr_matrix(block[in_block]))
         first = end
     return [
         sp.vstack(pieces, format="csr")[np.argsort(np.argsort(rows))]
-        for pieces, rows in zip(found, parts, strict=True)
+        for pieces, rows in zip(pieces_of, parts, strict=True)
     ]
 
 
 def _components(
-    counts: sp.csr_matrix, options: PCA, choice: GeneChoice | None = None
+    counts: sp.csr_matrix, options: PCAOptions, choice: GeneChoice | None = None
 ) -> np.ndarray:
     from numerics.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.gene_choice import GeneChoice, variable_genes
-    from preprocessing.pca import gram_pca, project
+    from preprocessing.gene_choice import GeneChoice, select_genes
+    from preprocessing.pca import gram_pca, pca_scores
 
-    target_sum = options.target_sum
-    if options.normalize and target_sum is None:
-        target_sum = median_target_sum(lambda: [counts])
-    normalize = {"target_sum": target_sum} if options.normalize else None
-    genes, _ = variable_genes(
-        lambda: [counts],
+    values = counts
+    if options.normalize:
+        target_sum = options.target_sum
+        if target_sum is None:
+            target_sum = median_target_sum(row_totals(counts))
+        values = normalize_block(counts, target_sum=target_sum)
+    genes, _ = select_genes(
+        lambda: [values if options.flavor == "seurat" else counts],
         counts.shape[1],
         GeneChoice() if choice is None else choice,
         n_top_genes=options.n_top_genes,
         flavor=options.flavor,
-        normalize=normalize if options.flavor == "seurat" else None,
     )
-    values = counts if genes is None else counts[:, genes]
-    if options.normalize:
-        values = normalize_block(values, target_sum=target_sum, totals=row_totals(counts))
+    if genes is not None:
+        values = values[:, genes]
     n_comps = max(1, min(options.n_comps, min(values.shape) - 1))
-    found = gram_pca(lambda: [values], n_comps=n_comps)
-    return np.concatenate(list(project(lambda: [values], found.components, found.mean)))
+    pca = gram_pca(lambda: [values], n_comps=n_comps)
+    return np.concatenate(list(pca_scores(lambda: [values], pca.components, pca.mean)))

@@ -1,15 +1,16 @@
 # Needs:  {dataset}/{method}/embedding.zarr, or the basis for the method `unintegrated`.
 # Makes:  {dataset}/{method}/neighbors.zarr  + obsp/{connectivities,distances}, uns/neighbors
 #         {dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr  one obs column
-#         {dataset}/{method}/umap.zarr       + obsm/X_umap
-#         {dataset}/{method}/atlas.zarr      everything; clusters.tsv counts the clusters,
+#         {dataset}/{method}/clustered.zarr  all cluster columns; clusters.tsv counts the clusters,
 #                                            tree.tsv and tree.nwk name each with its parent
+#         {dataset}/{method}/umap.zarr       + obsm/X_umap
+#         {dataset}/{method}/atlas.zarr      everything
 #         {dataset}/{method}/atlas.h5ad      the same as one file, where it is asked for
 
 
 rule neighbors:
     input:
-        lambda wildcards: plan.embedding(wildcards),
+        plan.embedding,
     output:
         directory(plan.pattern("neighbors")),
     log:
@@ -17,29 +18,16 @@ rule neighbors:
     benchmark:
         plan.benchmark("{dataset}/{method}/neighbors.tsv")
     conda:
-        lambda wildcards: plan.environment(wildcards, "clustering")
+        plan.environment("clustering")
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input),
-            attempt,
-            base=1000,
-            per_million=2000,
-            **plan.device(wildcards, "clustering"),
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=30
-        ),
-        gpu=lambda wildcards, input: resources.gpus(
-            str(input), **plan.device(wildcards, "clustering")
-        ),
+        **plan.resources("neighbors"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("neighbors", wildcards),
+        **plan.params("neighbors"),
     message:
         "{wildcards.dataset}, {wildcards.method}: neighbors"
     shell:
-        "python {params.scripts:q}/clustering/scripts/neighbors.py {input:q} {output:q}"
+        "python {params.script} {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
@@ -55,34 +43,23 @@ rule clustering:
     wildcard_constraints:
         level="1",
     conda:
-        lambda wildcards: plan.environment(wildcards, "clustering")
+        plan.environment("clustering")
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input),
-            attempt,
-            base=1000,
-            per_million=4000 if plan.has_flavor(wildcards) else 2000,
-            **plan.community_device(wildcards),
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=60
-        ),
-        gpu=lambda wildcards, input: resources.gpus(str(input), **plan.community_device(wildcards)),
+        **plan.resources("clustering"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("clustering", wildcards),
+        **plan.params("clustering"),
     message:
         "{wildcards.dataset}, {wildcards.method}: {wildcards.algorithm} {wildcards.resolution}"
     shell:
-        "python {params.scripts:q}/clustering/scripts/clustering.py {input:q} {output:q}"
+        "python {params.script} {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule subclustering:
     input:
-        parent=lambda wildcards: plan.parent(wildcards),
-        siblings=lambda wildcards: plan.siblings(wildcards),
+        parent=plan.parent,
+        siblings=plan.siblings,
     output:
         directory(plan.pattern("clustering")),
     log:
@@ -95,22 +72,44 @@ rule subclustering:
         "../../envs/scanpy.yaml"
     threads: resources.half(workflow.resource_settings.cores)
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.parent, attempt, base=1000, per_million=3000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.parent, attempt, per_million=60
-        ),
+        **plan.resources("subclustering"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("clustering", wildcards),
-        siblings=lambda wildcards, input: plan.files_option("--siblings", input.siblings),
+        **plan.params("subclustering"),
+        siblings=lambda wildcards, input: plan.option("--siblings", input.siblings),
     message:
         "{wildcards.dataset}, {wildcards.method}: {wildcards.algorithm} {wildcards.resolution},"
         " level {wildcards.level}"
     shell:
-        "python {params.scripts:q}/clustering/scripts/clustering.py {input.parent:q} {output:q}"
+        "python {params.script} {input.parent:q} {output:q}"
         " --threads {threads} {params.options} {params.siblings} 2>&1 | tee {log:q} >&2"
+
+
+rule merge:
+    input:
+        neighbors=plan.pattern("neighbors"),
+        clustering=plan.clusterings,
+    output:
+        store=directory(plan.pattern("clustered")),
+        table=plan.pattern("clusters"),
+        tree=plan.pattern("tree"),
+        newick=plan.pattern("newick"),
+    log:
+        plan.log("{dataset}/{method}/merge.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/merge.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        **plan.resources("merge"),
+    params:
+        **plan.params("merge"),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: cluster columns"
+    shell:
+        "python {params.script} {input.neighbors:q} {output.store:q}"
+        " --clustering {input.clustering:q} --table {output.table:q}"
+        " --tree {output.tree:q} --newick {output.newick:q} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule umap:
@@ -125,70 +124,47 @@ rule umap:
     # The longest step on the way to the atlas: the others run beside it.
     priority: 10
     conda:
-        lambda wildcards: plan.environment(wildcards, "clustering")
+        plan.environment("clustering")
     threads: resources.half(workflow.resource_settings.cores)
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input),
-            attempt,
-            base=1000,
-            per_million=2000,
-            **plan.device(wildcards, "clustering"),
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=120
-        ),
-        gpu=lambda wildcards, input: resources.gpus(
-            str(input), **plan.device(wildcards, "clustering")
-        ),
+        **plan.resources("umap"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("umap", wildcards),
+        **plan.params("umap"),
     message:
         "{wildcards.dataset}, {wildcards.method}: UMAP"
     shell:
-        "python {params.scripts:q}/clustering/scripts/umap.py {input:q} {output:q}"
+        "python {params.script} {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
-rule merge:
+rule atlas:
     input:
         umap=plan.pattern("umap"),
-        clustering=plan.clusterings,
+        clustered=plan.pattern("clustered"),
     output:
-        atlas=directory(plan.pattern("atlas")),
-        table=plan.pattern("clusters"),
-        tree=plan.pattern("tree"),
-        newick=plan.pattern("newick"),
+        directory(plan.pattern("atlas")),
     log:
-        plan.log("{dataset}/{method}/merge.log"),
+        plan.log("{dataset}/{method}/atlas.log"),
     benchmark:
-        plan.benchmark("{dataset}/{method}/merge.tsv")
+        plan.benchmark("{dataset}/{method}/atlas.tsv")
     conda:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.umap, attempt, base=1000, per_million=200
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.umap, attempt, per_million=10
-        ),
+        **plan.resources("atlas"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("merge", wildcards),
+        **plan.params("atlas"),
     message:
         "{wildcards.dataset}, {wildcards.method}: atlas"
     shell:
-        "python {params.scripts:q}/clustering/scripts/merge.py {input.umap:q} {output.atlas:q}"
-        " --clustering {input.clustering:q} --table {output.table:q}"
-        " --tree {output.tree:q} --newick {output.newick:q} {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input.clustered:q} {output:q}"
+        " --layout {input.umap:q} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule h5ad:
     input:
         umap=plan.pattern("umap"),
-        clustering=plan.clusterings,
+        clustered=plan.pattern("clustered"),
         atlas=plan.pattern("atlas"),
     output:
         plan.pattern("h5ad"),
@@ -200,17 +176,12 @@ rule h5ad:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlas, attempt, base=1000, per_million=3000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.atlas, attempt, per_million=60
-        ),
+        **plan.resources("h5ad"),
     params:
-        scripts=SCRIPTS,
+        **plan.params("h5ad"),
     message:
         "{wildcards.dataset}, {wildcards.method}: atlas as one file"
-    # The atlas is there and stays: only the file is written.
     shell:
-        "python {params.scripts:q}/clustering/scripts/merge.py {input.umap:q} {input.atlas:q}"
-        " --clustering {input.clustering:q} --h5ad {output:q} 2>&1 | tee {log:q} >&2"
+        # The atlas exists and stays: only the file is written.
+        "python {params.script} {input.clustered:q} {input.atlas:q}"
+        " --layout {input.umap:q} --h5ad {output:q} 2>&1 | tee {log:q} >&2"

@@ -1,96 +1,78 @@
-"""Cluster columns in stores: their names, what they are made from, how they are written."""
+"""Reads what clustering starts from and writes its results: the only module with its stores."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clustering.cluster_names import (
-    ClusterColumn,
-    check_names,
-    deepest_level,
-    is_below,
-    natural_order,
-    parse_column,
-)
+from clustering.cluster_names import check_names
+from clustering.options import NeighborsKeyOptions
 from utils.elements import (
     read_categorical,
+    read_column,
     read_csr,
     read_embedding,
     read_text,
     write_categorical,
 )
 from utils.errors import missing
-from utils.io import keys, new_store, open_store, read_element, read_index, write_element
+from utils.io import keys, new_store, read_element, read_index, write_element
 from utils.log import say
+from utils.opening import location, open_store
 from utils.paths import is_linkable
 
 if TYPE_CHECKING:
-    from argparse import Namespace
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     import scipy.sparse as sp
 
+    from clustering.communities import CommunityGraph
+    from clustering.connectivities import NeighborGraph
+    from clustering.hierarchy import Represent
+    from preprocessing.options import PCAOptions
 
 # scanpy's and rapids-singlecell's names for weights of nearest neighbors.
 KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
 
 
-def parent_column(columns: Sequence[str], algorithm: str, resolution: float, level: int) -> str:
-    """Find the column of the level above.
-
-    Parameters
-    ----------
-    columns
-        The obs columns that are there.
-    algorithm, resolution, level
-        What is looked for. Where the resolution has no column, the only column of that algorithm
-        and level is taken.
-
-    Returns
-    -------
-    str
-        The name of the column.
-
-    Raises
-    ------
-    KeyError
-        If there is none, or several to choose from; lists them.
-    """
-    wanted = str(ClusterColumn(algorithm, resolution, level))
-    if wanted in columns:
-        return wanted
-    parsed = [column for column in map(parse_column, columns) if column is not None]
-    others = [str(c) for c in parsed if (c.algorithm, c.level) == (algorithm, level)]
-    if len(others) == 1:
-        return others[0]
-    if others:
-        raise KeyError(
-            f'adata.obs has no column "{wanted}" and several of level {level}: '
-            f"{', '.join(others)}; give the --resolution of one of them"
-        )
-    raise KeyError(
-        missing("adata.obs has no column", wanted, columns)
-        + f"; cluster at --level {level} first and give its output as the input"
-    )
+# ---------------------------------------------------------------- reading
 
 
 def read_graph(root: Any, neighbors_key: str) -> sp.csr_matrix:
-    """Read the connectivities that ``uns[neighbors_key]`` names, however they are stored.
+    """Read the connectivities that ``uns[neighbors_key]`` names, in any sparse format.
 
     Raises
     ------
     KeyError
-        If there are none; lists what there is.
+        If there are none; lists the available ones.
     """
     name = graph_key(root, neighbors_key, "connectivities")
     if name not in keys(root, "obsp"):
         raise KeyError(missing("adata.obsp has no", name, keys(root, "obsp")))
     return read_csr(root, f"obsp/{name}")
+
+
+def read_community_graph(root: Any, neighbors_key: str) -> CommunityGraph:
+    """Read the connectivities, prepared for communities and layout.
+
+    Uses the order of cells that `write_neighbors` stored; where there is none, or that of another
+    graph, it is computed when needed.
+    """
+    import numpy as np
+
+    from clustering.communities import CellOrder, restore
+
+    connectivities = read_graph(root, neighbors_key)
+    stored, path = None, f"uns/{neighbors_key}"
+    if {"order", "order_checksum"} <= set(keys(root, path)):
+        order = np.asarray(read_element(root, f"{path}/order"))
+        if order.ndim == 1 and order.dtype.kind in "iu":
+            stored = CellOrder(order, read_element(root, f"{path}/order_checksum"))
+    return restore(connectivities, stored)
 
 
 def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
@@ -106,14 +88,14 @@ def graph_key(root: Any, neighbors_key: str, matrix: str) -> str:
 
 
 def neighbors_params(root: Any, neighbors_key: str) -> dict[str, Any]:
-    """Return what ``uns[neighbors_key]`` says on how neighbors were made, if it does."""
-    named = read_element(root, f"uns/{neighbors_key}") if neighbors_key in keys(root, "uns") else {}
-    params = named.get("params") if isinstance(named, dict) else None
+    """Return ``uns[neighbors_key]["params"]``, how neighbors were computed; empty if unknown."""
+    path = f"uns/{neighbors_key}"
+    params = read_element(root, f"{path}/params") if "params" in keys(root, path) else None
     return params if isinstance(params, dict) else {}
 
 
 def foreign_graph(params: Mapping[str, Any]) -> str:
-    """Name what says that a graph is more than the nearest neighbors in a representation.
+    """Name what shows that a graph is not one of nearest neighbors in a representation.
 
     Parameters
     ----------
@@ -124,12 +106,12 @@ def foreign_graph(params: Mapping[str, Any]) -> str:
     -------
     str
         Such as ``method wnn``, or ``bbknn`` where these parameters have a section of that name;
-        empty where nothing says so.
+        empty where nothing shows it.
     """
     method = params.get("method")
     if isinstance(method, str) and method not in KNN_METHODS:
         return f"method {method}"
-    # BBKNN says that its method is umap, and has a section of its own.
+    # BBKNN stores umap as its method, and a section of its own.
     sections = [key for key, value in params.items() if isinstance(value, dict)]
     return next((key for key in sections if not key.endswith(("_kwds", "_kwargs"))), "")
 
@@ -137,9 +119,9 @@ def foreign_graph(params: Mapping[str, Any]) -> str:
 def read_representation(
     root: Any, use_rep: str | None, neighbors_key: str
 ) -> tuple[str, np.ndarray]:
-    """Read what neighbors are searched in, and its obsm key.
+    """Return the obsm key of the representation to compute neighbors in, and its values.
 
-    `use_rep`, else that of the existing neighbors, else ``X_pca``.
+    The key is `use_rep`, else that of the existing neighbors, else ``X_pca``.
     """
     key = use_rep
     if key is None and neighbors_key in keys(root, "uns"):
@@ -149,7 +131,7 @@ def read_representation(
 
 
 def read_record(root: Any, column: str) -> dict[str, Any]:
-    """Return how `write_clustering` says that a column was made; nothing for columns of others."""
+    """Return the record that `write_clustering` stored of a column; empty for other columns."""
     try:
         record = json.loads(read_text(root, f"uns/{column}") or "{}")
     except json.JSONDecodeError:
@@ -157,63 +139,15 @@ def read_record(root: Any, column: str) -> dict[str, Any]:
     return record if isinstance(record, dict) and "clustering_args" in record else {}
 
 
-def check_cluster_ids(
-    hierarchy: Mapping[str, float],
-    parents: Sequence[str],
-    column: str,
-    level: int,
-    siblings: Sequence[str],
-) -> dict[str, float]:
-    """Return the part of ``{cluster_id: resolution}`` that concerns this level.
-
-    Parameters
-    ----------
-    hierarchy
-        As given: ids of every level.
-    parents
-        The clusters of the level above.
-    column
-        Their name, for the message.
-    level
-        The level that is made.
-    siblings
-        Stores with the level above at other resolutions, where an id may occur as well.
-
-    Returns
-    -------
-    dict
-        Ids that are among `parents`, with their resolutions.
-
-    Raises
-    ------
-    KeyError
-        If an id occurs at no resolution and could not be of a deeper level; lists those that do.
-    """
-    present = set(parents)
-    elsewhere: set[str] = set()
-    for file in siblings:
-        root = open_store(file)
-        for name in keys(root, "obs"):
-            elsewhere |= set(read_categorical(root, name)[1])
-    known = present | elsewhere
-    for key in hierarchy:
-        if key in present and any(is_below(name, key) for name in present):
-            say(f"{column} has a cluster {key}, and so has a level above: both are split")
-        # One that a level above has was split there; one that may be deeper is looked for there.
-        split_above = any(is_below(name, key) for name in known)
-        if key in present or split_above or deepest_level(key) != level - 1:
-            continue
-        if key in elsewhere:
-            say(f"{column} has no cluster {key}, other resolutions do: nothing to split here")
-            continue
-        hint = ""
-        if key.isdigit() and len(key) > 1 and level == 2:
-            hint = f'; for a deeper cluster quote the id: "{key[0]}_{key[1:]}"'
-        where = f"hierarchy: {column} has no cluster"
-        if siblings:
-            where = f"hierarchy: {column} and the other resolutions have no cluster"
-        raise KeyError(missing(where, key, natural_order(known)) + hint)
-    return {key: float(value) for key, value in hierarchy.items() if key in present}
+def read_cluster_names(files: Sequence[str]) -> set[str]:
+    """Read the names of the clusters in all columns of some stores."""
+    roots = [open_store(file) for file in files]
+    return {
+        name
+        for root in roots
+        for column in keys(root, "obs")
+        for name in read_categorical(root, column)[1]
+    }
 
 
 def read_clusters(root: Any, column: str) -> tuple[np.ndarray, list[str]]:
@@ -222,7 +156,7 @@ def read_clusters(root: Any, column: str) -> tuple[np.ndarray, list[str]]:
     Raises
     ------
     KeyError
-        If it is not there; lists what is.
+        If it does not exist; lists the columns that do.
     ValueError
         If a name cannot be that of a cluster (`clustering.cluster_names.check_names`).
     """
@@ -236,7 +170,7 @@ def read_clusters(root: Any, column: str) -> tuple[np.ndarray, list[str]]:
 def read_colors(root: Any, column: str, names: Sequence[str]) -> np.ndarray | None:
     """Read ``uns/{column}_colors``, the colors of clusters, in the order of their `names`.
 
-    None where there are none, or, which is said, fewer than the column has categories.
+    None where there are none, or (with a message) fewer than the column has categories.
     """
     key = f"{column}_colors"
     if key not in keys(root, "uns"):
@@ -250,62 +184,232 @@ def read_colors(root: Any, column: str, names: Sequence[str]) -> np.ndarray | No
     if len(colors) < len(values.categories):
         say(f"uns has {len(colors)} {key} for {len(values.categories)} clusters: left out")
         return None
-    place = {str(name): i for i, name in enumerate(values.categories)}
-    return colors[[place[name] for name in names]]
+    position = {str(name): i for i, name in enumerate(values.categories)}
+    return colors[[position[name] for name in names]]
+
+
+def read_basis(
+    root: Any, *, use_rep: str | None, neighbors_key: str, refine: str
+) -> tuple[str, np.ndarray | sp.csr_matrix]:
+    """Read what clusters are split by.
+
+    Parameters
+    ----------
+    root
+        Store of the level above.
+    use_rep, neighbors_key
+        As for `read_representation`.
+    refine
+        ``graph``: the connectivities; ``neighbors``: a representation, in which neighbors are
+        computed.
+
+    Returns
+    -------
+    (str, numpy.ndarray or scipy.sparse.csr_matrix)
+        Its name for the record, and what `clustering.hierarchy.split` takes.
+
+    Raises
+    ------
+    KeyError
+        If it is missing.
+    """
+    if refine == "graph":
+        name = graph_key(root, neighbors_key, "connectivities")
+        if name not in keys(root, "obsp"):
+            raise KeyError(
+                f"{location(root)}: has no obsp/{name} for --refine graph; an output of level 1 "
+                "has it where its input was a .zarr: convert an .h5ad with prepare.py first"
+            )
+        return f"obsp/{name}", read_community_graph(root, neighbors_key).adjacency
+    key, representation = read_representation(root, use_rep, neighbors_key)
+    if foreign := foreign_graph(neighbors_params(root, neighbors_key)):
+        say(
+            f"uns/{neighbors_key} is not a plain nearest-neighbor graph ({foreign}): neighbors "
+            f"within each cluster are computed in {key}, without what that graph integrates; to "
+            "split the graph itself write clustering: {refine: graph}, by hand --refine graph"
+        )
+    return key, representation
+
+
+def read_own_components(
+    root: Any,
+    *,
+    refine: str,
+    layer: str | None,
+    options: PCAOptions,
+    values: Mapping[str, Any],
+    harmony: Mapping[str, Any],
+    batch: Sequence[str],
+    batch_file: str | None,
+    seed: int,
+) -> Represent:
+    """Return a function that computes components of each cluster from the counts of a store.
+
+    Parameters
+    ----------
+    root
+        Store with the counts.
+    refine
+        ``pca`` or ``integration``, for messages.
+    layer, values
+        As for `preprocessing.stores.counts_of`.
+    options, harmony, seed
+        As for `clustering.refine.own_components`.
+    batch, batch_file
+        Columns of the batch, and the store with them; None: `root`.
+    """
+    from functools import partial
+
+    from clustering.refine import own_components
+    from preprocessing.gene_choice import read_gene_choice
+    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
+    from utils.blocks import row_blocks
+
+    store = open_store(batch_file) if batch_file else root
+    batches = [read_column(store, column) for column in batch]
+    stored = stored_matrix(root, layer)
+    if options.normalize:
+        needed_by = f"refine: {refine} with normalize: true"
+        as_they_are = "preprocessing: {normalize: false}"
+        stored = counts_of(root, layer, needed_by=needed_by, as_they_are=as_they_are, **values)
+    return partial(
+        own_components,
+        lambda: counts_blocks(stored) if options.normalize else row_blocks(stored.values),
+        options=options,
+        choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
+        batches=batches,
+        seed=seed,
+        **harmony,
+    )
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_neighbors(
+    output_file: str | Path,
+    graph: NeighborGraph,
+    *,
+    source: str | Path,
+    neighbors_key: str,
+    params: Mapping[str, Any],
+) -> None:
+    """Write a neighbor graph as scanpy stores it, and the order of its cells in memory.
+
+    Parameters
+    ----------
+    output_file, source
+        The store to write, and the one that it links to.
+    graph
+        Distances and connectivities of all cells.
+    neighbors_key
+        Key in uns; ``neighbors`` leaves the keys of obsp without a prefix, as in scanpy.
+    params
+        Further entries of ``uns[neighbors_key]["params"]``.
+    """
+    from clustering.communities import order_cells
+
+    prefix = "" if neighbors_key == "neighbors" else f"{neighbors_key}_"
+    matrices = {"distances": graph.distances, "connectivities": graph.connectivities}
+    record: dict[str, Any] = {f"{name}_key": prefix + name for name in matrices}
+    record["params"] = {**graph.params, **params, "search": graph.search}
+    if graph.recall is not None:
+        record["params"]["recall"] = graph.recall
+    # Once here instead of in every job that reads the graph.
+    cells = order_cells(graph.connectivities)
+    if cells is not None:
+        record |= {"order": cells.order, "order_checksum": cells.checksum}
+    new = [f"uns/{neighbors_key}", *(f"obsp/{prefix}{name}" for name in matrices)]
+    with new_store(output_file, source=source, new=new) as store:
+        for name, matrix in matrices.items():
+            write_element(store, f"obsp/{prefix}{name}", matrix)
+        write_element(store, f"uns/{neighbors_key}", record)
+
+
+def write_layout(
+    output_file: str | Path, layout: np.ndarray, *, source: str | Path, params: Mapping[str, Any]
+) -> None:
+    """Write ``obsm/X_umap``, and ``uns/umap`` with how it was computed; link all else."""
+    new = ["obsm/X_umap", "uns/umap"]
+    with new_store(output_file, source=source, new=new) as store:
+        write_element(store, "obsm/X_umap", layout)
+        write_element(store, "uns/umap", {"params": dict(params)})
 
 
 def write_clustering(
-    args: Namespace,
+    output_file: str | Path,
     column: str,
     codes: np.ndarray,
     names: Sequence[str],
-    record: dict[str, Any],
     *,
+    source: str | Path,
+    record: Mapping[str, Any],
+    neighbors_key: str = NeighborsKeyOptions.neighbors_key,
     colors: np.ndarray | None = None,
 ) -> None:
-    """Write the store of one cluster column: the column, how it was made, links to the rest.
+    """Write the store of one cluster column.
 
-    `colors` are those of the clusters, where they came with the column. An ``.h5ad`` cannot be
-    linked into: its obsm and neighbors' uns are copied, so that the next level finds the
-    representation.
+    Parameters
+    ----------
+    output_file
+        The ``.zarr`` folder to write.
+    column
+        Name of the column.
+    codes, names
+        Cluster of each cell (-1: none), and the names of the clusters.
+    source
+        The input, to which all else is linked. An ``.h5ad`` cannot be linked to: its obsm and
+        ``uns[neighbors_key]`` are copied, so that the next level finds the representation.
+    record
+        How the clusters were computed; goes to ``uns[column]`` as JSON.
+    colors
+        Of the clusters, where they came with the column.
+
+    Raises
+    ------
+    ValueError
+        If no cell has a label.
     """
     import numpy as np
 
-    source = Path(args.input_file)
     if not names:
         raise ValueError(f"{source}: no cell has a label to make {column} of")
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    record["n_clusters"] = len(names)
-    record["versions"] = _versions()
+    record = {**record, "n_clusters": len(names), "versions": _versions()}
     # One JSON text: a mapping would be a file or two for each of its entries.
-    text = json.dumps(record, sort_keys=True)
-    uns: dict[str, Any] = {column: text}
+    uns: dict[str, Any] = {column: json.dumps(record, sort_keys=True)}
     if colors is not None:
         uns[f"{column}_colors"] = colors
     if is_linkable(source):
         # Colors of other clusters under the name of this column are not linked.
         new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
-        with new_store(args.output_file, source=source, new=new, fresh=["obs"]) as store:
+        with new_store(output_file, source=source, new=new, fresh=["obs"]) as store:
             write_categorical(store, column, codes, names)
             for name, value in uns.items():
                 write_element(store, f"uns/{name}", value)
     else:
-        _write_copy(args, column, codes, names, uns)
+        _write_copy(output_file, column, codes, names, source, neighbors_key, uns)
     say(
-        f"{args.output_file}: {column} has {len(names)} clusters of "
+        f"{output_file}: {column} has {len(names)} clusters of "
         f"{len(codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
     )
 
 
 def _write_copy(
-    args: Namespace, column: str, codes: np.ndarray, names: Sequence[str], uns: dict[str, Any]
+    output_file: str | Path,
+    column: str,
+    codes: np.ndarray,
+    names: Sequence[str],
+    source: str | Path,
+    neighbors_key: str,
+    uns: dict[str, Any],
 ) -> None:
     import pandas as pd
 
-    root = open_store(args.input_file)
-    if args.neighbors_key in keys(root, "uns"):
-        uns = {**uns, args.neighbors_key: read_element(root, f"uns/{args.neighbors_key}")}
-    with new_store(args.output_file) as store:
+    root = open_store(source)
+    if neighbors_key in keys(root, "uns"):
+        uns = {**uns, neighbors_key: read_element(root, f"uns/{neighbors_key}")}
+    with new_store(output_file) as store:
         write_element(store, "obs", pd.DataFrame(index=read_index(root, "obs")))
         write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
         write_element(store, "obsm", read_element(root, "obsm") if "obsm" in root else {})
@@ -314,12 +418,12 @@ def _write_copy(
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what the labels depend on, as far as it is there."""
-    found = {}
+    """Return the versions of installed packages that labels depend on."""
+    versions = {}
     for name in ("numpy", "scipy", "igraph", "leidenalg", "numba"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def count_clusters(codes: np.ndarray) -> tuple[int, int, int, int]:

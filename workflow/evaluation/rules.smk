@@ -1,5 +1,6 @@
-# Needs:  {dataset}/{method}/atlas.zarr and clusters.tsv.
+# Needs:  {dataset}/{method}/clustered.zarr, for pictures of the layout atlas.zarr; clusters.tsv.
 # Makes:  {dataset}/{method}/plots/  the layout in the colors asked for, and its coordinates
+#         {dataset}/{method}/topics/structure.png  the topics of every cell
 #         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
 #         {dataset}/{method}/markers.tsv  the genes that tell clusters apart
 #         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;
@@ -12,9 +13,9 @@
 
 rule plots:
     input:
-        atlas=plan.pattern("atlas"),
-        # For the memory: where this runs as one job with merge, the atlas is not there yet.
+        # First, for the memory: where this is one job with the atlas, that does not exist yet.
         umap=plan.pattern("umap"),
+        atlas=plan.pattern("atlas"),
     output:
         report(
             directory(plan.pattern("plots")),
@@ -31,23 +32,47 @@ rule plots:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.umap, attempt, base=1500, per_million=1000
-        ),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **plan.resources("plots"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("plots", wildcards),
+        **plan.params("plots"),
     message:
         "{wildcards.dataset}, {wildcards.method}: plots"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/plots.py {input.atlas:q} {output:q}"
+        "python {params.script} {input.atlas:q} {output:q}"
         " {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule structure:
+    input:
+        plan.pattern("embedding"),
+    output:
+        report(
+            plan.pattern("structure"),
+            category="{dataset}",
+            labels={"method": "{method}", "column": "structure plot"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/structure.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/structure.tsv")
+    wildcard_constraints:
+        method=plan.names("topics"),
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        **plan.resources("structure"),
+    params:
+        **plan.params("structure"),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: structure plot"
+    shell:
+        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule metrics:
     input:
-        lambda wildcards: plan.scored_store(wildcards),
+        plan.scored_store,
     output:
         plan.pattern("metrics"),
     log:
@@ -58,25 +83,18 @@ rule metrics:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=1500, per_million=3000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=20
-        ),
+        **plan.resources("metrics"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("metrics", wildcards),
+        **plan.params("metrics"),
     message:
         "{wildcards.dataset}, {wildcards.method}: metrics"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/metrics.py {input:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule markers:
     input:
-        atlas=plan.pattern("atlas"),
+        plan.pattern("clustered"),
     output:
         plan.pattern("markers"),
     log:
@@ -87,23 +105,18 @@ rule markers:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.markers_mb(input.atlas, attempt),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.atlas, attempt, per_million=60
-        ),
+        **plan.resources("markers"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("markers", wildcards),
+        **plan.params("markers"),
     message:
         "{wildcards.dataset}, {wildcards.method}: markers"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/markers.py {input.atlas:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule robustness:
     input:
-        atlas=plan.pattern("atlas"),
+        plan.pattern("clustered"),
     output:
         table=plan.pattern("robustness"),
         resolutions=report(
@@ -120,26 +133,20 @@ rule robustness:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlas, attempt, base=1000, per_million=6000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.atlas, attempt, per_million=600
-        ),
+        **plan.resources("robustness"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("robustness", wildcards),
+        **plan.params("robustness"),
     message:
         "{wildcards.dataset}, {wildcards.method}: robustness"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/robustness.py {input.atlas:q} {output.table:q}"
+        "python {params.script} {input:q} {output.table:q}"
         " --resolutions {output.resolutions:q} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule splits:
     input:
-        atlas=plan.pattern("atlas"),
-        evidence=lambda wildcards: list(plan.evidence(wildcards).values()),
+        store=plan.pattern("clustered"),
+        evidence=lambda wildcards: plan.split_evidence(wildcards).values(),
     output:
         report(
             plan.pattern("splits"),
@@ -155,26 +162,20 @@ rule splits:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlas, attempt, base=1000, per_million=1000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.atlas, attempt, per_million=30
-        ),
+        **plan.resources("splits"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("splits", wildcards),
-        evidence=lambda wildcards: plan.evidence_option(wildcards),
+        **plan.params("splits"),
+        evidence=plan.split_evidence_option,
     message:
         "{wildcards.dataset}, {wildcards.method}: splits"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/splits.py {input.atlas:q} {output:q}"
+        "python {params.script} {input.store:q} {output:q}"
         " {params.evidence} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule trees:
     input:
-        atlas=plan.pattern("atlas"),
+        plan.pattern("clustered"),
     output:
         report(
             directory(plan.pattern("trees")),
@@ -191,25 +192,18 @@ rule trees:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlas, attempt, base=1000, per_million=2000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            input.atlas, attempt, per_million=30
-        ),
+        **plan.resources("trees"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("trees", wildcards),
+        **plan.params("trees"),
     message:
         "{wildcards.dataset}, {wildcards.method}: trees and composition of clusters"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/trees.py {input.atlas:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule comparison:
     input:
-        atlases=lambda wildcards: plan.each_method("atlas", wildcards),
+        atlases=plan.each_method("atlas"),
         metrics=plan.scores,
     output:
         report(
@@ -227,18 +221,14 @@ rule comparison:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlases[0], attempt, base=1000, per_million=500
-        ),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **plan.resources("comparison"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("comparison", wildcards),
-        metrics=lambda wildcards, input: plan.files_option("--metrics", input.metrics),
+        **plan.params("comparison"),
+        metrics=lambda wildcards, input: plan.option("--metrics", input.metrics),
     message:
         "{wildcards.dataset}: methods side by side"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/comparison.py {input.atlases:q} {output:q}"
+        "python {params.script} {input.atlases:q} {output:q}"
         " {params.options} {params.metrics} 2>&1 | tee {log:q} >&2"
 
 
@@ -255,12 +245,10 @@ rule summary:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        **plan.resources("summary"),
     params:
-        scripts=SCRIPTS,
+        **plan.params("summary"),
     message:
         "number and size of all clusters"
     shell:
-        "python {params.scripts:q}/evaluation/scripts/summary.py {input:q} {output:q}"
-        " 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input:q} {output:q} 2>&1 | tee {log:q} >&2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from preprocessing.counts import StoredMatrix
+    from preprocessing.stores import StoredMatrix
 
 
 def read_codes(root: Any, column: str) -> Labels:
@@ -120,9 +121,9 @@ def read_expression(
         If the values are scaled, of which no fold change can be computed.
     """
     from numerics.normalize import normalize_block
-    from preprocessing.counts import has_x, stored_matrix, where_counts_are
     from preprocessing.matrix_kind import LINEAR, SCALED, describe_matrix
-    from utils.config import PCA
+    from preprocessing.options import NormalizationOptions
+    from preprocessing.stores import has_x, stored_matrix, where_counts_are
 
     if layer is None and not has_x(root):
         say("there is no X: no markers")
@@ -138,7 +139,7 @@ def read_expression(
     if (values or seen.kind) not in LINEAR:
         say(f"{found.name}: {values or seen}, taken as they are")
         return found, lambda block, _: block
-    target = PCA().target_sum
+    target = NormalizationOptions.target_sum
     say(f"{found.name}: {values or seen}, scaled to {target:g} per cell, log1p")
     return found, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
 
@@ -147,7 +148,9 @@ def read_table(path: str) -> pd.DataFrame:
     """Read a table of this stage; a gene or cluster may be called ``NA``."""
     import pandas as pd
 
-    text = {"cluster": str, "gene": str, "nearest": str, "column": str}
-    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False)
-    numbers = [name for name in table if name not in text]
-    return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    names = ("column", "cluster", "parent", "child", "gene", "nearest")
+    text = dict.fromkeys(names, str)
+    table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
+    return table.fillna({name: "" for name in names if name in table})

@@ -17,13 +17,13 @@ from matplotlib import colormaps
 from evaluation.figures.color_scale import COLORMAP, MISSING
 from explorer.pack import (
     Buffer,
-    codes_in_bytes,
+    choose_cells,
+    compact_order,
     describe_column,
-    drawn_cells,
-    near_order,
-    quantized,
+    pack_codes,
+    quantize_layout,
 )
-from explorer.page_trees import Tree, cluster_trees
+from explorer.page_trees import ClusterTree, cluster_trees
 from utils.palette import COLORS
 
 if TYPE_CHECKING:
@@ -33,18 +33,28 @@ if TYPE_CHECKING:
 
     from evaluation.figures.column_values import Values
 
-MOST_CELLS = 200_000
-MOST_BYTES = 15_000_000
-MARKERS_SHOWN = 12  # of a cluster, and what of each, the name first
+MAX_CELLS = 200_000
+MAX_BYTES = 15_000_000
+MARKERS_SHOWN = 12  # of a cluster
 MARKER_FIELDS = ("gene", "log2fc", "auc", "p_adj", "fraction_in", "fraction_out")
 SPLIT_FIELDS = ("suggestion", "reason", "jaccard", "silhouette", "batch_entropy", "nearest")
 
 HERE = Path(__file__).parent
-SCRIPTS = ("data.js", "plot.js", "color.js", "panels.js", "search.js", "explorer.js")
+SCRIPTS = (
+    "data.js",
+    "color.js",
+    "labels.js",
+    "renderers.js",
+    "plot.js",
+    "panels.js",
+    "search.js",
+    "export.js",
+    "explorer.js",
+)
 
 
-class Method(NamedTuple):
-    """What an integration method made of the cells."""
+class MethodResult(NamedTuple):
+    """Layout, clusters and tables of the cells by one integration method."""
 
     name: str
     layout: np.ndarray  # (cells, 2)
@@ -54,21 +64,21 @@ class Method(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The page, and which cells it draws."""
+    """The page, and the cells that it draws."""
 
     html: str
     rows: np.ndarray  # row in the data set of each cell, in the page's order
 
 
 def explorer_page(
-    methods: Sequence[Method],
+    methods: Sequence[MethodResult],
     columns: Mapping[str, Values],
     *,
     title: str,
     batch: Sequence[str] = (),
     first: Sequence[str] = (),
-    most_cells: int = MOST_CELLS,
-    most_bytes: int = MOST_BYTES,
+    max_cells: int = MAX_CELLS,
+    max_bytes: int = MAX_BYTES,
     seed: int = 0,
 ) -> Page:
     """Make the page of a data set.
@@ -79,20 +89,20 @@ def explorer_page(
         Layouts and clusters of the same cells, at least one. The page opens with the first and
         the last of them side by side.
     columns
-        Metadata of the cells to color by. Those without a value or with very many categories
-        are left out, which the page says.
+        Metadata of the cells to color by. Columns without a value or with very many categories
+        are left out; the page names them.
     title
         Name of the data set.
     batch
-        Those of the columns that name the batch.
+        Columns that name the batch.
     first
-        Those of the columns that stand first.
-    most_cells
-        Cells that are drawn; more are sampled, some of every cluster of every method.
-    most_bytes
+        Columns that are listed first.
+    max_cells
+        Number of cells to draw; of more a sample is drawn, with some of every cluster.
+    max_bytes
         Size of the page; fewer cells are drawn where it would be larger.
     seed
-        Of the sample.
+        Seed of the sample.
 
     Returns
     -------
@@ -102,8 +112,8 @@ def explorer_page(
     Raises
     ------
     ValueError
-        If there is no method, their numbers of cells differ, no cell has a place, or even few
-        cells make the page too large.
+        If there is no method, their numbers of cells differ, no cell has coordinates, or the page
+        is too large even with 1,000 cells.
 
     Notes
     -----
@@ -118,117 +128,118 @@ def explorer_page(
                 f"{method.name} has {len(method.layout):,} cells, {methods[0].name} has "
                 f"{n_cells:,}; the methods must have the same cells"
             )
-    layouts = [quantized(method.layout) for method in methods]
+    layouts = [quantize_layout(method.layout) for method in methods]
     trees = [cluster_trees(method.clusters) for method in methods]
+    tables = [(_markers(method.markers), _splits(method.splits)) for method in methods]
     described, left_out = [], []
     for name in dict.fromkeys([*first, *batch, *columns]):
         try:
             described.append(describe_column(columns[name], name=name))
         except ValueError as error:
             left_out.append({"name": name, "why": str(error)})
-    about = {
+    shown = {item["name"] for item, _ in described}
+    description = {
         "title": title,
         "cells": n_cells,
-        "batch": [name for name in batch if name not in {item["name"] for item in left_out}],
+        "batch": [name for name in batch if name in shown],
         "leftOut": left_out,
         "palette": COLORS.split(),
         "scale": [_hex(color) for color in colormaps[COLORMAP](np.arange(256))],
         "missing": MISSING.removeprefix("#"),
     }
-    tables = [(_markers(method.markers), _splits(method.splits)) for method in methods]
-    clusterings = [tree.nodes for group in trees for tree in group]
-    most = most_cells
+    clusterings = [tree.deepest for method_trees in trees for tree in method_trees]
     while True:
-        rows = drawn_cells(clusterings, n_cells, most=most, seed=seed)
+        rows = choose_cells(clusterings, n_cells, max_cells=max_cells, seed=seed)
         codes = clusterings[0][rows] if clusterings else np.zeros(len(rows), dtype=int)
-        rows = rows[near_order(layouts[0][rows], codes)]
+        rows = rows[compact_order(layouts[0][rows], codes)]
         buffer = Buffer()
-        about["drawn"] = len(rows)
-        about["methods"] = [
+        description["drawn"] = len(rows)
+        description["methods"] = [
             {
                 "name": method.name,
                 "x": buffer.add(layout[rows, 0]),
                 "y": buffer.add(layout[rows, 1]),
-                "trees": [_tree(tree, rows, buffer) for tree in group],
+                "trees": [_tree(tree, rows, buffer) for tree in method_trees],
                 "markers": markers,
                 "splits": splits,
             }
-            for method, layout, group, (markers, splits) in zip(
+            for method, layout, method_trees, (markers, splits) in zip(
                 methods, layouts, trees, tables, strict=True
             )
         ]
-        about["columns"] = [item | {"data": buffer.add(data[rows])} for item, data in described]
-        text = _document(title, about, buffer)
-        if len(text) <= most_bytes:
+        description["columns"] = [
+            item | {"data": buffer.add(data[rows])} for item, data in described
+        ]
+        text = _document(description, buffer)
+        if len(text) <= max_bytes:
             return Page(text, rows)
         if len(rows) <= 1000:
             raise ValueError(
-                f"the page of {len(rows):,} cells has {len(text):,} bytes, {most_bytes:,} are "
+                f"the page of {len(rows):,} cells has {len(text):,} bytes, {max_bytes:,} are "
                 "allowed; give it fewer columns or methods"
             )
-        most = max(int(0.95 * len(rows) * most_bytes / len(text)), 1000)
+        max_cells = max(int(0.95 * len(rows) * max_bytes / len(text)), 1000)
 
 
 def _hex(color: np.ndarray) -> str:
     return bytes(np.rint(np.asarray(color[:3]) * 255).astype(np.uint8)).hex()
 
 
-def _tree(tree: Tree, rows: np.ndarray, buffer: Buffer) -> dict[str, Any]:
-    codes = codes_in_bytes(tree.nodes[rows], len(tree.labels))
-    fields = {name: getattr(tree, name) for name in Tree._fields if name != "nodes"}
+def _tree(tree: ClusterTree, rows: np.ndarray, buffer: Buffer) -> dict[str, Any]:
+    fields = tree._asdict()
+    codes = pack_codes(fields.pop("deepest")[rows], len(tree.labels))
     return fields | {"data": buffer.add(codes)}
 
 
-def _markers(frame: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Sort the marker genes by cluster."""
-    if frame is None:
-        return None
-    fields = [name for name in MARKER_FIELDS if name in frame]
-    return _by_cluster(frame, ["column", "cluster", "gene"], fields, MARKERS_SHOWN)
+def _markers(table: pd.DataFrame | None) -> dict[str, Any] | None:
+    needed = ["column", "cluster", "gene"]
+    return _by_cluster(table, needed, MARKER_FIELDS, max_rows=MARKERS_SHOWN)
 
 
-def _splits(frame: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Sort by cluster how well the clusters stand."""
-    if frame is None:
-        return None
-    fields = [name for name in SPLIT_FIELDS if name in frame]
-    return _by_cluster(frame, ["column", "child", "jaccard"], fields, 1)
+def _splits(table: pd.DataFrame | None) -> dict[str, Any] | None:
+    return _by_cluster(table, ["column", "child", "jaccard"], SPLIT_FIELDS, max_rows=1)
 
 
 def _by_cluster(
-    frame: pd.DataFrame, needed: list[str], fields: list[str], most: int
-) -> dict[str, Any]:
-    """Sort a table by column and cluster: the values of the first rows of each."""
+    table: pd.DataFrame | None, needed: list[str], fields: Sequence[str], *, max_rows: int
+) -> dict[str, Any] | None:
+    """Group the rows of a table by cluster column and cluster, the first two of `needed`.
+
+    Of each cluster the first `max_rows` rows, of each row those of the `fields` that there are.
+    """
+    if table is None:
+        return None
     for name in needed:
-        if name not in frame:
-            raise ValueError(f'the table has no column "{name}"; it has {", ".join(frame)}')
+        if name not in table:
+            raise ValueError(f'the table has no column "{name}"; it has {", ".join(table)}')
+    fields = [name for name in fields if name in table]
     rows: dict[str, dict[str, list]] = {}
-    keys = zip(*(frame[name].astype(str) for name in needed[:2]), strict=True)
-    for (column, cluster), values in zip(keys, frame[fields].itertuples(index=False), strict=True):
-        found = rows.setdefault(column, {}).setdefault(cluster, [])
-        if len(found) < most:
-            found.append([_value(value) for value in values])
+    keys = zip(*(table[name].astype(str) for name in needed[:2]), strict=True)
+    for (column, cluster), values in zip(keys, table[fields].itertuples(index=False), strict=True):
+        cluster_rows = rows.setdefault(column, {}).setdefault(cluster, [])
+        if len(cluster_rows) < max_rows:
+            cluster_rows.append([_value(value) for value in values])
     return {"fields": fields, "rows": rows}
 
 
 def _value(value: Any) -> str | float | None:
-    """Write a value for the page: numbers with four digits, what is missing as none."""
+    """Convert a value to JSON: numbers with four digits, None for missing values."""
     if isinstance(value, str):
-        return value
+        return value or None
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     number = float(value)
     return float(f"{number:.4g}") if np.isfinite(number) else None
 
 
-def _document(title: str, about: dict[str, Any], buffer: Buffer) -> str:
-    """Put the page together: nothing of the data is in it as text but the title, escaped."""
-    words = json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
-    payload = len(words).to_bytes(4, "little") + words + b"".join(buffer.parts)
+def _document(description: dict[str, Any], buffer: Buffer) -> str:
+    """Fill the template. Of the data only the title is in it as text, escaped."""
+    header = json.dumps(description, separators=(",", ":"), allow_nan=False).encode()
+    payload = len(header).to_bytes(4, "little") + header + b"".join(buffer.parts)
     script = "".join(["'use strict';\n", *((HERE / name).read_text() for name in SCRIPTS)])
     style = (HERE / "explorer.css").read_text()
     parts = {
-        "title": html.escape(title),
+        "title": html.escape(description["title"]),
         "policy": f"default-src 'none'; img-src data: blob:; script-src '{_digest(script)}'; "
         f"style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'",
         "style": style,
@@ -240,5 +251,5 @@ def _document(title: str, about: dict[str, Any], buffer: Buffer) -> str:
 
 
 def _digest(text: str) -> str:
-    """Hash what the page may run: the browser refuses any other script or style."""
+    """Hash a script or style for the policy: the browser refuses any other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -17,37 +17,37 @@ if TYPE_CHECKING:
     from evaluation.figures.column_values import Values
 
 
-class Tree(NamedTuple):
-    """Clusters of one algorithm and resolution; nodes stand level by level, parents first."""
+class ClusterTree(NamedTuple):
+    """Clusters of one algorithm and resolution; nodes are listed by level, parents first."""
 
     name: str  # ``{algorithm}_{resolution}``, or its first column where it starts further down
     columns: list[str]  # one per level
-    level_names: list[str]  # numbers of their levels
-    labels: list[str]  # of the nodes
-    levels: list[int]  # place of each node's column in `columns`
-    parents: list[int]  # -1: none
-    sizes: list[int]  # cells
-    nodes: np.ndarray  # (cells,) int32: the deepest node of each cell; -1: none
+    level_names: list[str]  # numbers of the levels, as text
+    labels: list[str]  # one per node
+    levels: list[int]  # of each node, as an index into `columns`
+    parents: list[int]  # of each node; -1: none
+    sizes: list[int]  # cells of each node
+    deepest: np.ndarray  # (cells,) int32: the deepest node of each cell; -1: none
 
 
 def cluster_columns(names: Iterable[str]) -> list[str]:
-    """Find the names of cluster columns, ``{algorithm}_{resolution}_{level}``, in their order."""
+    """List the cluster columns, ``{algorithm}_{resolution}_{level}``, among some columns."""
     return [name for name in names if parse_column(name)]
 
 
-def cluster_trees(columns: Mapping[str, Values]) -> list[Tree]:
+def cluster_trees(columns: Mapping[str, Values]) -> list[ClusterTree]:
     """Join the levels of each algorithm and resolution to a tree.
 
     Parameters
     ----------
     columns
-        Names as `cluster_columns` finds them, labels of all cells.
+        Labels of all cells, by the name of their column, as `cluster_columns` lists them.
 
     Returns
     -------
-    list of Tree
-        In the order of the columns. Levels whose clusters do not lie within those above start a
-        tree of their own.
+    list of ClusterTree
+        In the order of the columns. A level whose clusters do not lie within those above starts a
+        tree of its own.
     """
     families: dict[str, list[ClusterColumn]] = {}
     for column in map(parse_column, columns):
@@ -57,34 +57,39 @@ def cluster_trees(columns: Mapping[str, Values]) -> list[Tree]:
         tree = None
         for column in sorted(levels):
             labels, codes = read_values(columns[str(column)], title=str(column), as_categories=True)
-            above = None if tree is None else _parents(tree, labels, codes)
-            if above is None:
+            parents = None if tree is None else _parents(tree, labels, codes)
+            if parents is None:
                 if tree is not None:
                     trees.append(tree)
                 name = column.family if tree is None else str(column)
-                nodes = np.full(len(codes), -1, dtype=np.int32)
-                tree = Tree(name, [], [], [], [], [], [], nodes)
-                above = [-1] * len(labels)
-            tree = _grow(tree, column, labels, codes, above)
+                no_nodes = np.full(len(codes), -1, dtype=np.int32)
+                tree = ClusterTree(name, [], [], [], [], [], [], no_nodes)
+                parents = [-1] * len(labels)
+            tree = _with_level(tree, column, labels, codes, parents)
         trees.append(tree)
     return trees
 
 
-def _parents(tree: Tree, labels: list[str], codes: np.ndarray) -> list[int] | None:
-    """Find the node above each label; none where the labels do not lie within those above."""
+def _parents(tree: ClusterTree, labels: list[str], codes: np.ndarray) -> list[int] | None:
+    """Find the parent of each label; None if a label has cells of several clusters above."""
     first = sum(level < len(tree.columns) - 1 for level in tree.levels)
-    # A cell without a label at the level above has no place in the tree here.
-    above = parent_codes(codes, len(labels), np.where(tree.nodes >= first, tree.nodes, -1))
-    return None if above is None else above.tolist()
+    # A cell without a label at the level above has no parent here.
+    above = np.where(tree.deepest >= first, tree.deepest, -1)
+    parents = parent_codes(codes, len(labels), above)
+    return None if parents is None else parents.tolist()
 
 
-def _grow(
-    tree: Tree, column: ClusterColumn, labels: list[str], codes: np.ndarray, parents: list[int]
-) -> Tree:
-    """Add a level."""
+def _with_level(
+    tree: ClusterTree,
+    column: ClusterColumn,
+    labels: list[str],
+    codes: np.ndarray,
+    parents: list[int],
+) -> ClusterTree:
+    """Add a level to a tree."""
     first = len(tree.labels)
     sizes = np.bincount(codes[codes >= 0], minlength=len(labels))
-    return Tree(
+    return ClusterTree(
         tree.name,
         [*tree.columns, str(column)],
         [*tree.level_names, str(column.level)],
@@ -92,5 +97,5 @@ def _grow(
         tree.levels + [len(tree.columns)] * len(labels),
         tree.parents + parents,
         tree.sizes + sizes.tolist(),
-        np.where(codes >= 0, codes + first, tree.nodes).astype(np.int32),
+        np.where(codes >= 0, codes + first, tree.deepest).astype(np.int32),
     )

@@ -1,12 +1,12 @@
 # Needs:  {dataset}/{method}/atlas.zarr of every method, markers.tsv and splits.tsv where they are made.
-# Makes:  {dataset}/explorer.html    a page to look at all methods and clusters of a data set
+# Makes:  {dataset}/explorer.html  a page to look at all methods and clusters of a data set
 
 
 rule explorer:
     input:
-        atlases=lambda wildcards: plan.each_method("atlas", wildcards),
-        markers=lambda wildcards: plan.tables("markers", wildcards),
-        splits=lambda wildcards: plan.tables("splits", wildcards),
+        atlases=plan.each_method("atlas"),
+        markers=plan.tables("markers"),
+        splits=plan.tables("splits"),
     output:
         report(
             plan.pattern("explorer"),
@@ -21,18 +21,14 @@ rule explorer:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            input.atlases[0], attempt, base=1000, per_million=1500
-        ),
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **plan.resources("explorer"),
     params:
-        scripts=SCRIPTS,
-        compare=lambda wildcards, input: plan.files_option("--compare", input.atlases[1:]),
-        markers=lambda wildcards, input: plan.files_option("--markers", input.markers),
-        splits=lambda wildcards, input: plan.files_option("--splits", input.splits),
-        options=lambda wildcards: plan.options("explorer", wildcards),
+        **plan.params("explorer"),
+        compare=lambda wildcards, input: plan.option("--compare", input.atlases[1:]),
+        markers=lambda wildcards, input: plan.option("--markers", input.markers),
+        splits=lambda wildcards, input: plan.option("--splits", input.splits),
     message:
         "{wildcards.dataset}: explorer"
     shell:
-        "python {params.scripts:q}/explorer/scripts/explorer.py {input.atlases[0]:q} {output:q}"
+        "python {params.script} {input.atlases[0]:q} {output:q}"
         " {params.compare} {params.markers} {params.splits} {params.options} 2>&1 | tee {log:q} >&2"

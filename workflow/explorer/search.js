@@ -1,6 +1,6 @@
 // Search: clusters, categories, columns and marker genes by their names.
 
-/** List everything that can be found: its name, where it is, and what choosing it does. */
+/** List everything with a name: its text, where it is, and what choosing it does. */
 function searchIndex(atlas, actions) {
   const entries = [];
   const add = (text, where, choose) => entries.push({ text, where, choose, key: text.toLowerCase() });
@@ -16,14 +16,11 @@ function searchIndex(atlas, actions) {
     });
     for (const [column, clusters] of Object.entries(method.markers?.rows ?? {})) {
       const t = method.trees.findIndex((tree) => tree.columns.includes(column));
-      const tree = method.trees[t];
       for (const [label, rows] of Object.entries(clusters)) {
-        const node = tree ? nodeCalled(tree, column, label) : -1;
+        const node = t < 0 ? -1 : findNode(method.trees[t], column, label);
         if (node < 0) continue;
-        for (const row of rows) {
-          const where = `marker of ${label} · ${column} · ${method.name}`;
-          add(String(row[0]), where, () => actions.node(m, t, node));
-        }
+        const where = `marker of ${label} · ${column} · ${method.name}`;
+        for (const [gene] of rows) add(String(gene), where, () => actions.node(m, t, node));
       }
     }
   });
@@ -36,55 +33,58 @@ function searchIndex(atlas, actions) {
   return entries;
 }
 
-function nodeCalled(tree, column, label) {
+function findNode(tree, column, label) {
   const level = tree.columns.indexOf(column);
   return tree.labels.findIndex((name, node) => name === label && tree.levels[node] === level);
 }
 
-/** The best entries: the same name, then names that start so, then those that hold it. */
-function findEntries(entries, query, most = 12) {
+/** The best matches: equal names, then names that start with the query, then those that hold it. */
+function findEntries(entries, query, limit = 12) {
   const wanted = query.trim().toLowerCase();
   if (!wanted) return [];
   const rank = ({ key }) =>
     key === wanted ? 0 : key.startsWith(wanted) ? 1 : key.includes(wanted) ? 2 : 3;
-  const ranks = [[], [], []];
-  for (const entry of entries) ranks[rank(entry)]?.push(entry);
-  return ranks.flat().slice(0, most);
+  const byRank = [[], [], [], []];
+  for (const entry of entries) byRank[rank(entry)].push(entry);
+  return byRank.slice(0, 3).flat().slice(0, limit);
 }
 
-/** Join the field and its list, as a combobox. */
+/** Join the input and the list of matches to a combobox. */
 function listenSearch(input, list, entries) {
-  let found = [];
+  let matches = [];
   let active = -1;
   const close = () => {
     list.hidden = true;
     input.setAttribute('aria-expanded', 'false');
     input.removeAttribute('aria-activedescendant');
   };
-  const choose = (entry) => {
+  const leave = () => {
     input.value = '';
     close();
     input.blur();
+  };
+  const choose = (entry) => {
+    leave();
     entry.choose();
   };
-  const mark = (place) => {
-    active = found.length ? (place + found.length) % found.length : -1;
+  const activate = (index) => {
+    active = matches.length ? (index + matches.length) % matches.length : -1;
     [...list.children].forEach((item, i) => item.setAttribute('aria-selected', String(i === active)));
     if (active < 0) return;
-    input.setAttribute('aria-activedescendant', `found-${active}`);
+    input.setAttribute('aria-activedescendant', `match-${active}`);
     list.children[active].scrollIntoView({ block: 'nearest' });
   };
   input.addEventListener('input', () => {
-    found = findEntries(entries, input.value);
-    const items = found.map((entry, i) =>
+    matches = findEntries(entries, input.value);
+    const items = matches.map((entry, i) =>
       make(
         'li',
         {
           role: 'option',
-          id: `found-${i}`,
+          id: `match-${i}`,
           onpointerdown: (event) => (event.preventDefault(), choose(entry)),
         },
-        make('span', { class: 'name' }, named(entry.text)),
+        make('span', { class: 'name' }, displayName(entry.text)),
         make('span', { class: 'where' }, entry.where),
       ),
     );
@@ -92,14 +92,14 @@ function listenSearch(input, list, entries) {
     list.replaceChildren(...(items.length ? items : [nothing]));
     list.hidden = !input.value.trim();
     input.setAttribute('aria-expanded', String(!list.hidden));
-    if (found.length) mark(0);
+    if (matches.length) activate(0);
     else active = -1;
   });
   input.addEventListener('keydown', (event) => {
-    if (event.key === 'ArrowDown') mark(active + 1);
-    else if (event.key === 'ArrowUp') mark(active - 1);
-    else if (event.key === 'Enter' && found[active]) choose(found[active]);
-    else if (event.key === 'Escape') (input.value = ''), close(), input.blur();
+    if (event.key === 'ArrowDown') activate(active + 1);
+    else if (event.key === 'ArrowUp') activate(active - 1);
+    else if (event.key === 'Enter' && matches[active]) choose(matches[active]);
+    else if (event.key === 'Escape') leave();
     else return;
     event.preventDefault();
     event.stopPropagation();

@@ -1,12 +1,16 @@
-"""Batch keys: labels to numbers, and the combinations of levels that occur."""
+"""Batch keys encoded as integers, and the combinations of their levels that occur."""
 
 from __future__ import annotations
 
+import itertools
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
+
+from integration.options import HarmonyOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +19,8 @@ NaBatch = Literal["error", "drop", "own"]
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Every cell's batch combination, and the levels of which each combination consists.
+class EncodedBatches:
+    """Batch keys as integers: every cell's combination of levels, and each combination's levels.
 
     With one key a combination is a level. With several keys the levels of all keys are stacked:
     key 0's come first, then key 1's, and so on.
@@ -26,11 +30,11 @@ class Batches:
     combinations
         Combination of every cell, shape (n_cells,).
     levels
-        Level in each key of every combination, shape (n_combinations, n_keys), stacked numbers.
+        Stacked level in each key of every combination, shape (n_combinations, n_keys).
     levels_per_key
         Number of levels of every key.
     sizes
-        Cells of every level, shape (n_levels,).
+        Number of cells of every level, shape (n_levels,).
     names
         Label of every level, in the stacked order.
     """
@@ -57,7 +61,7 @@ class Batches:
         return np.repeat(np.arange(len(self.levels_per_key)), self.levels_per_key)
 
     def membership(self) -> sparse.csr_array:
-        """Which combination has which level, 1 or 0, shape (n_levels, n_combinations)."""
+        """Indicate the levels of every combination, 1 or 0, shape (n_levels, n_combinations)."""
         rows = self.levels.ravel()
         columns = np.repeat(np.arange(self.n_combinations), len(self.levels_per_key))
         shape = (self.n_levels, self.n_combinations)
@@ -65,10 +69,10 @@ class Batches:
 
 
 def factorize(labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Turn the labels of one key into numbers, in sorted order.
+    """Encode the labels of one key as integers, in sorted order.
 
     Returns the codes, shape (n_cells,), -1 where the label is missing (None, NaN, NaT, NA), and
-    the labels by code. Levels of a categorical that no cell has are left out.
+    the levels, which the codes index. Unused categories are left out.
     """
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.size:
         low, high = int(labels.min()), int(labels.max())
@@ -90,112 +94,155 @@ def factorize(labels: Any) -> tuple[np.ndarray, np.ndarray]:
         rank = np.argsort(names.astype(str), kind="stable")
     position = np.empty(len(rank) + 1, dtype=np.intp)
     position[rank] = np.arange(len(rank))
-    position[-1] = -1  # the missing label's code is -1 and stays so
+    position[-1] = -1  # code -1, a missing label, stays -1
     return position[codes], names[rank]
 
 
-def encode_batches(
-    keys: Sequence[Any],
-    *,
+def encode_keys(
+    batches: Any,
+    n_cells: int,
     key_names: Sequence[str] | None = None,
     combine_keys: bool = False,
-    na_batch: NaBatch = "error",
-) -> tuple[Batches, np.ndarray | None]:
-    """Encode one or several batch keys.
+    na_batch: NaBatch = HarmonyOptions.na_batch,
+    mask: np.ndarray | None = None,
+) -> tuple[EncodedBatches, np.ndarray | None]:
+    """Encode one or several batch keys as integers.
 
     Parameters
     ----------
-    keys
-        One array of labels per key, each of shape (n_cells,).
+    batches
+        Labels of one key, shape (n_cells,); several keys as a list or tuple of such arrays, an
+        array of shape (n_cells, n_keys) or a data frame.
     key_names
-        What error messages call the keys.
+        Names of the keys in error messages.
     combine_keys
         Treat the combinations that occur as the levels of one joint key.
     na_batch
-        What to do with a missing label: raise ("error"), leave the cell out ("drop"), or make
-        the missing label a level of its own ("own").
+        How to treat a missing label: as an error ("error"), by leaving the cell out ("drop"), or
+        as a level of its own ("own").
+    mask
+        Cells to use, booleans of shape (n_cells,).
 
     Returns
     -------
-    The encoded batches of the cells that stay, and the mask of these, shape (n_cells,); None
-    where all stay.
+    The batches of the cells that are used, and the mask of these, shape (n_cells,); None where
+    all are.
 
     Raises
     ------
-    ValueError
-        Keys of different lengths, or missing labels with ``na_batch="error"``.
+    TypeError, ValueError
+        Keys or a mask of the wrong shape, missing labels with ``na_batch="error"``, no cell left,
+        or a key with a level for every cell.
     """
     if na_batch not in ("error", "drop", "own"):
         raise ValueError(f"na_batch must be 'error', 'drop' or 'own'; found {na_batch!r}")
-    key_names = list(key_names or [f"key {number}" for number in range(len(keys))])
-    coded = [factorize(key) for key in keys]
-    lengths = {len(codes) for codes, _ in coded}
-    if len(lengths) != 1:
-        raise ValueError(f"batch keys differ in length: {sorted(lengths)}; need one label per cell")
-    keep = np.ones(lengths.pop(), dtype=bool)
-    for number, (codes, names) in enumerate(coded):
-        missing = codes < 0
-        n_missing = int(missing.sum())
-        if not n_missing:
-            continue
-        if na_batch == "error":
-            raise ValueError(
-                f"batch {key_names[number]!r} is missing for {n_missing} of {len(codes)} cells; "
-                "label them, or leave them out (Harmony: set na_batch to 'drop', or to 'own', "
-                "which makes one more batch of them)"
-            )
-        if na_batch == "own":
-            coded[number] = (np.where(missing, len(names), codes), np.append(names, ["missing"]))
-        else:
-            keep &= ~missing
-    if not keep.all():
-        if not keep.any():
-            raise ValueError("every cell's batch is missing; nothing is left to integrate")
-        coded = [
-            (compact, names[labels])
-            for codes, names in coded
-            for compact, labels in [factorize(codes[keep])]
-        ]
-    batches = _combine([codes for codes, _ in coded], [names for _, names in coded], combine_keys)
-    return batches, None if keep.all() else keep
+    keys = _split_keys(batches, n_cells)
+    names = key_names or [
+        getattr(key, "name", None) or f"key {number}" for number, key in enumerate(keys)
+    ]
+    used = np.ones(n_cells, dtype=bool)
+    if mask is not None:
+        used = _check_mask(mask, n_cells)
+        keys = [key[used] for key in keys]
+    coded = [_encode_key(key, name, na_batch) for key, name in zip(keys, names, strict=True)]
+    labeled = np.logical_and.reduce([codes >= 0 for codes, _ in coded])
+    if not labeled.all():
+        coded = [_select_cells(codes, levels, labeled) for codes, levels in coded]
+        used[used] = labeled
+    encoded = _combine(*map(list, zip(*coded, strict=True)), combine_keys)
+    _refuse_one_cell_levels(encoded, [" and ".join(map(str, names))] if combine_keys else names)
+    return encoded, None if used.all() else used
 
 
-def _combine(codes: list[np.ndarray], names: list[np.ndarray], combine_keys: bool) -> Batches:
-    """Find the combinations of levels that occur."""
-    if len(codes) == 1:
-        return Batches(
-            combinations=codes[0],
-            levels=np.arange(len(names[0]))[:, None],
-            levels_per_key=(len(names[0]),),
-            sizes=np.bincount(codes[0], minlength=len(names[0])),
-            names=tuple(names[0]),
+def _split_keys(batches: Any, n_cells: int) -> list[Any]:
+    """Return one array of labels per key."""
+    if isinstance(batches, np.ndarray) and batches.ndim == 2:
+        keys = list(batches.T)
+    elif hasattr(batches, "columns"):
+        keys = [batches[column] for column in batches.columns]
+    elif isinstance(batches, (list, tuple)) and batches and np.ndim(batches[0]) == 1:
+        keys = list(batches)
+    else:
+        keys = [batches]
+    keys = [key if hasattr(key, "dtype") else np.asarray(key) for key in keys]
+    for key in keys:
+        if key.ndim != 1:
+            raise TypeError(f"a batch key must be one label per cell; found shape {key.shape}")
+        if len(key) != n_cells:
+            raise ValueError(f"there are {n_cells} cells but {len(key)} batch labels")
+    return keys
+
+
+def _check_mask(mask: Any, n_cells: int) -> np.ndarray:
+    """Return a copy of a mask that has one boolean per cell and selects any of them."""
+    mask = np.array(mask)
+    if mask.dtype != bool or mask.shape != (n_cells,):
+        raise ValueError(
+            f"mask must be {n_cells} booleans, one per cell; found {mask.dtype} of shape "
+            f"{mask.shape}"
         )
-    joint = codes[0]
-    for number in range(1, len(codes)):
-        joint = joint.astype(np.int64) * len(names[number]) + codes[number]
-        joint = np.unique(joint, return_inverse=True)[1]  # compact, so that it cannot overflow
-    combinations, _ = factorize(joint)
-    n_combinations = int(combinations.max()) + 1
-    first = np.full(n_combinations, -1)
-    first[combinations[::-1]] = np.arange(len(combinations))[::-1]
-    if combine_keys:
-        labels = [
-            tuple(names[key][codes[key][cell]] for key in range(len(codes))) for cell in first
-        ]
-        return Batches(
-            combinations=combinations,
-            levels=np.arange(n_combinations)[:, None],
-            levels_per_key=(n_combinations,),
-            sizes=np.bincount(combinations),
-            names=tuple(labels),
-        )
-    offsets = np.concatenate([[0], np.cumsum([len(labels) for labels in names])])
-    levels = np.stack([key[first] + offset for key, offset in zip(codes, offsets, strict=False)], 1)
-    sizes = [np.bincount(key, minlength=len(n)) for key, n in zip(codes, names, strict=True)]
-    return Batches(
-        combinations=combinations,
-        levels=levels,
-        levels_per_key=tuple(len(labels) for labels in names),
-        sizes=np.concatenate(sizes),
-        names=tuple(label for labels in names for label in labels),
+    if not mask.any():
+        raise ValueError("no cell passes the QC mask; nothing is left to integrate")
+    return mask
+
+
+def _encode_key(key: Any, name: str, na_batch: NaBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes of one key, -1 for cells to leave out, and its levels."""
+    codes, levels = factorize(key)
+    missing = codes < 0
+    if na_batch == "drop" or not missing.any():
+        return codes, levels
+    if na_batch == "own":
+        return np.where(missing, len(levels), codes), np.append(levels, ["missing"])
+    raise ValueError(
+        f"batch {name!r} is missing for {missing.sum()} of {len(codes)} cells; "
+        "label them, or leave them out (Harmony: set na_batch to 'drop', or to 'own' to make "
+        "them one more batch)"
     )
+
+
+def _select_cells(
+    codes: np.ndarray, levels: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Restrict a key to some cells, without the levels that none of them has."""
+    if not mask.any():
+        raise ValueError("every cell's batch is missing; nothing is left to integrate")
+    codes, occurring = factorize(codes[mask])
+    return codes, levels[occurring]
+
+
+def _combine(
+    codes: list[np.ndarray], names: list[np.ndarray], combine_keys: bool
+) -> EncodedBatches:
+    """Find the combinations of levels that occur."""
+    combinations = codes[0]
+    for key, labels in zip(codes[1:], names[1:], strict=True):
+        combinations = combinations.astype(np.int64) * len(labels) + key
+        combinations = np.unique(combinations, return_inverse=True)[1]  # compact: cannot overflow
+    n_combinations = combinations.max(initial=-1) + 1
+    first_cell = np.empty(n_combinations, dtype=np.intp)
+    first_cell[combinations[::-1]] = np.arange(len(combinations))[::-1]
+    levels = np.stack([key[first_cell] for key in codes], axis=1)
+    if combine_keys and len(codes) > 1:
+        codes = [combinations]
+        names = [[tuple(map(operator.getitem, names, row)) for row in levels]]
+        levels = np.arange(n_combinations)[:, None]
+    levels_per_key = tuple(map(len, names))
+    sizes = [np.bincount(key, minlength=len(n)) for key, n in zip(codes, names, strict=True)]
+    return EncodedBatches(
+        combinations=combinations,
+        levels=levels + np.cumsum([0, *levels_per_key[:-1]]),
+        levels_per_key=levels_per_key,
+        sizes=np.concatenate(sizes),
+        names=tuple(itertools.chain.from_iterable(names)),
+    )
+
+
+def _refuse_one_cell_levels(batches: EncodedBatches, key_names: Sequence[str]) -> None:
+    """Raise if a key names cells rather than batches."""
+    for name, n_levels in zip(key_names, batches.levels_per_key, strict=True):
+        if n_levels == len(batches.combinations) > 1:
+            raise ValueError(
+                f"batch {name!r} has a level of its own for each of the {n_levels} cells; "
+                "choose a column that names batches, not cells"
+            )

@@ -6,7 +6,7 @@
 
 rule harmony:
     input:
-        lambda wildcards: plan.source(wildcards),
+        plan.source,
     output:
         directory(plan.pattern("embedding")),
     log:
@@ -16,35 +16,22 @@ rule harmony:
     wildcard_constraints:
         method=plan.names("harmony"),
     conda:
-        lambda wildcards: plan.environment(wildcards, "integration")
+        plan.environment("integration")
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input),
-            attempt,
-            base=1000,
-            per_million=2000,
-            **plan.device(wildcards, "integration"),
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=20
-        ),
-        gpu=lambda wildcards, input: resources.gpus(
-            str(input), **plan.device(wildcards, "integration")
-        ),
+        **plan.resources("harmony"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("integration", wildcards),
+        **plan.params("harmony"),
     message:
         "{wildcards.dataset}: {wildcards.method}"
     shell:
-        "python {params.scripts:q}/integration/scripts/harmony.py {input:q} {output:q}"
+        "python {params.script} {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule vae:
     input:
-        lambda wildcards: plan.source(wildcards),
+        plan.source,
     output:
         directory(plan.pattern("embedding")),
     log:
@@ -52,38 +39,25 @@ rule vae:
     benchmark:
         plan.benchmark("{dataset}/{method}/vae.tsv")
     wildcard_constraints:
-        method=f"{plan.names('pvae')}|{plan.names('gmvae')}",
+        method=plan.names("pvae", "gmvae"),
     conda:
         "../../envs/vae.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.counts_mb(
-            str(input),
-            attempt,
-            base=2000,
-            per_million=6000,
-            **plan.device(wildcards, "integration"),
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=600
-        ),
-        gpu=lambda wildcards, input: resources.gpus(
-            str(input), **plan.device(wildcards, "integration")
-        ),
+        **plan.resources("vae"),
     params:
-        scripts=SCRIPTS,
-        method=lambda wildcards: plan.dataset(wildcards).methods[wildcards.method].method,
-        options=lambda wildcards: plan.options("integration", wildcards),
+        **plan.params("vae"),
+        method=plan.method,
     message:
         "{wildcards.dataset}: {wildcards.method}"
     shell:
-        "python {params.scripts:q}/integration/scripts/vae.py {input:q} {output:q}"
+        "python {params.script} {input:q} {output:q}"
         " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule mnn:
     input:
-        lambda wildcards: plan.source(wildcards),
+        plan.source,
     output:
         embedding=directory(plan.pattern("embedding")),
         merges=plan.pattern("merges"),
@@ -92,40 +66,29 @@ rule mnn:
     benchmark:
         plan.benchmark("{dataset}/{method}/mnn.tsv")
     wildcard_constraints:
-        method="|".join(map(plan.names, ("mnn", "fast_mnn", "mnn_correct"))),
+        method=plan.names("mnn", "fast_mnn", "mnn_correct"),
     conda:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.memory_mb(
-            str(input), attempt, base=2000, per_million=4000
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=60
-        ),
+        **plan.resources("mnn"),
     params:
-        scripts=SCRIPTS,
-        method=lambda wildcards: plan.dataset(wildcards).methods[wildcards.method].method,
-        options=lambda wildcards: plan.options("integration", wildcards),
+        **plan.params("mnn"),
+        method=plan.method,
     message:
         "{wildcards.dataset}: {wildcards.method}"
     shell:
-        "python {params.scripts:q}/integration/scripts/mnn.py {input:q} {output.embedding:q}"
+        "python {params.script} {input:q} {output.embedding:q}"
         " --method {params.method} --table {output.merges:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule topics:
     input:
-        lambda wildcards: plan.basis(wildcards),
+        plan.basis,
     output:
         store=directory(plan.pattern("embedding")),
         table=plan.pattern("topics"),
-        plot=report(
-            plan.pattern("structure"),
-            category="{dataset}",
-            labels={"method": "{method}", "column": "structure plot"},
-        ),
     log:
         plan.log("{dataset}/{method}/topics.log"),
     benchmark:
@@ -136,22 +99,12 @@ rule topics:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.counts_mb(
-            str(input),
-            attempt,
-            base=1000,
-            per_million=12000,
-            all_genes=not plan.dataset(wildcards).methods[wildcards.method].highly_variable,
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=120
-        ),
+        **plan.resources("topics"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("integration", wildcards),
+        **plan.params("topics"),
     message:
         "{wildcards.dataset}: {wildcards.method}"
     shell:
-        "python {params.scripts:q}/integration/scripts/topics.py {input:q} {output.store:q}"
-        " --table {output.table:q} --plot {output.plot:q}"
+        "python {params.script} {input:q} {output.store:q}"
+        " --table {output.table:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

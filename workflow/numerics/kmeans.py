@@ -1,4 +1,4 @@
-"""k-means on the cells' directions: where Harmony's centroids start."""
+"""k-means clustering, with k-means++ and k-means|| initialization."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from numerics.arrays import to_host
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Initialization = Literal["random", "k-means++", "k-means||"]
 
 
 def kmeans(
@@ -18,15 +18,15 @@ def kmeans(
     *,
     rng: np.random.Generator,
     run: Callable[..., None],
-    init: Initialization = "random",
+    init: Literal["random", "k-means++", "k-means||"],
     n_iterations: int = 25,
     tolerance: float = 0.01,
-    num_init_iterations: int = 5,
-    oversampling_factor: float = 1.0,
+    num_init_iterations: int | None = None,
+    oversampling_factor: float | None = None,
     chunk_size: int = 4096,
     xp: Any = np,
 ) -> np.ndarray:
-    """Lloyd's k-means.
+    """Cluster points with Lloyd's k-means.
 
     Parameters
     ----------
@@ -37,17 +37,18 @@ def kmeans(
     rng
         Source of the random choices.
     run
-        Runs a function over chunks, see :func:`parallel.workers`.
+        Runs a function over chunks, see `utils.threads.workers`.
     init
-        "random" draws distinct points; "k-means++" draws each next centroid with the squared
-        distance to those drawn; "k-means||" (Bahmani 2012) oversamples in a few passes and
+        "random" draws distinct points; "k-means++" draws each next centroid in proportion to the
+        squared distance to those drawn; "k-means||" (Bahmani 2012) oversamples in a few passes and
         runs k-means++ on the weighted candidates.
     n_iterations
         Most iterations.
     tolerance
-        Stop when the sum of squared distances falls by less than this share.
+        Stop when the sum of squared distances falls by at most this share.
     num_init_iterations, oversampling_factor
-        k-means||: passes, and candidates drawn per pass as a multiple of ``n_clusters``.
+        k-means||, which needs both: passes, and candidates of all passes as a multiple of
+        ``n_clusters``.
     chunk_size
         Points per task.
     xp
@@ -64,15 +65,16 @@ def kmeans(
     ]
     if init == "random":
         chosen = rng.choice(n_points, n_clusters, replace=False)
-        centroids = _host(points[xp.asarray(np.sort(chosen))], xp).astype(np.float64)
+        centroids = to_host(points[xp.asarray(np.sort(chosen))]).astype(np.float64)
     elif init == "k-means++":
-        weights = np.ones(n_points)
-        centroids = _plus_plus(_host(points, xp), weights, n_clusters, rng)
+        centroids = _kmeans_plusplus(to_host(points), np.ones(n_points), n_clusters, rng)
     else:
-        centroids = _parallel_start(
+        centroids = _kmeans_parallel(
             points, n_clusters, rng, run, chunks, num_init_iterations, oversampling_factor, xp
         )
-    squares = float(_total(points, run, chunks))
+    squares = 0.0
+    for rows in chunks:
+        squares += float((points[rows] * points[rows]).sum())
     inertia = np.inf
     for _ in range(n_iterations):
         sums, counts, distance = _lloyd_step(points, centroids, run, chunks, xp)
@@ -82,22 +84,6 @@ def kmeans(
         if previous - inertia <= tolerance * inertia:
             break
     return centroids
-
-
-def _host(array: Any, xp: Any) -> np.ndarray:
-    return array if xp is np else xp.asnumpy(array)
-
-
-def _total(points: Any, run: Callable[..., None], chunks: list[slice]) -> float:
-    """Sum of all squared lengths."""
-    total = 0.0
-
-    def add(_: slice, part: float) -> None:
-        nonlocal total
-        total += part
-
-    run(lambda rows, _: float((points[rows] * points[rows]).sum()), chunks, add)
-    return total
 
 
 def _lloyd_step(
@@ -120,7 +106,7 @@ def _lloyd_step(
         distance[...] = 0
         distance[index, nearest] = 1  # reused as the one-hot assignment
         count = xp.bincount(nearest, minlength=len(centroids))
-        return _host(distance.T @ part, xp), _host(count, xp), closest
+        return to_host(distance.T @ part), to_host(count), closest
 
     def add(_: slice, result: tuple[np.ndarray, np.ndarray, float]) -> None:
         nonlocal total
@@ -135,7 +121,7 @@ def _lloyd_step(
 def _nearest_distance(
     points: Any, centroids: np.ndarray, run: Callable[..., None], chunks: list[slice], xp: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distance to, and number of, the nearest centroid of every point."""
+    """Return every point's squared distance to its nearest centroid, and that one's index."""
     weights = xp.asarray(np.ascontiguousarray(-2 * centroids.T), dtype=points.dtype)
     lengths = xp.asarray((centroids**2).sum(axis=1), dtype=points.dtype)
     distances = np.empty(len(points))
@@ -146,8 +132,8 @@ def _nearest_distance(
         distance = part @ weights + lengths
         best = distance.argmin(axis=1)
         smallest = distance[xp.arange(len(part)), best] + (part * part).sum(axis=1)
-        distances[rows] = _host(smallest, xp)
-        nearest[rows] = _host(best, xp)
+        distances[rows] = to_host(smallest)
+        nearest[rows] = to_host(best)
 
     run(step, chunks)
     return np.maximum(distances, 0), nearest
@@ -155,16 +141,16 @@ def _nearest_distance(
 
 def _draw(weights: np.ndarray, rng: np.random.Generator) -> int:
     """Draw one index with probability proportional to ``weights``; uniform if all are zero."""
-    cumulated = np.cumsum(weights)
-    if cumulated[-1] <= 0:
+    cumulative = np.cumsum(weights)
+    if cumulative[-1] <= 0:
         return int(rng.integers(len(weights)))
-    return int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
 
 
-def _plus_plus(
+def _kmeans_plusplus(
     points: np.ndarray, weights: np.ndarray, n_clusters: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """k-means++ on weighted points (Arthur and Vassilvitskii 2007)."""
+    """Draw centroids from weighted points by k-means++ (Arthur and Vassilvitskii 2007)."""
     centroids = np.empty((n_clusters, points.shape[1]))
     squares = (points * points).sum(axis=1)
     centroids[0] = points[_draw(weights, rng)]
@@ -178,7 +164,7 @@ def _plus_plus(
     return centroids
 
 
-def _parallel_start(
+def _kmeans_parallel(
     points: Any,
     n_clusters: int,
     rng: np.random.Generator,
@@ -188,19 +174,19 @@ def _parallel_start(
     oversampling_factor: float,
     xp: Any,
 ) -> np.ndarray:
-    """k-means||: draw about oversampling_factor * n_clusters candidates, then k-means++."""
+    """Draw centroids by k-means||: oversampled candidates, then k-means++ on these."""
     per_pass = oversampling_factor * n_clusters / num_init_iterations
-    candidates = _host(points[[int(rng.integers(len(points)))]], xp).astype(np.float64)
+    candidates = to_host(points[[int(rng.integers(len(points)))]]).astype(np.float64)
     for _ in range(num_init_iterations):
         distance, _ = _nearest_distance(points, candidates, run, chunks, xp)
         total = distance.sum()
         if total <= 0:
             break
         drawn = np.flatnonzero(rng.random(len(points)) < per_pass * distance / total)
-        candidates = np.concatenate([candidates, _host(points[xp.asarray(drawn)], xp)])
+        candidates = np.concatenate([candidates, to_host(points[xp.asarray(drawn)])])
     if len(candidates) < n_clusters:  # few passes or few distinct points: fill up at random
-        more = rng.choice(len(points), n_clusters - len(candidates), replace=False)
-        candidates = np.concatenate([candidates, _host(points[xp.asarray(np.sort(more))], xp)])
+        drawn = np.sort(rng.choice(len(points), n_clusters - len(candidates), replace=False))
+        candidates = np.concatenate([candidates, to_host(points[xp.asarray(drawn)])])
     _, nearest = _nearest_distance(points, candidates, run, chunks, xp)
     weights = np.bincount(nearest, minlength=len(candidates)).astype(np.float64)
-    return _plus_plus(candidates, weights, n_clusters, rng)
+    return _kmeans_plusplus(candidates, weights, n_clusters, rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -14,18 +15,18 @@ from utils.threads import one_blas_thread, ordered_map
 METRICS = ("euclidean", "cosine")
 # Up to here the exact search is about as fast as the approximate one (test/bench/RESULTS.md).
 EXACT_UP_TO = 8_192
-# The approximate search reads as many lists as this share of the true neighbors needs.
+# The approximate search reads as many lists as this share of the true neighbors requires.
 TARGET_RECALL = 0.999
-# But not more lists than this: in data without any structure it would be all of them.
-MOST_PROBES = 256
-# Places on which the number of lists and the recall are measured.
-SAMPLE = 1000
-# Rows of a block of queries; bounds the memory, must not depend on the number of threads.
-BLOCK = 256
+# Lists read at most: in data without any structure it would be all of them.
+MAX_PROBES = 256
+# Cells on which the number of lists and the recall are measured.
+SAMPLED_CELLS = 1000
+# Queries of a block; bounds the memory, must not depend on the number of threads.
+N_QUERIES = 256
 
 
 @dataclass(frozen=True)
-class Neighbors:
+class NearestNeighbors:
     """Nearest neighbors of every cell, the cell itself left out.
 
     Attributes
@@ -47,7 +48,7 @@ class Neighbors:
 
 
 def finite_rows(X: np.ndarray) -> np.ndarray:
-    """Return which rows of `X` hold neither NaN nor infinity, bool of shape (cells,)."""
+    """Return which rows of `X` have no NaN and no infinity, bool of shape (cells,)."""
     return np.isfinite(X).all(axis=1)
 
 
@@ -58,14 +59,14 @@ def nearest_neighbors(
     metric: str = "euclidean",
     threads: int = 1,
     seed: int = 0,
-) -> Neighbors:
+) -> NearestNeighbors:
     """Find the nearest neighbors of every cell.
 
-    Cells are listed by nearest k-means centroid (an inverted file), and each looks into the lists
-    of the centroids that are nearest to itself; those of one list do so together, so that the
-    distances are matrix products. Up to `EXACT_UP_TO` cells the candidates are all cells. Above, a
-    sample of 1000 cells tells how many lists `TARGET_RECALL` needs, and the recall that was
-    reached.
+    Cells are listed by nearest k-means centroid (an inverted file), and each is compared to the
+    cells in the lists of the centroids nearest to it; cells of one list are searched together, so
+    that the distances are matrix products. Up to `EXACT_UP_TO` cells the candidates are all cells.
+    Above, `SAMPLED_CELLS` determine how many lists `TARGET_RECALL` requires, and measure the recall
+    that was reached.
 
     Parameters
     ----------
@@ -76,13 +77,13 @@ def nearest_neighbors(
     metric
         ``euclidean``, or ``cosine`` (one minus the cosine).
     threads
-        Blocks that are worked on at a time; the result does not depend on it.
+        Blocks that are searched at a time; the result does not depend on it.
     seed
         Of the k-means and the sample.
 
     Returns
     -------
-    Neighbors
+    NearestNeighbors
         Indices and distances without the cell itself.
 
     Raises
@@ -109,8 +110,8 @@ def search(
     threads: int = 1,
     seed: int = 0,
     quiet: bool = False,
-) -> Neighbors:
-    """Run `nearest_neighbors` where the caller already limits BLAS to one thread."""
+) -> NearestNeighbors:
+    """Do what `nearest_neighbors` does, for a caller that already limits BLAS to one thread."""
     check_search(n_neighbors, metric, threads)
     X = _checked(X, metric)
     n = len(X)
@@ -121,11 +122,11 @@ def search(
     if n <= EXACT_UP_TO:
         rows = np.arange(n, dtype=np.int32)
         indices, distances = exact(Lists.one(X), X, rows, k, threads)
-        return Neighbors(indices, _as_metric(distances, metric), "exact", None)
+        return NearestNeighbors(indices, _as_metric(distances, metric), "exact", None)
     lists = Lists.build(X, rng, threads)
     del X
     indices, distances, recall = look_up(lists, k, rng=rng, threads=threads, quiet=quiet)
-    return Neighbors(indices, _as_metric(distances, metric), "ivf", recall)
+    return NearestNeighbors(indices, _as_metric(distances, metric), "ivf", recall)
 
 
 def _as_metric(distances: np.ndarray, metric: str) -> np.ndarray:
@@ -158,7 +159,7 @@ def _checked(X: np.ndarray, metric: str) -> np.ndarray:
     if bad:
         raise ValueError(
             f"{bad} of {len(X)} cells have NaN or infinite coordinates; leave them out "
-            "(finite_rows tells which)"
+            "(finite_rows finds them)"
         )
     X = np.ascontiguousarray(X, dtype=np.float32)
     if metric == "cosine":
@@ -196,12 +197,12 @@ class Lists:
         return scan(self.X, self.half, self.starts, near, centers, probes, places, itself, k)
 
     def probes_for(
-        self, places: np.ndarray, own: np.ndarray, neighbors: np.ndarray, share: float
+        self, places: np.ndarray, list_of_place: np.ndarray, neighbors: np.ndarray, share: float
     ) -> tuple[int, int]:
-        """Return how many lists hold `share` of the true neighbors of some places.
+        """Return how many lists contain `share` of the true neighbors of some places.
 
-        The first number is of lists nearest to the place itself, the second of lists nearest to
-        its `own` list, among which these are.
+        The first number counts the lists nearest to the place itself, the second the lists nearest
+        to the list of the place, which include these.
         """
         of_cell = np.empty(len(self.order), dtype=np.int32)
         of_cell[self.order] = np.repeat(np.arange(self.count, dtype=np.int32), np.diff(self.starts))
@@ -210,21 +211,21 @@ class Lists:
         by_place = np.argsort(score, axis=1, kind="stable")
         rank = np.argsort(by_place, axis=1)
         needed = np.take_along_axis(rank, of_cell[neighbors], axis=1)
-        probes = min(_reaching(needed, share), MOST_PROBES)
+        probes = min(_reaching(needed, share), MAX_PROBES)
         position = np.empty_like(self.ranked)
         np.put_along_axis(
             position, self.ranked, np.arange(self.count, dtype=np.int32)[None], axis=1
         )
-        among = position[own[:, None], by_place[:, :probes]]
-        return probes, max(probes, _reaching(among, share))
+        ranks = position[list_of_place[:, None], by_place[:, :probes]]
+        return probes, max(probes, _reaching(ranks, share))
 
     @classmethod
     def one(cls, X: np.ndarray) -> Lists:
         """Return a single list of all cells."""
         n = len(X)
         half = np.einsum("ij,ij->i", X, X) / 2
-        nothing = np.zeros((1, 1), dtype=np.int32)
-        return cls(np.arange(n, dtype=np.int32), np.array([0, n]), X, half, X[:1], nothing)
+        itself = np.zeros((1, 1), dtype=np.int32)
+        return cls(np.arange(n, dtype=np.int32), np.array([0, n]), X, half, X[:1], itself)
 
     @classmethod
     def build(cls, X: np.ndarray, rng: np.random.Generator, threads: int) -> Lists:
@@ -240,7 +241,7 @@ class Lists:
         used, of_cell = np.unique(of_cell, return_inverse=True)
         order = np.argsort(of_cell, kind="stable").astype(np.int32)
         starts = np.concatenate([[0], np.cumsum(np.bincount(of_cell))])
-        # Nor may a long one, such as thousands of equal cells, cost its square: it is cut.
+        # Long ones, such as thousands of equal cells, would cost their square: they are cut.
         place = np.empty(n, dtype=np.int64)
         place[order] = np.arange(n) - starts[of_cell[order]]
         part = of_cell.astype(np.int64) * n + place // (8 * count)
@@ -249,14 +250,14 @@ class Lists:
         starts = np.concatenate([[0], np.cumsum(np.bincount(of_cell))])
         norms = np.einsum("ij,ij->i", centers, centers)
         between = norms - 2 * (centers @ centers.T)
-        np.fill_diagonal(between, -np.inf)  # a list is nearest to itself, also if centroids agree
+        np.fill_diagonal(between, -np.inf)  # a list is nearest to itself, even if centroids agree
         ranked = np.argsort(between, axis=1, kind="stable").astype(np.int32)
         X = X[order]
         return cls(order, starts, X, np.einsum("ij,ij->i", X, X) / 2, centers, ranked)
 
 
 def _reaching(ranks: np.ndarray, share: float) -> int:
-    """Return the number of first ranks that hold a share of some ranks."""
+    """Return below which number a share of some ranks lies."""
     return int(np.sort(ranks, axis=None)[int(np.ceil(share * ranks.size)) - 1]) + 1
 
 
@@ -266,11 +267,11 @@ def _assign(X: np.ndarray, centers: np.ndarray, threads: int) -> np.ndarray:
     result = np.empty(len(X), dtype=np.int32)
 
     def one_block(start: int) -> None:
-        score = X[start : start + BLOCK] @ centers.T
+        score = X[start : start + N_QUERIES] @ centers.T
         score -= half_norms
-        result[start : start + BLOCK] = score.argmax(axis=1)
+        result[start : start + N_QUERIES] = score.argmax(axis=1)
 
-    list(ordered_map(one_block, range(0, len(X), BLOCK), threads=threads))
+    list(ordered_map(one_block, range(0, len(X), N_QUERIES), threads=threads))
     return result
 
 
@@ -281,9 +282,9 @@ def _means(X: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> np.ndarray
     counts = np.bincount(labels, minlength=len(centers))
     member = (np.ones(len(X), np.float32), (labels, np.arange(len(X))))
     sums = sp.csr_matrix(member, shape=(len(centers), len(X))) @ X
-    full = counts > 0
+    nonempty = counts > 0
     centers = centers.copy()
-    centers[full] = sums[full] / counts[full, None].astype(np.float32)
+    centers[nonempty] = sums[nonempty] / counts[nonempty, None].astype(np.float32)
     return centers
 
 
@@ -293,20 +294,22 @@ def exact(
     """Return the k nearest of all cells for each place; `itself` as for `scan`."""
     indices = np.empty((len(places), k), dtype=np.int32)
     distances = np.empty((len(places), k), dtype=lists.X.dtype)
-    everything = np.arange(lists.count, dtype=np.int32)
+    all_lists = np.arange(lists.count, dtype=np.int32)
 
     def one_block(start: int) -> None:
-        rows = slice(start, start + BLOCK)
-        found = lists.scan(everything, lists.count, places[rows], itself[rows], k)
-        indices[rows], distances[rows] = sort_exactly(lists.X, lists.order, places[rows], found, k)
+        rows = slice(start, start + N_QUERIES)
+        candidates = lists.scan(all_lists, lists.count, places[rows], itself[rows], k)
+        indices[rows], distances[rows] = sort_exactly(
+            lists.X, lists.order, places[rows], candidates, k
+        )
 
-    list(ordered_map(one_block, range(0, len(places), BLOCK), threads=threads))
-    _check_found(distances)
+    list(ordered_map(one_block, range(0, len(places), N_QUERIES), threads=threads))
+    _check_overflow(distances)
     return indices, distances
 
 
-def _check_found(distances: np.ndarray) -> None:
-    """Raise a ValueError where numbers were so large that their products are none."""
+def _check_overflow(distances: np.ndarray) -> None:
+    """Raise a ValueError where coordinates were so large that their products overflow."""
     bad = int((~np.isfinite(distances[:, -1])).sum())
     if bad:
         raise ValueError(
@@ -336,16 +339,16 @@ def look_up(
     places
         Places x dimensions, float32; None for the cells themselves, each without itself.
     precise
-        Cells and places in float64, each in its order: ranks anew by these, to float64 distances.
+        Cells and places in float64, each in its order: the candidates are ranked by these, and the
+        distances are float64.
     rng, threads, quiet
         See `search`.
     """
-    own = places is None
-    if own:
+    if places is None:
         places, into, starts = lists.X, lists.order, lists.starts
         rows = itself = np.arange(len(places), dtype=np.int32)
     else:
-        # Those that share a nearest centroid look together.
+        # Places that share a nearest centroid are searched together.
         label = _assign(places, lists.centers, threads)
         rows = into = np.argsort(label, kind="stable")
         starts = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=lists.count))])
@@ -353,37 +356,38 @@ def look_up(
     n = len(places)
     indices = np.empty((n, k), dtype=np.int32 if precise is None else np.int64)
     distances = np.empty((n, k), dtype=np.float32 if precise is None else np.float64)
-    everyone = np.arange(len(lists.order), dtype=np.int32)
+    all_cells = np.arange(len(lists.order), dtype=np.int32)
 
-    def ask(near: np.ndarray, probes: int, block: np.ndarray) -> None:
-        asking = places[rows[block]]
-        found = lists.scan(near, probes, asking, itself[block], k)
+    def search_block(near: np.ndarray, probes: int, block: np.ndarray) -> None:
+        queries = places[rows[block]]
+        candidates = lists.scan(near, probes, queries, itself[block], k)
         if precise is None:
-            result = sort_exactly(lists.X, lists.order, asking, found, k)
+            result = sort_exactly(lists.X, lists.order, queries, candidates, k)
         else:
-            found = np.where(found < 0, found, lists.order[found])
-            result = sort_exactly(precise[0], everyone, precise[1][into[block]], found, k)
+            candidates = np.where(candidates < 0, candidates, lists.order[candidates])
+            result = sort_exactly(precise[0], all_cells, precise[1][into[block]], candidates, k)
         indices[into[block]], distances[into[block]] = result
 
-    sample = np.sort(rng.choice(n, min(n, SAMPLE), replace=False))
+    sample = np.sort(rng.choice(n, min(n, SAMPLED_CELLS), replace=False))
     truth, reach = exact(lists, places[rows[sample]], itself[sample], k, threads)
     group = np.searchsorted(starts, sample, side="right") - 1
     probes, width = lists.probes_for(places[rows[sample]], group, truth, TARGET_RECALL)
 
     def one_group(number: int) -> None:
         members = np.arange(starts[number], starts[number + 1])
-        for start in range(0, len(members), BLOCK):
-            ask(lists.ranked[number, :width], probes, members[start : start + BLOCK])
+        for start in range(0, len(members), N_QUERIES):
+            search_block(lists.ranked[number, :width], probes, members[start : start + N_QUERIES])
 
     done = ordered_map(one_group, range(lists.count), threads=threads)
     for _ in progress(done, desc="neighbors", total=lists.count, disable=quiet):
         pass
-    # Too few candidates leave holes, a handful of places in odd data: these look everywhere.
+    # Too few candidates leave holes, a handful of places in odd data: these read all lists.
     holes = np.flatnonzero(~np.isfinite(distances[into, -1]))
-    blocks = [holes[start : start + BLOCK] for start in range(0, len(holes), BLOCK)]
-    everything = np.arange(lists.count, dtype=np.int32)
-    list(ordered_map(lambda block: ask(everything, lists.count, block), blocks, threads=threads))
-    _check_found(distances)
+    blocks = [holes[start : start + N_QUERIES] for start in range(0, len(holes), N_QUERIES)]
+    all_lists = np.arange(lists.count, dtype=np.int32)
+    fill = partial(search_block, all_lists, lists.count)
+    list(ordered_map(fill, blocks, threads=threads))
+    _check_overflow(distances)
     # Another cell at the same distance is as good a neighbor; reach is rounded to float32.
-    found = distances[into[sample]]
-    return indices, distances, float((found <= reach[:, -1:] * np.float32(1 + 1e-6)).mean())
+    is_true = distances[into[sample]] <= reach[:, -1:] * np.float32(1 + 1e-6)
+    return indices, distances, float(is_true.mean())

@@ -1,14 +1,14 @@
 """The inner loop of the neighbor search, compiled: cells against lists of cells.
 
-The products are BLAS's. What arrays alone cannot do is to keep, for every cell, only what is nearer
-than the farthest of its nearest so far, and to look for it only in the lists near that cell.
+The products are BLAS's. The rest needs a compiled loop: to keep, for every cell, only candidates
+nearer than the farthest of its nearest so far, and to read only the lists near that cell.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# The compiled products' BLAS: here before anyone limits the threads of those that are loaded.
+# The BLAS of the compiled products: loaded before the threads of all loaded ones are limited.
 import scipy.linalg.cython_blas  # noqa: F401
 
 from utils.jit import compiled
@@ -21,7 +21,7 @@ WIDTH = 512
 
 @compiled()
 def scan(X, half, starts, lists, centers, probes, queries, itself, k):
-    """Find the cells of some lists that are nearest to some places, which are near each other.
+    """Find the cells of some lists that are nearest to some places near each other.
 
     Parameters
     ----------
@@ -33,36 +33,36 @@ def scan(X, half, starts, lists, centers, probes, queries, itself, k):
     starts
         int64, where each list starts in X, and the end of the last.
     lists
-        int32, numbers of the lists to look into, the likeliest first.
+        int32, numbers of the lists to read, the likeliest first.
     centers
         The centroids of these lists.
     probes
-        How many of them each place looks into, its nearest.
+        How many of them are read for each place, its nearest.
     queries
         The places x dimensions.
     itself
-        int32, the row of X that each place is, which is left out; -1 where it is none.
+        int32, the row of X that is the place itself and is left out; -1: none.
     k
         Neighbors of each place.
 
     Returns
     -------
     numpy.ndarray
-        int32 of places x (k + `SLACK`): rows of X, nearest first as far as the product tells; -1
+        int32 of places x (k + `SLACK`): rows of X, nearest first within the product's rounding; -1
         where there are too few.
     """
     n, d, take = len(queries), X.shape[1], k + SLACK
     wanted = _nearest_lists(queries, centers, probes)
     scores = np.full((n, take), np.inf, dtype=X.dtype)
-    found = np.full((n, take), -1, dtype=np.int32)
-    asking = np.empty(n, dtype=np.int32)
+    nearest = np.full((n, take), -1, dtype=np.int32)
+    active = np.empty(n, dtype=np.int32)
     some = np.empty((n, d), dtype=X.dtype)
     products = np.empty(n * WIDTH, dtype=X.dtype)
     for i in range(lists.size):
         m = 0
         for q in range(n):
             if wanted[q, i]:
-                asking[m] = q
+                active[m] = q
                 some[m] = queries[q]
                 m += 1
         end = starts[lists[i] + 1]
@@ -71,9 +71,9 @@ def scan(X, half, starts, lists, centers, probes, queries, itself, k):
             product = products[: m * (last - first)].reshape((m, last - first))
             np.dot(some[:m], X[first:last].T, product)
             for a in range(m):
-                q = asking[a]
-                _keep_nearest(product[a], half[first:last], first, itself[q], scores[q], found[q])
-    return found
+                q = active[a]
+                _keep_nearest(product[a], half[first:last], first, itself[q], scores[q], nearest[q])
+    return nearest
 
 
 @compiled()

@@ -1,11 +1,10 @@
-"""Counts to log-normalized values, one block of cells at a time.
+"""Log-normalize counts, one block of cells at a time.
 
-Throughout this stage a matrix of cells x genes is given as ``blocks``: a function that returns,
+A matrix of cells x genes is passed as ``blocks``: a function that returns,
 each time it is called, the same consecutive blocks of rows (CSR or dense, any real type of number,
 any number of rows). Memory therefore depends on the block, not on the number of cells.
 
-`row_totals` and `normalize_block` work on one block; `count_totals` and `median_target_sum` take
-one pass over the matrix each.
+`row_totals` and `normalize_block` work on one block, `count_totals` takes a pass over the matrix.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ def normalize_block(
     target_sum
         Total of every cell after scaling; 1e4 is usual, `median_target_sum` is scanpy's default.
     totals
-        Counts per cell; default: of the genes in ``block``. Needed where it has not all genes.
+        Counts per cell; default: those of `block`. Needed if it lacks some genes.
     first_cell
-        Number of the block's first cell, for the words of an error.
+        Number of the block's first cell, for errors.
 
     Returns
     -------
     scipy.sparse.csr_matrix or numpy.ndarray
-        float32, sparse where ``block`` is (its indices are shared, not copied). A cell without
-        counts stays zero.
+        float32, sparse if `block` is (its indices are shared, not copied). A cell without counts
+        stays zero.
 
     Raises
     ------
     ValueError
-        If a count is negative or not finite, ``target_sum`` is not positive, or ``totals`` has
-        another length.
+        If a count is negative or not finite, `target_sum` is not positive, or `totals` has another
+        length.
 
     Notes
     -----
@@ -108,27 +107,27 @@ def count_totals(blocks: Blocks) -> np.ndarray:
     return np.concatenate(totals)
 
 
-def median_target_sum(blocks: Blocks) -> float:
+def median_target_sum(totals: np.ndarray) -> float:
     """Return the median of the positive totals: the ``target_sum`` that scanpy takes by default.
 
     Parameters
     ----------
-    blocks
-        Counts, cells x genes.
+    totals
+        Counts per cell.
 
     Raises
     ------
     ValueError
-        If no cell has a count, and as `count_totals`.
+        If no cell has a count.
     """
-    totals = count_totals(blocks).astype(np.float32)
+    totals = totals.astype(np.float32)
     if not (totals > 0).any():
         raise ValueError(f"none of the {len(totals)} cells has a count; the median total is unset")
     return float(np.median(totals[totals > 0]))
 
 
 def numbered(blocks: Iterable[Block], n_genes: int | None = None) -> Iterator[tuple[int, Block]]:
-    """Check the shape and type of each block and yield it with the number of its first cell."""
+    """Check the shape and type of each block, and yield it with the number of its first cell."""
     first_cell = 0
     for block in blocks:
         if getattr(block, "ndim", None) != 2:
@@ -147,7 +146,7 @@ def numbered(blocks: Iterable[Block], n_genes: int | None = None) -> Iterator[tu
 
 
 class WrongValue(ValueError):
-    """A value that cannot be; whoever knows the names of its cell and gene can give them."""
+    """An invalid value; callers that know the names of its cell and gene can add them."""
 
     def __init__(self, cell: int, gene: int, problem: str) -> None:
         super().__init__(f"cell {cell}, gene {gene} (counted from 0): {problem}")
@@ -155,7 +154,7 @@ class WrongValue(ValueError):
 
 
 def check_counts(block: Block, *, first_cell: int) -> None:
-    """Raise a ValueError that names the first cell and gene with a negative or no finite count."""
+    """Raise a ValueError that names the first cell and gene with a negative or not finite count."""
     values = block.data if sp.issparse(block) else np.asarray(block)
     if values.dtype.kind == "u" or not values.size:
         return
@@ -171,12 +170,12 @@ def check_finite(block: Block, *, first_cell: int) -> None:
 
 
 def _report(block: Block, wrong: np.ndarray, first_cell: int, wanted: str) -> None:
-    where = np.flatnonzero(wrong)[0]
+    first = np.flatnonzero(wrong)[0]
     if sp.issparse(block):
-        cell = np.searchsorted(block.indptr, where, side="right") - 1
-        gene, value = block.indices[where], block.data[where]
+        cell = np.searchsorted(block.indptr, first, side="right") - 1
+        gene, value = block.indices[first], block.data[first]
     else:
-        cell, gene = np.divmod(where, block.shape[1])
+        cell, gene = np.divmod(first, block.shape[1])
         value = block[cell, gene]
     hint = "; are these scaled values? Counts are needed" if -np.inf < value < 0 else ""
     problem = f"every value must be {wanted}, found {value}{hint}"

@@ -1,4 +1,4 @@
-"""Which cells and genes are kept: quality, true/false columns, values and ranges of columns."""
+"""Choose cells and genes: by quality, true/false columns, values and ranges of columns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[str, str]) -> None:
-    """Compute columns of obs on the counts of all cells, as ``scanpy.pp.calculate_qc_metrics``.
+    """Compute the quality of all cells from their counts, as ``scanpy.pp.calculate_qc_metrics``.
 
     Parameters
     ----------
@@ -29,11 +29,11 @@ def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[st
         The files; their `quality` is filled: ``n_genes_by_counts``, ``total_counts``, and of each
         group ``total_counts_{group}`` and ``pct_counts_{group}`` (NaN for a cell without counts).
     names
-        Of the genes.
+        Names of the genes.
     groups
-        Name of a group to a regular expression, which is found anywhere in a gene's name.
+        Name of a group to a regular expression, searched anywhere in the names.
     """
-    texts = [str(name) for name in names]
+    texts = [*map(str, names)]
     members = {}
     for group, pattern in groups.items():
         members[group] = np.flatnonzero([re.search(pattern, name) is not None for name in texts])
@@ -48,16 +48,16 @@ def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[st
         if not len(genes):
             continue
         share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
-        middle = np.nanmedian(share) if np.isfinite(share).any() else np.nan
+        median = np.nanmedian(share) if np.isfinite(share).any() else np.nan
         n_genes = f"{len(genes):,} gene{'' if len(genes) == 1 else 's'}"
-        say(f"qc {group}: {n_genes}, median {middle:.3g} % of the counts of a cell")
+        say(f"qc {group}: {n_genes}, median {median:.3g} % of the counts of a cell")
 
 
 def _hint(pattern: str, names: list[str]) -> str:
     other_case = [name for name in names if re.search(pattern, name, re.IGNORECASE)]
     if other_case:
         return f"; in other case {len(other_case):,} do ({listed(other_case, 3)})"
-    return f"; genes are called {listed(names, 3)} (var_names: names a var column to take instead)"
+    return f"; genes are called {listed(names, 3)} (var_names names a column of var to use instead)"
 
 
 def _quality(source: Source, members: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -86,28 +86,28 @@ def _per_cell(block: Any) -> np.ndarray:
 def keep_cells(
     sources: Sequence[Source], columns: Sequence[str], subset: Mapping[str, Any]
 ) -> None:
-    """Mark the cells for which columns are true and hold given values, or numbers of a range.
+    """Mark the cells for which columns are true, or hold given values or numbers of a range.
 
     Raises
     ------
     KeyError, ValueError, TypeError
-        If a column or value is not there, a column is of another type, or no cell is left.
+        If a column or value is missing, a column is of another type, or no cell is left.
     """
     for column in columns:
         for source in sources:
             source.cells &= _true(_cell_column(source, column), source, f'obs["{column}"]')
         _say_cells(sources, f"keep_cells {column}")
     for column, wanted in subset.items():
-        columns_of_files = [_cell_column(source, column) for source in sources]
+        values_of_files = [_cell_column(source, column) for source in sources]
         if not isinstance(wanted, dict):
-            _check_values(columns_of_files, wanted, f'{sources[0].file}: adata.obs["{column}"]')
-        for source, values in zip(sources, columns_of_files, strict=True):
+            _check_values(values_of_files, wanted, f'{sources[0].file}: adata.obs["{column}"]')
+        for source, values in zip(sources, values_of_files, strict=True):
             if isinstance(wanted, dict):
                 where = f'{source.file}: adata.obs["{column}"]'
                 source.cells &= _in_range(values, wanted, where)
             else:
-                texts = values.astype(str).isin([str(value) for value in wanted])
-                source.cells &= texts.to_numpy() & values.notna().to_numpy()
+                is_wanted = values.astype(str).isin([*map(str, wanted)])
+                source.cells &= is_wanted.to_numpy() & values.notna().to_numpy()
         _say_cells(sources, f"subset {column}")
 
 
@@ -123,7 +123,7 @@ def _cell_column(source: Source, column: str) -> pd.Series:
 
 
 def _check_values(columns: Sequence[pd.Series], wanted: Sequence[Any], where: str) -> None:
-    """Refuse a value that no file has; values are compared as text."""
+    """Refuse a value that no file has; compared as text."""
     available = set().union(*(values.dropna().astype(str) for values in columns))
     for value in sorted({str(value) for value in wanted} - available):
         raise ValueError(missing(f"{where} has no", value, sorted(available)))
@@ -137,10 +137,10 @@ def _in_range(values: pd.Series, limits: Mapping[str, float], where: str) -> np.
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         example = next(iter(values.dropna()), "missing values")
         raise TypeError(
-            f"{where} holds no numbers but {example!r}, so there is no range of them; name the "
-            "values to keep: [value, ...]"
+            f"{where} holds {example!r} and not numbers, so it has no range; name the values to "
+            "keep: [value, ...]"
         )
-    # Whole numbers are compared as such: float64 does not have all of them.
+    # Whole numbers are not converted: float64 does not have all of them.
     chosen = values.notna().to_numpy()
     if "min" in limits:
         chosen = chosen & (values >= limits["min"]).fillna(False).to_numpy(dtype=bool)
@@ -150,7 +150,7 @@ def _in_range(values: pd.Series, limits: Mapping[str, float], where: str) -> np.
 
 
 def _true(values: pd.Series, source: Source, where: str) -> np.ndarray:
-    """Return a true/false column, however it is stored; a missing value is false."""
+    """Convert a true/false column, however it is stored; a missing value is false."""
     texts = values.astype(str).where(values.notna(), "")
     known = {"True": True, "true": True, "False": False, "false": False, "": False}
     wrong = sorted(set(texts) - set(known))
@@ -160,12 +160,12 @@ def _true(values: pd.Series, source: Source, where: str) -> np.ndarray:
 
 
 def keep_genes(sources: Sequence[Source], columns: Sequence[str], names: np.ndarray) -> np.ndarray:
-    """Return which of the genes are marked in every file that has them.
+    """Return which genes some columns mark in every file that has the gene.
 
     Raises
     ------
     KeyError, ValueError, TypeError
-        If a column is not there or not of true and false, or no gene is left.
+        If a column is missing or does not hold true and false, or no gene is left.
     """
     import pandas as pd
 
@@ -179,8 +179,8 @@ def keep_genes(sources: Sequence[Source], columns: Sequence[str], names: np.ndar
                 )
             values = pd.Series(read_element(source.root, f"{source.var}/{column}"))
             is_true = _true(values, source, f'{source.var}["{column}"]')
-            here = source.genes >= 0
-            chosen[here] &= is_true[source.genes[here]]
+            present = source.genes >= 0
+            chosen[present] &= is_true[source.genes[present]]
         _say_kept("genes", int(chosen.sum()), len(chosen), f"keep_genes {column}")
         if not chosen.any():
             raise ValueError(f"{sources[0].file}: no gene is left, by keep_genes {column}")
@@ -190,9 +190,9 @@ def keep_genes(sources: Sequence[Source], columns: Sequence[str], names: np.ndar
 def keep_detected(
     sources: Sequence[Source], n_genes: int, *, min_genes: int, min_cells: int, counted: bool
 ) -> np.ndarray:
-    """Drop cells with few detected genes; return which genes are detected in enough of the others.
+    """Mark cells with enough detected genes; return the genes detected in enough of these cells.
 
-    `counted`: the quality of the cells was found from the same genes, and is not counted again.
+    With `counted`, the quality of the cells was computed from the same genes and is used.
 
     Raises
     ------
@@ -223,12 +223,12 @@ def keep_detected(
 
 
 def _say_cells(sources: Sequence[Source], why: str) -> None:
-    n_left = sum(int(source.cells.sum()) for source in sources)
+    n_kept = sum(int(source.cells.sum()) for source in sources)
     n_all = sum(len(source.cells) for source in sources)
-    _say_kept("cells", n_left, n_all, why)
-    if not n_left:
+    _say_kept("cells", n_kept, n_all, why)
+    if not n_kept:
         raise ValueError(f"{sources[0].file}: no cell is left of {n_all:,}, by {why}")
 
 
-def _say_kept(what: str, left: int, of: int, why: str) -> None:
-    say(f"{left:,} of {of:,} {what} kept ({why})")
+def _say_kept(what: str, n_kept: int, n_all: int, why: str) -> None:
+    say(f"{n_kept:,} of {n_all:,} {what} kept ({why})")

@@ -1,6 +1,6 @@
-"""Counts as a group in AnnData's layout, from whatever file they come in.
+"""Open input files of any format as a group in AnnData's layout.
 
-AnnData stores are opened as they are. A 10x matrix is read whole, and put into a group in memory.
+AnnData stores are opened as they are. A 10x matrix is read whole into a group in memory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from utils.opening import Group
 
-MATRIX, BARCODES = ("matrix.mtx.gz", "matrix.mtx"), ("barcodes.tsv.gz", "barcodes.tsv")
-GENES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")
+MATRIX_FILES, BARCODE_FILES = ("matrix.mtx.gz", "matrix.mtx"), ("barcodes.tsv.gz", "barcodes.tsv")
+FEATURE_FILES = ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv")
 
 
 def open_counts(file: str | Path) -> Group:
@@ -34,26 +34,25 @@ def open_counts(file: str | Path) -> Group:
     ----------
     file
         An AnnData store as `utils.opening.open_store` takes it; a 10x ``.h5`` file of Cell Ranger
-        2 or later (``file.h5::genome`` where it holds several); a folder with ``matrix.mtx``,
+        2 or later (``file.h5::genome`` if it holds several); a folder with ``matrix.mtx``,
         ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``, each also with ``.gz`` and with a
-        prefix (``folder::prefix_`` where it holds several).
+        prefix (``folder::prefix_`` if it holds several).
 
     Returns
     -------
     h5py.Group or zarr.Group
         The root group, read-only. Of a 10x matrix: X in float32 (CSR), genes named by their
-        symbols, made unique, with ``gene_ids`` and ``feature_types`` in var; all kinds of
-        features.
+        symbols, made unique, with ``gene_ids`` and ``feature_types`` in var; features of all types.
 
     Raises
     ------
     FileNotFoundError, ValueError, KeyError
-        If it is not there, incomplete, damaged, or nothing of this.
+        If the file is missing, incomplete, damaged or of another format.
 
     Notes
     -----
-    Peak memory of a 10x matrix: 40 bytes per count above 0 while it is read, then what it takes
-    compressed, some 3 bytes.
+    Peak memory of a 10x matrix: 40 bytes per count above 0 while it is read, then about 3 bytes
+    compressed.
     """
     if is_store(file):
         return open_store(file)
@@ -74,35 +73,16 @@ def open_counts(file: str | Path) -> Group:
             )
     except (Refused, KeyError, FileNotFoundError):
         raise
-    except Exception as error:  # whatever the libraries make of a damaged file
+    except Exception as error:  # a damaged file can raise anything in the libraries
         raise damaged(f"{path}:", error) from error
-    _say_what(file, cells)
+    _log_features(file, cells)
     return _in_memory(cells, str(file))
 
 
 def _read_h5(path: Path, genome: str) -> AnnData:
-    """Read a 10x file with scanpy; of Cell Ranger 2, a genome is a group."""
-    with open_hdf5(path) as whole:
-        names = sorted(whole)
-        if "obs" in whole:
-            raise Refused(f"{path}: is an AnnData file; rename it to {path.stem}.h5ad")
-        if "matrix" not in whole:
-            names = [name for name in names if "barcodes" in whole[name] and "genes" in whole[name]]
-            if not names:
-                raise Refused(
-                    f"{path}: is no 10x matrix, it holds {', '.join(sorted(whole)) or 'nothing'}; "
-                    "write filtered_feature_bc_matrix.h5 or an AnnData file"
-                )
-            if genome and genome not in names:
-                raise KeyError(missing(f"{path} has no genome", genome, names))
-            if len(names) > 1 and not genome:
-                choices = ", ".join(f"{path}::{name}" for name in names)
-                raise Refused(f"{path}: holds several genomes; name one: {choices}")
-            genome = genome or names[0]
-        elif genome:
-            genomes = _genomes(whole)
-            if genome not in genomes:
-                raise KeyError(missing(f"{path} has no genome", genome, genomes))
+    """Read a 10x file with scanpy."""
+    with open_hdf5(path) as root:
+        genome = _check_genome(path, root, genome)
     import scanpy
 
     with warnings.catch_warnings():
@@ -110,10 +90,28 @@ def _read_h5(path: Path, genome: str) -> AnnData:
         return scanpy.read_10x_h5(path, genome=genome or None, gex_only=False)
 
 
-def _genomes(whole: Any) -> list[str]:
-    features = whole["matrix"].get("features", {})
-    stored = features["genome"][()] if "genome" in features else []
-    return sorted({name.decode() for name in stored})
+def _check_genome(path: Path, root: Any, genome: str) -> str:
+    """Return the genome to read; of Cell Ranger 2, where each is a group, never an empty one."""
+    if "obs" in root:
+        raise Refused(f"{path}: is an AnnData file; rename it to {path.stem}.h5ad")
+    if "matrix" in root:
+        features = root["matrix"].get("features", {})
+        stored = features["genome"][()] if genome and "genome" in features else []
+        genomes = sorted({name.decode() for name in stored})
+    else:
+        genomes = [name for name in sorted(root) if {"barcodes", "genes"} <= set(root[name])]
+        if not genomes:
+            raise Refused(
+                f"{path}: is no 10x matrix, it holds {', '.join(sorted(root)) or 'nothing'}; "
+                "write filtered_feature_bc_matrix.h5 or an AnnData file"
+            )
+        if len(genomes) > 1 and not genome:
+            choices = ", ".join(f"{path}::{name}" for name in genomes)
+            raise Refused(f"{path}: holds several genomes; name one: {choices}")
+        genome = genome or genomes[0]
+    if genome and genome not in genomes:
+        raise KeyError(missing(f"{path} has no genome", genome, genomes))
+    return genome
 
 
 def _read_folder(path: Path, prefix: str) -> AnnData:
@@ -124,35 +122,22 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
     from anndata import AnnData
     from scipy.io import mmread
 
-    names = sorted(item.name for item in path.iterdir())
-    prefixes = sorted(
-        {name.removesuffix(end) for name in names for end in MATRIX if name.endswith(end)}
+    prefix = _check_prefix(path, prefix)
+    matrix, barcodes, features = (
+        _one_of(path, prefix, endings) for endings in (MATRIX_FILES, BARCODE_FILES, FEATURE_FILES)
     )
-    if not prefixes:
-        raise Refused(f"{path}: is a folder without a matrix.mtx or matrix.mtx.gz{_deeper(path)}")
-    if prefix and prefix not in prefixes:
-        raise KeyError(missing(f"{path} has no matrix with the prefix", prefix, prefixes))
-    if len(prefixes) > 1 and not prefix and "" not in prefixes:
-        choices = ", ".join(f"{path}::{name}" for name in prefixes)
-        raise Refused(f"{path}: holds several matrices; name one: {choices}")
-    prefix = prefix or prefixes[0]
-    matrix, barcodes, genes = (
-        _one_of(path, prefix, endings) for endings in (MATRIX, BARCODES, GENES)
-    )
-    cell_rows, gene_rows = _rows(barcodes), _rows(genes)
+    cell_rows, gene_rows = _rows(barcodes), _rows(features)
     counts = sp.csr_matrix(mmread(matrix, spmatrix=True).T, dtype=np.float32)
     n_cells, n_genes = counts.shape
-    for place, found, wanted in ((barcodes, cell_rows, n_cells), (genes, gene_rows, n_genes)):
-        if len(found) != wanted:
+    for table, rows, n_rows in ((barcodes, cell_rows, n_cells), (features, gene_rows, n_genes)):
+        if len(rows) != n_rows:
             raise Refused(
-                f"{place}: has {len(found):,} lines, {matrix.name} has {n_genes:,} genes x "
+                f"{table}: has {len(rows):,} lines, {matrix.name} has {n_genes:,} genes x "
                 f"{n_cells:,} cells"
             )
-    n_columns = min(len(gene_rows[0]), 3) if gene_rows else 1
-    columns = {
-        name: [row[i] for row in gene_rows]
-        for i, name in enumerate(("gene_ids", "symbols", "feature_types")[:n_columns])
-    }
+    names = ("gene_ids", "symbols", "feature_types")
+    columns = dict(zip(names, map(list, zip(*gene_rows, strict=True)), strict=False))
+    columns = columns or {"gene_ids": []}
     symbols = columns.pop("symbols", columns["gene_ids"])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Variable names are not unique")
@@ -163,10 +148,27 @@ def _read_folder(path: Path, prefix: str) -> AnnData:
         )
 
 
+def _check_prefix(path: Path, prefix: str) -> str:
+    """Return the prefix of the files to read."""
+    names = sorted(item.name for item in path.iterdir())
+    prefixes = sorted(
+        {name.removesuffix(end) for name in names for end in MATRIX_FILES if name.endswith(end)}
+    )
+    if not prefixes:
+        raise Refused(f"{path}: is a folder without a matrix.mtx or matrix.mtx.gz{_deeper(path)}")
+    if prefix and prefix not in prefixes:
+        raise KeyError(missing(f"{path} has no matrix with the prefix", prefix, prefixes))
+    if len(prefixes) > 1 and not prefix and "" not in prefixes:
+        choices = ", ".join(f"{path}::{name}" for name in prefixes)
+        raise Refused(f"{path}: holds several matrices; name one: {choices}")
+    return prefix or prefixes[0]
+
+
 def _deeper(path: Path) -> str:
-    """Name a folder below that has what is looked for."""
-    found = next((item.parent for end in MATRIX for item in sorted(path.glob(f"*/**/{end}"))), None)
-    return f"; there is one in {found}" if found else ""
+    """Name a folder below that has a matrix."""
+    matrices = (item for end in MATRIX_FILES for item in sorted(path.glob(f"*/**/{end}")))
+    matrix = next(matrices, None)
+    return f"; there is one in {matrix.parent}" if matrix else ""
 
 
 def _one_of(path: Path, prefix: str, endings: tuple[str, ...]) -> Path:
@@ -178,7 +180,7 @@ def _one_of(path: Path, prefix: str, endings: tuple[str, ...]) -> Path:
 
 
 def _rows(path: Path) -> list[list[str]]:
-    """Read a table without a header; a gene may be called ``NA``, or have a quote in its name."""
+    """Read a table without a header; names such as ``NA`` or with a quote stay as they are."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         rows = [row for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if row]
     lengths = sorted({len(row) for row in rows})
@@ -187,8 +189,8 @@ def _rows(path: Path) -> list[list[str]]:
     return rows
 
 
-def _say_what(file: str | Path, cells: AnnData) -> None:
-    """Say what a matrix holds, and which names were changed."""
+def _log_features(file: str | Path, cells: AnnData) -> None:
+    """Log what a 10x matrix holds, and make the names of its genes unique."""
     import numpy as np
 
     say(f"{file}: 10x matrix of {cells.n_obs:,} cells x {cells.n_vars:,} features")
@@ -208,7 +210,7 @@ def _say_what(file: str | Path, cells: AnnData) -> None:
 
 
 def _in_memory(cells: AnnData, file: str) -> zarr.Group:
-    """Return a data set as a group of zarr that is no file."""
+    """Return a data set as a zarr group in memory."""
     import zarr
 
     from utils.io import ANNDATA, write_element
@@ -218,5 +220,5 @@ def _in_memory(cells: AnnData, file: str) -> zarr.Group:
     for slot in ("X", "obs", "var"):
         write_element(root, slot, getattr(cells, slot))
     root = zarr.open_group(store, mode="r", use_consolidated=False)
-    root.store.root = file  # what an error names
+    root.store.root = file  # shown in errors
     return root

@@ -1,4 +1,4 @@
-"""The variable genes of a data set: chosen among all or some genes, or named by the user."""
+"""Choose the variable genes of a data set: among all or some genes, or named by the user."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from utils.config_values import VariableGenes
+    from preprocessing.options import VariableGenesOptions
 
 
 class GeneChoice(NamedTuple):
-    """Which genes can be variable genes, and which are already known to be; masks of all genes."""
+    """Masks of the genes that are never chosen, and of those that the user names."""
 
     excluded: np.ndarray | None = None
     used: np.ndarray | None = None
 
 
-def read_gene_choice(root: Any, names: np.ndarray, hvg: VariableGenes | None) -> GeneChoice:
-    """Turn the option `hvg` into masks of the genes, and say how many genes that are.
+def read_gene_choice(root: Any, names: np.ndarray, hvg: VariableGenesOptions | None) -> GeneChoice:
+    """Turn the option `hvg` into masks of the genes; log how many these are.
 
     Parameters
     ----------
     root
-        A store, as returned by `utils.io.open_store`; its var may have columns that are named.
+        A store, as returned by `utils.io.open_store`; its var may have named columns.
     names
         Names of the genes, shape (n_genes,).
     hvg
@@ -42,7 +42,7 @@ def read_gene_choice(root: Any, names: np.ndarray, hvg: VariableGenes | None) ->
     Raises
     ------
     ValueError
-        If no gene is left or none of the named ones is there, or a column is not true or false.
+        If no gene is left, no named one exists, or a column does not hold true and false.
     FileNotFoundError
         If `use` is neither a column of var nor a file.
     """
@@ -78,7 +78,7 @@ def _excluded(root: Any, names: np.ndarray, entries: Iterable[str]) -> np.ndarra
 
 
 def _column(root: Any, name: str) -> np.ndarray | None:
-    """Return a true/false column of var; None where it is none."""
+    """Return a true/false column of var; None if there is none of this name."""
     if name not in keys(root, "var"):
         return None
     column = read_element(root, f"var/{name}")
@@ -107,7 +107,7 @@ def _used(root: Any, names: np.ndarray, use: str) -> np.ndarray:
             f"hvg.use: {use} is neither a file nor a column of var. "
             f"Columns: {listed(keys(root, 'var'))}"
         )
-    wanted = read_names(path)
+    wanted = read_gene_list(path)
     used = np.isin(names.astype(str), wanted)
     if not used.any():
         raise ValueError(
@@ -120,8 +120,8 @@ def _used(root: Any, names: np.ndarray, use: str) -> np.ndarray:
     return used
 
 
-def read_names(path: Path) -> list[str]:
-    """Read a file with one name per line; ``#`` starts a comment, names count once."""
+def read_gene_list(path: Path) -> list[str]:
+    """Read a file with one gene per line; ``#`` starts a comment, names count once."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -133,13 +133,13 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def variable_genes(
+def select_genes(
     blocks: Callable[[], Iterable[Any]],
     n_genes: int,
     choice: GeneChoice,
     **options: Any,
 ) -> tuple[np.ndarray | None, pd.DataFrame | None]:
-    """Return the positions of the variable genes (None: all) and the table about all genes.
+    """Return the positions of the variable genes (None: all) and a table of all genes.
 
     Parameters
     ----------

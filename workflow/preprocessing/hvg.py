@@ -1,7 +1,7 @@
-"""Highly variable genes of a matrix that is read in blocks of cells.
+"""Select highly variable genes of a matrix that is read in blocks of cells.
 
-Flavor ``seurat`` takes one pass (two where ``target_sum`` is to be the median total), ``seurat_v3``
-two. Both select what ``scanpy.pp.highly_variable_genes`` selects, with its names of columns.
+Flavor ``seurat`` takes one pass, ``seurat_v3`` two. Both select what
+``scanpy.pp.highly_variable_genes`` selects, with its column names.
 
 Sums are added value by value in the order of the cells, so the size of the blocks does not change a
 bit of the result.
@@ -9,72 +9,56 @@ bit of the result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
-from numerics.normalize import check_counts, median_target_sum, normalize_block, numbered
-from preprocessing.running_moments import RunningMoments
+from numerics.normalize import check_counts, numbered
+from preprocessing.options import PCAOptions
+from preprocessing.running_moments import Groups, RunningMoments
 from utils.errors import listed
 from utils.log import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
 
     from numerics.normalize import Blocks
 
-VALUES = 1 << 20  # summed at once
-# What an excluded gene has, where it is no score.
-COUNTED = {
+VALUES_AT_ONCE = 1 << 20  # summed together
+# Columns that are no scores: an excluded gene has 0.
+COUNT_COLUMNS = {
     "highly_variable": bool,
     "highly_variable_nbatches": np.int64,
     "highly_variable_intersection": bool,
 }
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """The batch of every cell, numbered from 0; cells without one have the number `n`."""
-
-    of_cell: np.ndarray | None
-    n: int
-    names: list[str]
-
-    def rows(self, first: int, n: int) -> np.ndarray:
-        """Return the batches of some consecutive cells."""
-        if self.of_cell is None:
-            return np.zeros(n, dtype=np.intp)
-        return self.of_cell[first : first + n]
-
-
 def highly_variable_genes(
     blocks: Blocks,
-    n_genes_total: int,
+    n_genes: int,
     *,
-    n_top_genes: int = 2000,
-    flavor: Literal["seurat", "seurat_v3"] = "seurat",
+    n_top_genes: int = PCAOptions.n_top_genes,
+    flavor: Literal["seurat", "seurat_v3"] = PCAOptions.flavor,
     batch: np.ndarray | None = None,
     batch_names: Sequence[str] | None = None,
-    normalize: Mapping[str, float | None] | None = None,
     gene_names: Sequence[str] | None = None,
     n_bins: int = 20,
     span: float = 0.3,
     excluded: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Select the genes that vary more than others of their mean.
+    """Select the genes that vary more than others of the same mean.
 
     Parameters
     ----------
     blocks
-        Cells x genes: raw counts, or log-normalized values for ``seurat`` without ``normalize``.
-    n_genes_total
+        Cells x genes: log-normalized values for ``seurat``, raw counts for ``seurat_v3``.
+    n_genes
         Number of genes.
     n_top_genes
-        Number of genes to select. More than there are takes all. As in scanpy, ``seurat`` without
+        Number of genes to select; if it exceeds `n_genes`, all. As in scanpy, ``seurat`` without
         batches takes more where genes tie, and fewer where too few genes vary.
     flavor
         ``seurat``: dispersion of the normalized values, scaled within bins of mean expression.
@@ -82,13 +66,10 @@ def highly_variable_genes(
         batches, means and variances are running ones (as in scanpy 1.12; 1.11 sums, which differs
         in the last bits, and so by up to 0.5 % of a gene's variance after the fit).
     batch
-        Code of each cell's batch: genes are ranked within each batch, then across them. Cells
-        with a negative code have none; these and batches of one cell are left out with a log line.
+        Code of each cell's batch: genes are ranked within each batch, then across them. A negative
+        code is no batch; these cells and batches of one cell are left out with a log line.
     batch_names
         Names of the codes, for the log and errors.
-    normalize
-        ``{"target_sum": 1e4}``: counts are normalized on the way (``None``: to the median total);
-        for ``seurat`` only.
     gene_names
         Names, the index of the result. With batches ``seurat`` orders genes that tie by name.
     n_bins
@@ -96,8 +77,7 @@ def highly_variable_genes(
     span
         ``seurat_v3``: share of the genes in each local fit.
     excluded
-        True for genes that are as if they were not there: they are not chosen, and no gene is
-        compared with them. They count in the totals of ``normalize``.
+        True for genes to ignore: they are not chosen, and no gene is compared with them.
 
     Returns
     -------
@@ -112,7 +92,7 @@ def highly_variable_genes(
     Raises
     ------
     ValueError
-        If an option or a value is not possible, or the fit of ``seurat_v3`` fails.
+        If an option or a value is invalid, or the fit of ``seurat_v3`` fails.
 
     Notes
     -----
@@ -123,31 +103,26 @@ def highly_variable_genes(
         raise ValueError(f'flavor must be "seurat" or "seurat_v3"; found {flavor!r}')
     if n_top_genes < 1:
         raise ValueError(f"n_top_genes must be at least 1; found {n_top_genes}")
-    if n_genes_total < 1:
+    if n_genes < 1:
         raise ValueError("there is no gene to select from")
-    if gene_names is not None and len(gene_names) != n_genes_total:
-        raise ValueError(f"{len(gene_names)} gene names for {n_genes_total} genes")
+    if gene_names is not None and len(gene_names) != n_genes:
+        raise ValueError(f"{len(gene_names)} gene names for {n_genes} genes")
     groups = _group(batch, batch_names)
-    if flavor == "seurat_v3" and normalize is not None:
-        raise ValueError("flavor seurat_v3 needs raw counts; drop normalize")
-    kept = np.arange(n_genes_total)
+    candidates = np.arange(n_genes)
     if excluded is not None:
-        kept = np.flatnonzero(~_mask(excluded, n_genes_total))
-        if not len(kept):
-            raise ValueError(f"all {n_genes_total:,} genes are excluded; none is left to choose")
+        candidates = np.flatnonzero(~_mask(excluded, n_genes))
+        if not len(candidates):
+            raise ValueError(f"all {n_genes:,} genes are excluded; none is left to choose")
     names = None if gene_names is None else np.asarray(gene_names, dtype=object)
     if flavor == "seurat_v3":
-        table = _seurat_v3(blocks, n_genes_total, kept, n_top_genes, groups, span)
+        table = _seurat_v3(blocks, n_genes, candidates, n_top_genes, groups, span)
     else:
-        chosen_names = None if names is None else names[kept]
-        table = _seurat(
-            blocks, n_genes_total, kept, n_top_genes, groups, normalize, chosen_names, n_bins
-        )
-    if len(kept) < n_genes_total:
-        # The others have no scores.
-        table = table.set_axis(kept).reindex(np.arange(n_genes_total))
-        for name in table.columns.intersection(COUNTED):
-            table[name] = table[name].fillna(0).astype(COUNTED[name])
+        candidate_names = None if names is None else names[candidates]
+        table = _seurat(blocks, n_genes, candidates, n_top_genes, groups, candidate_names, n_bins)
+    if len(candidates) < n_genes:
+        table = table.set_axis(candidates).reindex(np.arange(n_genes))  # without scores
+        for name in table.columns.intersection(COUNT_COLUMNS):
+            table[name] = table[name].fillna(0).astype(COUNT_COLUMNS[name])
     if names is not None:
         table.index = list(names)
     return table
@@ -163,73 +138,73 @@ def _mask(excluded: np.ndarray, n_genes: int) -> np.ndarray:
     return excluded
 
 
-def _group(batch: np.ndarray | None, names: Sequence[str] | None) -> _Groups:
+def _group(batch: np.ndarray | None, names: Sequence[str] | None) -> Groups:
     if batch is None:
-        return _Groups(None, 1, [""])
+        return Groups(None, 1, [""])
     batch = np.asarray(batch)
     if batch.ndim != 1 or batch.dtype.kind not in "iu":
         raise ValueError(
             f"batch must hold one integer code per cell; found {batch.dtype}, shape {batch.shape}"
         )
     codes, number, sizes = np.unique(batch, return_inverse=True, return_counts=True)
-    kept = (codes >= 0) & (sizes > 1)
-    called = [str(code if names is None or code < 0 else names[code]) for code in codes]
+    is_used = (codes >= 0) & (sizes > 1)
+    labels = [str(code if names is None or code < 0 else names[code]) for code in codes]
     if n_without := sizes[codes < 0].sum():
         say(f"{n_without:,} cells have no batch and take no part in the selection of genes")
-    if alone := [called[i] for i in np.flatnonzero((codes >= 0) & (sizes == 1))]:
+    if single := [labels[i] for i in np.flatnonzero((codes >= 0) & (sizes == 1))]:
         say(
-            f"{listed(alone)}: {'batches' if len(alone) > 1 else 'a batch'} of one cell, without "
+            f"{listed(single)}: {'batches' if len(single) > 1 else 'a batch'} of one cell, without "
             "part in the selection of genes"
         )
-    if not kept.any():
+    if not is_used.any():
         raise ValueError(f"no batch has two cells or more; found {len(batch)} cells with a batch")
-    renumbered = np.where(kept, np.cumsum(kept) - 1, kept.sum())
-    found = [called[i] for i in np.flatnonzero(kept)]
-    return _Groups(renumbered[number], int(kept.sum()), found)
+    n_used = int(is_used.sum())
+    new_codes = np.where(is_used, np.cumsum(is_used) - 1, n_used)
+    return Groups(new_codes[number], n_used, [labels[i] for i in np.flatnonzero(is_used)])
 
 
 def _sums(
     blocks: Blocks,
     n_genes: int,
-    groups: _Groups,
+    groups: Groups,
     values_of: Callable[[sp.csr_matrix, int, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sum values and squares over the cells of each batch.
 
-    Returns cells per batch, sums and sums of squares (batches x genes); the last batch is that of
-    the cells without one. ``values_of(piece, first_cell, where)`` returns the values to sum for
-    the stored ones, ``where`` being their places in the flattened sums.
+    Returns cells per batch, sums and sums of squares (batches x genes); the last batch holds the
+    cells without one. ``values_of(piece, first_cell, positions)`` returns what to sum for each
+    stored value; ``positions`` are those in the flattened sums.
     """
     cells = np.zeros(groups.n + 1, dtype=np.int64)
     sums, squares = np.zeros((2, (groups.n + 1) * n_genes))
-    stop = 0
+    n_cells = 0
     for first_cell, piece in _pieces(blocks, n_genes):
-        stop = first_cell + piece.shape[0]
+        n_cells = first_cell + piece.shape[0]
         group = groups.rows(first_cell, piece.shape[0])
         if len(group) < piece.shape[0]:
             raise ValueError(
-                f"batch has {len(groups.of_cell)} codes for more than {stop - 1} cells"
+                f"batch has {len(groups.of_cell)} codes for more than {n_cells - 1} cells"
             )
         cells += np.bincount(group, minlength=groups.n + 1)
-        where = piece.indices.astype(np.intp)
-        where += np.repeat(group * n_genes, np.diff(piece.indptr))
-        values = values_of(piece, first_cell, where)
-        np.add.at(sums, where, values.astype(np.float64))
+        positions = piece.indices.astype(np.intp)
+        positions += np.repeat(group * n_genes, np.diff(piece.indptr))
+        values = values_of(piece, first_cell, positions)
+        np.add.at(sums, positions, values.astype(np.float64))
         # Squared in the type of the values, as scanpy does: for a constant gene, whose variance
         # is nothing but rounding, the selection depends on it.
-        np.add.at(squares, where, (values * values).astype(np.float64))
-    if stop == 0:
+        np.add.at(squares, positions, (values * values).astype(np.float64))
+    if n_cells == 0:
         raise ValueError("there is no cell to select genes from")
-    if groups.of_cell is not None and len(groups.of_cell) != stop:
-        raise ValueError(f"batch has {len(groups.of_cell)} codes for {stop} cells")
+    if groups.of_cell is not None and len(groups.of_cell) != n_cells:
+        raise ValueError(f"batch has {len(groups.of_cell)} codes for {n_cells} cells")
     return cells, sums.reshape(-1, n_genes), squares.reshape(-1, n_genes)
 
 
 def _pieces(blocks: Blocks, n_genes: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-    """Cut the blocks into sparse pieces of about `VALUES` values."""
+    """Cut the blocks into sparse pieces of about `VALUES_AT_ONCE` values."""
     for first_cell, block in numbered(blocks(), n_genes):
         n_values = block.nnz if sp.issparse(block) else block.size
-        rows = max(1, VALUES * block.shape[0] // max(n_values, 1))
+        rows = max(1, VALUES_AT_ONCE * block.shape[0] // max(n_values, 1))
         for start in range(0, block.shape[0], rows):
             piece = block[start : start + rows]
             yield first_cell + start, piece if sp.issparse(piece) else _all_stored(piece)
@@ -251,29 +226,17 @@ def _mean_var(n: int, sums: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray
 
 def _seurat(
     blocks: Blocks,
-    n_genes_total: int,
-    kept: np.ndarray,
+    n_genes: int,
+    candidates: np.ndarray,
     n_top_genes: int,
-    groups: _Groups,
-    normalize: Mapping[str, float | None] | None,
+    groups: Groups,
     gene_names: Sequence[str] | None,
     n_bins: int,
 ) -> pd.DataFrame:
     import pandas as pd
 
-    target_sum = None
-    if normalize is not None:
-        if set(normalize) != {"target_sum"}:
-            raise ValueError(f'normalize takes "target_sum"; found {sorted(normalize)}')
-        target_sum = normalize["target_sum"]
-        if target_sum is None:
-            target_sum = median_target_sum(blocks)
-
     def values_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
-        if target_sum is not None:
-            piece = normalize_block(piece, target_sum=target_sum, first_cell=first_cell)
-        else:
-            check_counts(piece, first_cell=first_cell)
+        check_counts(piece, first_cell=first_cell)
         with np.errstate(over="ignore"):
             values = np.expm1(piece.data)
             too_large = values.size and np.isinf(values.max() ** 2)
@@ -284,26 +247,26 @@ def _seurat(
             )
         return values
 
-    cells, sums, squares = _sums(blocks, n_genes_total, groups, values_of)
-    sums, squares, n_genes = sums[:, kept], squares[:, kept], len(kept)
+    cells, sums, squares = _sums(blocks, n_genes, groups, values_of)
+    sums, squares = sums[:, candidates], squares[:, candidates]
     if groups.of_cell is None:
         table = _dispersions(*_mean_var(cells[0], sums[0], squares[0]), n_top_genes, n_bins)
-        if n_top_genes > n_genes:
+        if n_top_genes > len(candidates):
             table["highly_variable"] = True
         return table
 
     tables = []
     for n, batch_sums, batch_squares in zip(cells[:-1], sums, squares, strict=False):
-        # A gene without a count in the batch takes no part there and scores 0.
-        there = batch_sums > 0
+        # A gene without a count in the batch is not compared there and scores 0.
+        expressed = batch_sums > 0
         table = pd.DataFrame(
             {"means": 0.0, "dispersions": 0.0, "dispersions_norm": 0.0, "highly_variable": False},
-            index=range(n_genes),
+            index=range(len(candidates)),
         )
-        if there.any():
-            moments = _mean_var(n, batch_sums[there], batch_squares[there])
-            found = _dispersions(*moments, n_top_genes, n_bins)
-            table.loc[there] = found.set_index(np.flatnonzero(there))
+        if expressed.any():
+            moments = _mean_var(n, batch_sums[expressed], batch_squares[expressed])
+            scored = _dispersions(*moments, n_top_genes, n_bins)
+            table.loc[expressed] = scored.set_index(np.flatnonzero(expressed))
         tables.append(table)
     return _join_batches(tables, n_top_genes, gene_names)
 
@@ -321,9 +284,9 @@ def _dispersions(mean: np.ndarray, var: np.ndarray, n_top_genes: int, n_bins: in
     bins = pd.cut(table["means"], bins=n_bins, labels=False)
     of_bin = table["dispersions"].groupby(bins).agg(["mean", "std"])
     # The only gene of its bin has no spread: its normalized dispersion is 1.
-    alone = of_bin["std"].isna()
-    of_bin.loc[alone, "std"] = of_bin.loc[alone, "mean"]
-    of_bin.loc[alone, "mean"] = 0.0
+    is_single = of_bin["std"].isna()
+    of_bin.loc[is_single, "std"] = of_bin.loc[is_single, "mean"]
+    of_bin.loc[is_single, "mean"] = 0.0
     center, spread = (of_bin[name].loc[bins].to_numpy() for name in ("mean", "std"))
     with np.errstate(invalid="ignore", divide="ignore"):
         scaled = (dispersion - center) / spread
@@ -343,9 +306,9 @@ def _join_batches(
     """Take the genes selected in most batches; among these the largest mean dispersion."""
     import pandas as pd
 
-    whole = pd.concat(tables)
-    whole["highly_variable"] = whole["highly_variable"].astype(int)
-    by_gene = whole.groupby(level=0)
+    joined = pd.concat(tables)
+    joined["highly_variable"] = joined["highly_variable"].astype(int)
+    by_gene = joined.groupby(level=0)
     table = by_gene[["means", "dispersions", "dispersions_norm"]].mean()
     table["highly_variable_nbatches"] = by_gene["highly_variable"].sum()
     table["highly_variable_intersection"] = table["highly_variable_nbatches"] == len(tables)
@@ -363,15 +326,15 @@ def _join_batches(
 
 def _seurat_v3(
     blocks: Blocks,
-    n_genes_total: int,
-    kept: np.ndarray,
+    n_genes: int,
+    candidates: np.ndarray,
     n_top_genes: int,
-    groups: _Groups,
+    groups: Groups,
     span: float,
 ) -> pd.DataFrame:
     import pandas as pd
 
-    running = None if groups.of_cell is None else RunningMoments(groups, n_genes_total)
+    running = None if groups.of_cell is None else RunningMoments(groups, n_genes)
 
     def counts_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
         check_counts(piece, first_cell=first_cell)
@@ -379,15 +342,17 @@ def _seurat_v3(
             running.update(piece, first_cell)
         return piece.data if piece.dtype.kind == "f" else piece.data.astype(np.float64)
 
-    cells, sums, squares = _sums(blocks, n_genes_total, groups, counts_of)
-    sums, squares = sums[:, kept], squares[:, kept]
+    cells, sums, squares = _sums(blocks, n_genes, groups, counts_of)
+    sums, squares = sums[:, candidates], squares[:, candidates]
     mean, var = _mean_var(cells.sum(), sums.sum(axis=0), squares.sum(axis=0))
     table = pd.DataFrame({"means": mean, "variances": var})
 
     if running is None:
         moments = [_mean_var(cells[i], sums[i], squares[i]) for i in range(groups.n)]
     else:
-        moments = [(mean[kept], var[kept]) for mean, var in running.mean_var(cells[: groups.n])]
+        moments = [
+            (mean[candidates], var[candidates]) for mean, var in running.mean_var(cells[: groups.n])
+        ]
     spread = np.array(
         [
             _expected_spread(*moment, span, "" if groups.of_cell is None else f" in batch {name}")
@@ -396,21 +361,21 @@ def _seurat_v3(
     )
     means = np.array([mean for mean, _ in moments])
     n = cells[: groups.n, None]
-    ceiling = np.full((groups.n + 1, n_genes_total), np.inf)
-    ceiling[: groups.n, kept] = spread * np.sqrt(n) + means
+    ceiling = np.full((groups.n + 1, n_genes), np.inf)
+    ceiling[: groups.n, candidates] = spread * np.sqrt(n) + means
     ceiling = ceiling.ravel()
     _, sums, squares = _sums(
         blocks,
-        n_genes_total,
+        n_genes,
         groups,
-        lambda piece, _, where: np.minimum(piece.data, ceiling[where]),
+        lambda piece, _, positions: np.minimum(piece.data, ceiling[positions]),
     )
-    sums, squares = sums[: groups.n, kept], squares[: groups.n, kept]
+    sums, squares = sums[: groups.n, candidates], squares[: groups.n, candidates]
     scaled = (1 / ((n - 1) * np.square(spread))) * (
         (n * np.square(means)) + squares - 2 * sums * means
     )
 
-    # Sorted as scanpy does it, so that genes that tie come in the same order.
+    # Sorted as in scanpy, so that genes that tie have the same order.
     rank = np.argsort(np.argsort(-scaled, axis=1), axis=1).astype(np.float32)
     of_top = rank < n_top_genes
     median = np.ma.median(np.ma.masked_array(rank, ~of_top), axis=0)

@@ -1,13 +1,14 @@
-"""Several files as one data set: what they have in common, and a line for all that is dropped."""
+"""Join several files into one data set; the log names everything that is dropped."""
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from preprocessing.join_columns import say_dropped
-from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, describe_matrix
+from preprocessing.matrix_kind import EMPTY, LINEAR, describe_matrix
 from utils.errors import listed
 from utils.io import keys, read_element, read_index
 from utils.log import say
@@ -51,8 +52,10 @@ def join_genes(
     Raises
     ------
     ValueError
-        If a gene is in a file twice, or no gene is in all files.
+        If a file lists a gene twice.
     """
+    import pandas as pd
+
     for names, file in zip(lists, files, strict=True):
         unique, counts = np.unique(names, return_counts=True)
         if (counts > 1).any():
@@ -61,39 +64,36 @@ def join_genes(
                 "names unique before files are joined (adata.var_names_make_unique())"
             )
     common = set(lists[0]).intersection(*map(set, lists[1:]))
-    everything = list(dict.fromkeys(name for names in lists for name in names))
-    joined = [name for name in everything if name in common] if join == "inner" else everything
-    say(f"{len(common):,} {what} are in all {len(lists)} files, {len(everything):,} in any of them")
+    union = list(dict.fromkeys(itertools.chain(*lists)))
+    say(f"{len(common):,} {what} are in all {len(lists)} files, {len(union):,} in any of them")
+    joined = [name for name in union if name in common] if join == "inner" else union
     for names, file in zip(lists, files, strict=True):
-        if join == "inner" and len(names) > len(joined):
+        if len(names) > len(joined):
             say(
                 f"dropped: {len(names) - len(joined):,} of {len(names):,} {what} of {file}, which "
                 "are not in all files (join: outer keeps them)"
             )
-        if join == "outer" and len(names) < len(joined):
-            lacking = len(joined) - len(names)
-            say(f"{file} lacks {lacking:,} of {len(joined):,} {what}: their values are 0 there")
-    positions = []
-    for names in lists:
-        place = {name: i for i, name in enumerate(names)}
-        positions.append(np.array([place.get(name, -1) for name in joined], dtype=np.intp))
+        elif len(names) < len(joined):
+            n_missing = len(joined) - len(names)
+            say(f"{file} lacks {n_missing:,} of {len(joined):,} {what}: their values are 0 there")
+    positions = [pd.Index(names).get_indexer(joined) for names in lists]
     return np.array(joined, dtype=object), positions
 
 
 def check_common(sources: Sequence[Source]) -> None:
-    """Refuse files of which less than half of the genes are in all: other names, other species.
+    """Refuse files that share less than half of their genes: other names, other species.
 
     Raises
     ------
     ValueError
-        Shows names of two files, and where there are others of the same kind.
+        Shows gene names of two files, and which column has matching ones.
     """
     sets = [set(source.gene_names) for source in sources]
     n_common = len(sets[0].intersection(*sets[1:]))
     fewest = min(range(len(sets)), key=lambda i: len(sets[i]))
     if n_common and 2 * n_common >= len(sets[fewest]):
         return
-    # The file that differs most from it shows what is the matter.
+    # The file that differs most from it shows the problem best.
     others = [i for i in range(len(sets)) if i != fewest]
     one, other = sorted((fewest, min(others, key=lambda i: len(sets[fewest] & sets[i]))))
     shown = []
@@ -108,7 +108,7 @@ def check_common(sources: Sequence[Source]) -> None:
 
 
 def _hint_names(one: Source, other: Source, names: set[str], others: set[str]) -> str:
-    """Say how two files might get the same names of genes."""
+    """Suggest how two files can get the same gene names."""
     for source, wanted in ((one, others), (other, names)):
         for column in keys(source.root, source.var):
             values = np.asarray(read_element(source.root, f"{source.var}/{column}"), dtype=object)
@@ -136,10 +136,10 @@ def check_kinds(sources: Sequence[Source]) -> None:
     """
     values = [describe_matrix(source.root[source.counts]) for source in sources]
     filled = [(v, s) for v, s in zip(values, sources, strict=True) if v.kind != EMPTY]
-    alike = {COUNTS: FRACTIONS}
     for value, source in filled[1:]:
         first, reference = filled[0]
-        if alike.get(value.kind, value.kind) != alike.get(first.kind, first.kind):
+        both_linear = first.kind in LINEAR and value.kind in LINEAR
+        if value.kind != first.kind and not both_linear:
             raise ValueError(
                 f"{reference.counts} of {reference.file} holds {first}, {source.counts} of "
                 f"{source.file} {value}: join files of one kind (preprocessing: {{layer: ...}} "
@@ -156,7 +156,7 @@ def check_kinds(sources: Sequence[Source]) -> None:
 def common_embeddings(
     sources: Sequence[Source], *, stage: str, recompute_umap: bool, recompute_neighbors: bool
 ) -> list[str]:
-    """Return the keys of obsm that several files share; say what is dropped.
+    """Return the keys of obsm that all files share; log what is dropped.
 
     Parameters
     ----------
@@ -166,59 +166,77 @@ def common_embeddings(
         Where the data set enters. At ``preprocessing`` embeddings are computed on all cells; later
         the files are parts of one data set, whose embedding they share.
     recompute_umap, recompute_neighbors
-        Whether layouts and graphs are computed anew, so that those of the files do not matter.
+        Whether layouts and graphs are computed again, so that those of the files do not matter.
 
     Raises
     ------
     ValueError
-        At ``integration`` and ``clustering``, where an embedding cannot be a common one, or there
-        are layouts or graphs of several files.
+        At ``integration`` and ``clustering``, if an embedding cannot be a common one, or files
+        have layouts or graphs of their own.
     """
-    n_files = len(sources)
-    of_files = [keys(source.root, "obsm") for source in sources]
-    everything = list(dict.fromkeys(name for names in of_files for name in names))
-    others = [
-        f"{slot}/{name}"
-        for slot in ("varm", "varp")
-        for source in sources
-        for name in keys(source.root, slot)
-    ]
-    graphs = [f"obsp/{name}" for source in sources for name in keys(source.root, "obsp")]
+    graphs = _elements(sources, "obsp")
+    gene_elements = _elements(sources, "varm", "varp")
     if stage == "preprocessing":
-        embeddings = [f"obsm/{name}" for name in everything]
-        say_dropped("element", "each file has its own", [*embeddings, *graphs, *others])
+        embeddings = _elements(sources, "obsm")
+        say_dropped("element", "each file has its own", [*embeddings, *graphs, *gene_elements])
         return []
-    layouts = [name for name in everything if any(part in name.lower() for part in LAYOUTS)]
-    shared = [name for name in everything if all(name in names for names in of_files)]
-    shared = [name for name in shared if name not in layouts]
-    problems = [line for name in shared for line in _width_problems(sources, name)]
-    if "X_pca" in shared and not problems:
-        problems += _component_problems(sources)
-    with_layout = [s.file for s, names in zip(sources, of_files, strict=True) if "X_umap" in names]
-    if with_layout and not recompute_umap:
-        problems.append(
-            f"obsm/X_umap of {listed(with_layout, 2)}: the layouts of several files are not one; "
-            "write clustering: {recompute_umap: true}"
-        )
-    with_graph = [source.file for source in sources if keys(source.root, "obsp")]
-    if with_graph and not recompute_neighbors:
-        problems.append(
-            f"{graphs[0]} of {listed(with_graph, 2)}: the graphs of several files are not one; "
-            "write clustering: {recompute_neighbors: true}"
-        )
+    of_files = [keys(source.root, "obsm") for source in sources]
+    union = list(dict.fromkeys(itertools.chain(*of_files)))
+    embeddings = [name for name in union if not _is_layout(name)]
+    in_all = set(of_files[0]).intersection(*of_files[1:])
+    shared = [name for name in embeddings if name in in_all]
+    problems = _embedding_problems(sources, shared)
+    if not recompute_umap:
+        problems += _layout_problems(sources)
+    if not recompute_neighbors:
+        problems += _graph_problems(sources)
     if problems:
         raise ValueError("\n".join(problems))
-    partial = [name for name in everything if name not in shared and name not in layouts]
-    say_dropped("embedding", f"not in all {n_files} files", partial)
-    own = [*(f"obsm/{name}" for name in layouts), *graphs, *others]
-    say_dropped("element", "each file has its own", own)
+    partial = [name for name in embeddings if name not in shared]
+    say_dropped("embedding", f"not in all {len(sources)} files", partial)
+    layouts = [f"obsm/{name}" for name in union if _is_layout(name)]
+    say_dropped("element", "each file has its own", [*layouts, *graphs, *gene_elements])
     if shared:
-        say(f"{listed(shared)} of {n_files} files: taken as one embedding")
+        say(f"{listed(shared)} of {len(sources)} files: taken as one embedding")
     return shared
 
 
+def _is_layout(name: str) -> bool:
+    return any(layout in name.lower() for layout in LAYOUTS)
+
+
+def _elements(sources: Sequence[Source], *slots: str) -> list[str]:
+    """Name the elements of some slots in any of the files: ``varm/PCs``."""
+    return [f"{slot}/{name}" for slot in slots for s in sources for name in keys(s.root, slot)]
+
+
+def _layout_problems(sources: Sequence[Source]) -> list[str]:
+    """Explain which files have a UMAP of their own."""
+    files = [source.file for source in sources if "X_umap" in keys(source.root, "obsm")]
+    what = f"obsm/X_umap of {listed(files, 2)}: the layouts of several files are not one"
+    return [f"{what}; write clustering: {{recompute_umap: true}}"] if files else []
+
+
+def _graph_problems(sources: Sequence[Source]) -> list[str]:
+    """Explain which files have a graph of their own."""
+    files = [source.file for source in sources if keys(source.root, "obsp")]
+    if not files:
+        return []
+    graph = _elements(sources, "obsp")[0]
+    return [
+        f"{graph} of {listed(files, 2)}: the graphs of several files are not one; "
+        "write clustering: {recompute_neighbors: true}"
+    ]
+
+
+def _embedding_problems(sources: Sequence[Source], shared: Sequence[str]) -> list[str]:
+    """Explain which embeddings of the files cannot be a common one."""
+    problems = [line for name in shared for line in _width_problems(sources, name)]
+    return problems or (_component_problems(sources) if "X_pca" in shared else [])
+
+
 def _width_problems(sources: Sequence[Source], name: str) -> list[str]:
-    """Say where the columns of an embedding are others than in the first file."""
+    """Explain which file has other columns of an embedding than the first."""
     of_files = [_columns(source.root[f"obsm/{name}"]) for source in sources]
     for source, columns in zip(sources, of_files, strict=True):
         if columns != of_files[0]:
@@ -230,10 +248,8 @@ def _width_problems(sources: Sequence[Source], name: str) -> list[str]:
 
 
 def _columns(element: Any) -> list[str] | tuple[int, ...]:
-    """Return the names of the columns of a data frame in obsm; of an array, how many there are."""
-    shape = getattr(element, "shape", None)
-    if shape is None:
-        shape = element.attrs.get("shape")  # sparse
+    """Return the column names of a data frame in obsm, the number of columns of an array."""
+    shape = element.shape if hasattr(element, "shape") else element.attrs.get("shape")  # sparse
     if shape is None:
         return [str(name) for name in element.attrs["column-order"]]
     return tuple(int(n) for n in shape[1:])
@@ -246,18 +262,20 @@ def _written(columns: list[str] | tuple[int, ...]) -> str:
 
 
 def _component_problems(sources: Sequence[Source]) -> list[str]:
-    """Say whether each file has components of its own."""
+    """Explain which files have other components than the first."""
     genes = [read_index(source.root, "var").astype(str) for source in sources]
     common = sorted(set(genes[0]).intersection(*map(set, genes[1:])))
     first = None
     for source, names in zip(sources, genes, strict=True):
-        values = _arrays(read_element(source.root, "uns/pca")) if _has(source, "uns", "pca") else []
-        if _has(source, "varm", "PCs"):
-            place = {name: i for i, name in enumerate(names)}
+        values = []
+        if "pca" in keys(source.root, "uns"):
+            values += _float_arrays(read_element(source.root, "uns/pca"))
+        if "PCs" in keys(source.root, "varm"):
+            position = {name: i for i, name in enumerate(names)}
             loadings = np.asarray(read_element(source.root, "varm/PCs"))
-            values.append(loadings[[place[name] for name in common]])
+            values.append(loadings[[position[name] for name in common]])
         first = values if first is None else first
-        if len(values) != len(first) or not all(map(_same, values, first)):
+        if not _same(dict(enumerate(values)), dict(enumerate(first))):
             return [
                 f"uns/pca and varm/PCs of {sources[0].file} and {source.file} differ: X_pca is "
                 f"no common embedding; {START_OVER} (if it is one, delete both from the files)"
@@ -265,20 +283,16 @@ def _component_problems(sources: Sequence[Source]) -> list[str]:
     return []
 
 
-def _has(source: Source, slot: str, name: str) -> bool:
-    return name in keys(source.root, slot)
-
-
-def _arrays(value: Any) -> list[np.ndarray]:
+def _float_arrays(value: Any) -> list[np.ndarray]:
     if isinstance(value, dict):
-        return [item for key in sorted(value) for item in _arrays(value[key])]
+        return [array for key in sorted(value) for array in _float_arrays(value[key])]
     return [value] if isinstance(value, np.ndarray) and value.dtype.kind == "f" else []
 
 
 def join_uns(
     parts: Sequence[Mapping[str, Any]], frames: Sequence[pd.DataFrame], obs: pd.DataFrame
 ) -> dict[str, Any]:
-    """Keep what is equal in all files, and the colors of categories on which they agree.
+    """Keep what is equal in all files, and colors of categories on which they agree.
 
     Parameters
     ----------
@@ -299,7 +313,7 @@ def join_uns(
         elif all(name in part and _same(part[name], parts[0][name]) for part in parts):
             value = parts[0][name]
         if value is None or (isinstance(value, dict) and "connectivities_key" in value):
-            dropped.append(name)  # with a graph goes what describes it
+            dropped.append(name)  # what describes a graph is dropped with it
         else:
             joined[name] = value
     say_dropped("uns element", f"not equal in all {len(parts)} files", dropped)
@@ -309,23 +323,23 @@ def join_uns(
 def _join_colors(
     parts: Sequence[Mapping[str, Any]], name: str, frames: Sequence[pd.DataFrame], obs: pd.DataFrame
 ) -> np.ndarray | None:
-    """Give each category of a joined column the color that it has in the files; None: unknown."""
+    """Return the colors of a joined column; None where files differ or one is unknown."""
     column = name.removesuffix("_colors")
-    color: dict[str, str] = {}
+    color_of: dict[str, str] = {}
     for part, frame in zip(parts, frames, strict=True):
         if name not in part or column not in frame or not hasattr(frame[column], "cat"):
             continue
-        given = np.asarray(part[name], dtype=object).ravel()
-        for category, value in zip(frame[column].cat.categories, given, strict=False):
-            if color.setdefault(str(category), str(value)) != str(value):
+        colors = np.asarray(part[name], dtype=object).ravel()
+        for category, color in zip(frame[column].cat.categories, colors, strict=False):
+            if color_of.setdefault(str(category), str(color)) != str(color):
                 return None
     categories = map(str, obs[column].cat.categories) if hasattr(obs[column], "cat") else [""]
-    colors = [color.get(category) for category in categories]
+    colors = [color_of.get(category) for category in categories]
     return None if None in colors else np.array(colors, dtype=object)
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Whether two elements are equal, whatever they are; NaN equals NaN."""
+    """Return whether two elements of any type are equal; NaN equals NaN."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(_same(left[key], right[key]) for key in left)
     if hasattr(left, "equals"):  # a data frame

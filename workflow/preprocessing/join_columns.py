@@ -1,7 +1,7 @@
-"""Columns of obs and var of several files as one: numbers, truth values, text, categories.
+"""Join columns of obs and var of several files: numbers, truth values, text, categories.
 
-What is of one type stays so; a column of several types becomes text, as each file writes it, and
-that is said. A missing value stays missing.
+A column of one type keeps it. A column of several types becomes text, as each file writes it, with
+a log line. A missing value stays missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-EXACT = 2**53  # the largest whole number up to which float64 has all of them
+EXACT = 2**53  # float64 has all whole numbers up to this one
 
 
 def kind_of(values: Any) -> str:
@@ -58,73 +58,79 @@ def join_column(parts: Sequence[Any], where: str, files: Sequence[str]) -> Any:
     Returns
     -------
     numpy.ndarray or pandas array
-        The values of one file after those of the other. Numbers and truth values as pandas joins
-        them; categories where one file has these, those of all files in the order in which they
-        appear, ordered if all files have the same and ordered ones. Values of several kinds are
-        categories of text.
+        The values of the files in their order: numbers and truth values as pandas joins them;
+        categories if one file has them, in the order in which they appear, ordered if those of all
+        files are ordered and the same; values of several kinds as categories of text.
     """
-    import pandas as pd
-
-    numpy_backed = pd.arrays.NumpyExtensionArray
-    parts = [np.asarray(part) if isinstance(part, numpy_backed) else part for part in parts]
-    kinds = [kind_of(part) for part in parts]
-    known = [kind for kind in dict.fromkeys(kinds) if kind != "empty"]
-    if not known:
+    parts = [*map(_without_wrapper, parts)]
+    kinds = [*map(kind_of, parts)]
+    distinct = [kind for kind in dict.fromkeys(kinds) if kind != "empty"]
+    if not distinct:
         return np.full(sum(map(len, parts)), np.nan)
     filled = [part for part, kind in zip(parts, kinds, strict=True) if kind != "empty"]
-    if len(known) > 1 or (known == ["numbers"] and _loses_digits(filled)):
-        named = (f"{_shown(part)} in {file}" for part, file in zip(parts, files, strict=True))
-        say(f"{where} is {listed(list(named), 6)}: joined as text")
-        return _join_categories([_as_text(part) for part in parts], where)
+    if len(distinct) > 1 or (distinct == ["numbers"] and _loses_digits(filled)):
+        types = [f"{_type_name(part)} in {file}" for part, file in zip(parts, files, strict=True)]
+        say(f"{where} is {listed(types, 6)}: joined as text")
+        return _join_categories([*map(_as_text, parts)], where)
+    return _join_one_kind(parts, kinds, filled, where)
+
+
+def _join_one_kind(
+    parts: Sequence[Any], kinds: Sequence[str], filled: Sequence[Any], where: str
+) -> Any:
+    """Join values of one kind; parts of the kind ``empty`` have missing values only."""
+    import pandas as pd
+
     if any(isinstance(part.dtype, pd.CategoricalDtype) for part in filled):
         return _join_categories(
             [
-                part if kind == "empty" else _as_categories(part)
+                part if kind == "empty" else pd.Categorical(part)
                 for part, kind in zip(parts, kinds, strict=True)
             ],
             where,
         )
-    if known == ["text"]:
-        texts = [_missing(part, "string") if kind == "empty" else pd.array(part, dtype="string")
-                 for part, kind in zip(parts, kinds, strict=True)]  # fmt: skip
-        return np.concatenate([np.asarray(text, dtype=object) for text in texts])
-    if known not in (["numbers"], ["truth values"]):
-        raise TypeError(f"{where} holds {known[0]}, which no store can hold; write it as text")
-    nullable = pd.array(filled[0]).dtype  # int64: Int64
-    values = [
-        pd.Series(_missing(part, nullable) if kind == "empty" else _plain(part))
+    kind = kind_of(filled[0])
+    if kind not in ("text", "numbers", "truth values"):
+        raise TypeError(f"{where} holds {kind}, which no store can hold; write it as text")
+    dtype = "string" if kind == "text" else pd.array(filled[0]).dtype  # int64: Int64
+    typed = [
+        pd.array([pd.NA] * len(part), dtype=dtype) if kind == "empty" else part
         for part, kind in zip(parts, kinds, strict=True)
+    ]
+    return _join_texts(typed) if kind == "text" else _join_numbers(typed)
+
+
+def _without_wrapper(part: Any) -> Any:
+    """Return the NumPy array in a pandas array that only wraps it."""
+    import pandas as pd
+
+    return np.asarray(part) if isinstance(part, pd.arrays.NumpyExtensionArray) else part
+
+
+def _join_texts(parts: Sequence[Any]) -> np.ndarray:
+    import pandas as pd
+
+    texts = [pd.array(part, dtype="string") for part in parts]
+    return np.concatenate([np.asarray(text, dtype=object) for text in texts])
+
+
+def _join_numbers(parts: Sequence[Any]) -> Any:
+    """Join numbers or truth values; anndata can store nullable ones of both, but no fractions."""
+    import pandas as pd
+
+    values = [
+        pd.Series(pd.array(part, dtype="boolean") if part.dtype == object else part)
+        for part in parts
     ]
     joined = pd.concat(values, ignore_index=True).array
     if isinstance(joined.dtype, pd.Float32Dtype | pd.Float64Dtype):
-        # anndata has no nullable fractions: their missing value is NaN.
         return joined.to_numpy(dtype=joined.dtype.numpy_dtype, na_value=np.nan)
-    return joined if isinstance(joined.dtype, _nullable()) else joined.to_numpy()
-
-
-def _nullable() -> tuple[type, ...]:
-    import pandas as pd
-
-    integer = (pd.Int8Dtype, pd.Int16Dtype, pd.Int32Dtype, pd.Int64Dtype)
-    unsigned = (pd.UInt8Dtype, pd.UInt16Dtype, pd.UInt32Dtype, pd.UInt64Dtype)
-    return (*integer, *unsigned, pd.BooleanDtype)
-
-
-def _plain(part: Any) -> Any:
-    """Return truth values that are objects as such; others as they are."""
-    import pandas as pd
-
-    return pd.array(part, dtype="boolean") if part.dtype == object else part
-
-
-def _missing(part: Any, dtype: Any) -> Any:
-    import pandas as pd
-
-    return pd.array([pd.NA] * len(part), dtype=dtype)
+    is_nullable = isinstance(joined, pd.arrays.IntegerArray | pd.arrays.BooleanArray)
+    return joined if is_nullable else joined.to_numpy()
 
 
 def _loses_digits(parts: Sequence[Any]) -> bool:
-    """Whether whole numbers are joined with others in float64, which does not hold them."""
+    """Return whether whole numbers would be joined in float64, which does not hold them."""
     import pandas as pd
 
     values = [p.categories if isinstance(p.dtype, pd.CategoricalDtype) else p for p in parts]
@@ -134,8 +140,8 @@ def _loses_digits(parts: Sequence[Any]) -> bool:
     return large and (len(numbers) < len([v for v in values if len(v)]) or len(kinds) > 1)
 
 
-def _shown(part: Any) -> str:
-    """Name the type of a column as a reader knows it."""
+def _type_name(part: Any) -> str:
+    """Name the type of a column in the words of a user."""
     import pandas as pd
 
     kind = kind_of(part)
@@ -144,14 +150,8 @@ def _shown(part: Any) -> str:
     return kind if kind in ("text", "empty") else str(part.dtype)
 
 
-def _as_categories(part: Any) -> pd.Categorical:
-    import pandas as pd
-
-    return part if isinstance(part.dtype, pd.CategoricalDtype) else pd.Categorical(part)
-
-
 def _as_text(part: Any) -> pd.Categorical:
-    """Write each value as text, a missing one as missing."""
+    """Turn values into categories of text; missing ones stay missing."""
     import pandas as pd
 
     if isinstance(part.dtype, pd.CategoricalDtype):
@@ -161,27 +161,27 @@ def _as_text(part: Any) -> pd.Categorical:
 
 
 def _join_categories(parts: Sequence[Any], where: str) -> pd.Categorical:
-    """Join categories; a part without any has missing values only."""
+    """Join categories; a part of another type has missing values only."""
     import pandas as pd
 
-    place: dict[Any, int] = {}
+    code_of: dict[Any, int] = {}
     codes = []
     filled = [part for part in parts if isinstance(part.dtype, pd.CategoricalDtype)]
     for part in parts:
         if not isinstance(part.dtype, pd.CategoricalDtype):
             codes.append(np.full(len(part), -1))
             continue
-        lookup = [place.setdefault(value, len(place)) for value in part.categories]
-        codes.append(np.array([*lookup, -1])[part.codes])
+        new_codes = [code_of.setdefault(value, len(code_of)) for value in part.categories]
+        codes.append(np.array([*new_codes, -1])[part.codes])  # -1, missing, takes the last
     alike = all(list(part.categories) == list(filled[0].categories) for part in filled)
     ordered = alike and len(filled) == len(parts) and all(part.ordered for part in filled)
     if not ordered and any(part.ordered for part in filled):
-        say(f"{where}: its ordered categories differ between the files; their order is dropped")
-    return pd.Categorical.from_codes(np.concatenate(codes), list(place), ordered=ordered)
+        say(f"{where}: the ordered categories of the files differ; their order is dropped")
+    return pd.Categorical.from_codes(np.concatenate(codes), list(code_of), ordered=ordered)
 
 
 def join_obs(frames: Sequence[pd.DataFrame], files: Sequence[str]) -> pd.DataFrame:
-    """Join the obs of several files: the columns that are in all, in the order of the first."""
+    """Join the obs of several files: the columns that all have, in the order of the first."""
     import pandas as pd
 
     columns = [name for name in frames[0] if all(name in frame for frame in frames)]
@@ -203,14 +203,14 @@ def join_var(
     *,
     what: str = "var",
 ) -> pd.DataFrame:
-    """Join the var of several files: the columns that are in all and equal where genes are.
+    """Join the var of several files: the columns that all have, with equal values for a gene.
 
     Parameters
     ----------
     frames
         One per file.
     positions
-        Of each joined gene in each file; -1: the file lacks it.
+        Position of each joined gene in each file; -1: the file lacks it.
     names
         Of the joined genes.
     files
@@ -220,10 +220,10 @@ def join_var(
     """
     import pandas as pd
 
-    where = np.array(positions)
-    first = np.argmax(where >= 0, axis=0)  # the first file that has the gene
+    stacked = np.array(positions)
+    first_file = np.argmax(stacked >= 0, axis=0)  # that has the gene
     starts = np.cumsum([0, *map(len, frames)])
-    taken = where[first, np.arange(len(names))] + starts[first]
+    first_row = stacked[first_file, np.arange(len(names))] + starts[first_file]
     columns = [name for name in frames[0] if all(name in frame for frame in frames)]
     lost = [name for frame in frames for name in frame if name not in columns]
     joined, differing = {}, []
@@ -231,11 +231,12 @@ def join_var(
         values = np.concatenate([np.asarray(frame[name], dtype=object) for frame in frames])
         agree = True
         for i, position in enumerate(positions):
-            both = position >= 0
-            agree = agree and _equal(values[position[both] + starts[i]], values[taken[both]])
+            present = position >= 0
+            rows = position[present] + starts[i]
+            agree = agree and _equal(values[rows], values[first_row[present]])
         if agree:
             column = join_column([f[name].array for f in frames], f'{what}["{name}"]', files)
-            joined[name] = column[taken]
+            joined[name] = column[first_row]
         else:
             differing.append(name)
     say_dropped(f"{what} column", f"not in all {len(frames)} files", lost)
@@ -244,21 +245,21 @@ def join_var(
 
 
 def _index_name(frames: Sequence[pd.DataFrame]) -> Any:
-    """Return what the index is called, if it is called the same in all files."""
+    """Return the name of the index if it is the same in all files."""
     names = [frame.index.name for frame in frames]
     return names[0] if all(name == names[0] for name in names) else None
 
 
 def _equal(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether values are equal, and missing, at the same places."""
+    """Return whether values are equal, and the same ones are missing."""
     import pandas as pd
 
-    gone = pd.isna(left)
-    return bool((gone == pd.isna(right)).all() and (left[~gone] == right[~gone]).all())
+    missing = pd.isna(left)
+    return bool((missing == pd.isna(right)).all() and (left[~missing] == right[~missing]).all())
 
 
 def say_dropped(what: str, why: str, names: Sequence[str]) -> None:
-    """Say what is not taken along, each name once: `what` in the singular, and why."""
+    """Log what is dropped, each name once: `what` in the singular, and why."""
     unique = list(dict.fromkeys(map(str, names)))
     if unique:
         plural = "" if len(unique) == 1 else "s"

@@ -1,9 +1,9 @@
-"""What the values of a matrix are: counts, counts with fractions, log-normalized or scaled.
+"""Recognize the values of a matrix: counts, counts with fractions, log-normalized or scaled.
 
-Told from a sample of cells that is spread over the whole matrix. Negative values are scaled, whole
-numbers are counts. What is left is either linear (ambient-corrected counts, CPM) or a logarithm,
-and it is one only if undoing it brings order into the cells: values of a cell that are multiples of
-its smallest (a logarithm of scaled counts), or cells that have the same total.
+The decision is made on a sample of cells, spread over the whole matrix. Negative values are scaled,
+whole numbers are counts. Others are either linear (ambient-corrected counts, CPM) or a logarithm:
+this only if undoing it brings order into the cells, so that the values of a cell are multiples of
+its smallest (the logarithm of scaled counts), or cells have the same total.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNTS, FRACTIONS, LOG, SCALED, EMPTY = "counts", "fractions", "log-normalized",
 LINEAR = (COUNTS, FRACTIONS)  # what can be normalized
 
 WINDOWS = 16
-VALUES = 1 << 15  # in each window
+WINDOW_VALUES = 1 << 15  # in each window
 INVERSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "natural logarithm": np.expm1,
     "logarithm to the base 2": lambda v: np.expm1(v * np.log(2)),
@@ -33,31 +33,31 @@ INVERSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class MatrixValues(NamedTuple):
-    """What a matrix holds, as far as its sample shows."""
+    """What a matrix holds, according to a sample of its cells."""
 
     kind: str  # counts, fractions, log-normalized, scaled, empty
     smallest: float  # of the sample; 0 where nothing is stored
     largest: float
-    whole: float  # share of the values other than 0 that are whole numbers
-    mixed: bool = False  # some cells hold counts, others values of this kind
+    whole_share: float  # of the values other than 0, how many are whole numbers
+    is_mixed: bool = False  # some cells hold counts, others values of this kind
 
     def __str__(self) -> str:
-        """Say it in words: ``log-normalized values (largest 8.2, 0 % whole numbers)``."""
+        """Describe the values: ``log-normalized values (largest 8.2, 0 % whole numbers)``."""
         if self.kind == EMPTY:
             return "nothing but zeros"
-        share = f"{max(self.whole, 0.01):.0%} whole numbers"
-        share = {0: "no whole numbers", 1: "whole numbers"}.get(self.whole, share)
-        seen = f"largest {self.largest:.3g}, {share}"
-        words = {
+        share = f"{max(self.whole_share, 0.01):.0%} whole numbers"
+        share = {0: "no whole numbers", 1: "whole numbers"}.get(self.whole_share, share)
+        details = f"largest {self.largest:.3g}, {share}"
+        kind = {
             COUNTS: "counts",
             FRACTIONS: "counts with fractions",
             LOG: "log-normalized values",
             SCALED: "scaled values",
         }[self.kind]
         if self.kind == SCALED:
-            seen = f"smallest {self.smallest:.3g}, {seen}"
-        others = "counts in some cells and in others " if self.mixed else ""
-        return f"{others}{words} ({seen})"
+            details = f"smallest {self.smallest:.3g}, {details}"
+        others = "counts in some cells and in others " if self.is_mixed else ""
+        return f"{others}{kind} ({details})"
 
 
 def matrix_kind(matrix: Any) -> str:
@@ -80,7 +80,7 @@ def matrix_kind(matrix: Any) -> str:
 
 
 def describe_matrix(matrix: Any) -> MatrixValues:
-    """Look at a sample of cells that is spread over the whole matrix.
+    """Describe the values of a matrix, from a sample of cells spread over it.
 
     Parameters
     ----------
@@ -90,12 +90,12 @@ def describe_matrix(matrix: Any) -> MatrixValues:
     Returns
     -------
     MatrixValues
-        The kind, and what was seen. Values that are not finite are left to those that compute.
+        The kind, and details of the sample. Values that are not finite are ignored.
 
     Notes
     -----
-    Reads at most 16 windows of about 32,768 values (and the row pointers), the same ones always;
-    of CSC some columns. Peak memory: about 50 MB, and 8 bytes per cell.
+    Reads at most 16 windows of about 32,768 values, always the same ones, and the row pointers; of
+    CSC some columns. Peak memory: about 50 MB, and 8 bytes per cell.
     """
     return _describe([_finite(window) for window in _windows(matrix)])
 
@@ -105,24 +105,22 @@ def _describe(windows: list[sp.csr_matrix]) -> MatrixValues:
     if not len(values):
         return MatrixValues(EMPTY, 0.0, 0.0, 0.0)
     is_whole = values == np.rint(values)
-    seen = (float(min(values.min(), 0)), float(values.max()), float(is_whole.mean()))
-    if seen[0] < 0:
-        return MatrixValues(SCALED, *seen)
+    details = (float(min(values.min(), 0)), float(values.max()), float(is_whole.mean()))
+    if details[0] < 0:
+        return MatrixValues(SCALED, *details)
     if is_whole.all():
-        return MatrixValues(COUNTS, *seen)
-    others = [window for window in windows if (window.data != np.rint(window.data)).any()]
-    kind = _kind_of_fractions(others)
-    # A cell of 1 and 0 may be anything; more values than 1 that are all whole are counts.
-    counted = [
-        window
+        return MatrixValues(COUNTS, *details)
+    kind = _kind_of_fractions([window for window in windows if (window.data % 1).any()])
+    # Values of 0 and 1 may be anything; larger ones that are all whole are counts.
+    has_counts = any(
+        window.nnz >= 50 and window.data.max() > 1 and not (window.data % 1).any()
         for window in windows
-        if window.nnz >= 50 and window.data.max() > 1 and not (window.data % 1).any()
-    ]
-    return MatrixValues(kind, *seen, mixed=kind == LOG and bool(counted))
+    )
+    return MatrixValues(kind, *details, is_mixed=kind == LOG and has_counts)
 
 
 def _kind_of_fractions(windows: list[sp.csr_matrix]) -> str:
-    """Tell logarithms from linear values; all are 0 or more, and some are not whole."""
+    """Distinguish logarithms from linear values; all are 0 or more, and some are not whole."""
     cells = sp.vstack(windows, format="csr")
     with np.errstate(over="ignore", invalid="ignore"):
         linear = _multiples(cells, lambda v: v), _alike(cells, lambda v: v)
@@ -134,28 +132,32 @@ def _kind_of_fractions(windows: list[sp.csr_matrix]) -> str:
         return FRACTIONS
     if any(alike for _, alike in undone):
         return LOG
+    return FRACTIONS if _looks_linear(cells) else LOG
+
+
+def _looks_linear(cells: sp.csr_matrix) -> bool:
+    """Return whether values without such an order look like counts with fractions."""
     values = cells.data
-    # No logarithm is a whole number but by chance, and none of a usual total is above 20.
+    # A logarithm is a whole number by chance only, and with the usual totals never above 20.
     is_whole = values == np.rint(values)
     several = is_whole.mean() >= 0.05 and len(np.unique(values[is_whole])) >= 3
     if several or values.max() > 20:
-        return FRACTIONS
+        return True
     # Deeper cells have larger counts per detected gene, and smaller values once they are scaled.
     detected = np.diff(cells.indptr)
     used = detected >= 3
-    if used.sum() >= 10 and np.ptp(detected[used]) > 0:
-        sums = cells @ np.ones(cells.shape[1])
-        depth, mean = np.log(detected[used]), np.log(sums[used] / detected[used])
-        if np.ptp(mean) > 0 and np.corrcoef(depth, mean)[0, 1] > 0.1:
-            return FRACTIONS
-    return LOG
+    if used.sum() < 10 or np.ptp(detected[used]) == 0:
+        return False
+    sums = cells @ np.ones(cells.shape[1])
+    depth, mean = np.log(detected[used]), np.log(sums[used] / detected[used])
+    return bool(np.ptp(mean) > 0 and np.corrcoef(depth, mean)[0, 1] > 0.1)
 
 
 def _multiples(cells: sp.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray]) -> float:
-    """Return how many values are whole multiples of their cell's smallest, or of 1/2 or 1/3 of it.
+    """Return the share of values that are multiples of 1, 1/2 or 1/3 of their cell's smallest.
 
-    Only values that are clearly above the smallest and below 100 times as large show anything; 0
-    where there are fewer than 3.
+    Only values clearly above the smallest and below 100 times as large count; 0 if these are fewer
+    than 3.
     """
     values = inverse(cells.data)
     filled = np.flatnonzero(np.diff(cells.indptr))
@@ -179,7 +181,7 @@ def _multiples(cells: sp.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray]
 
 
 def _alike(cells: sp.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray]) -> bool:
-    """Say whether the cells have the same total, or a single one a round total."""
+    """Return whether the cells have the same total, or a single one a round total."""
     undone = sp.csr_matrix((inverse(cells.data), cells.indices, cells.indptr), shape=cells.shape)
     totals = undone @ np.ones(cells.shape[1])
     totals = totals[np.diff(cells.indptr) > 0]
@@ -208,37 +210,39 @@ def _windows(matrix: Any) -> list[sp.csr_matrix]:
     """Return up to `WINDOWS` runs of consecutive cells, spread over the matrix."""
     if sp.issparse(matrix) or isinstance(matrix, np.ndarray):
         rows = sp.csr_matrix(matrix)
-        return [
-            sum_duplicates(rows[start:stop])
-            for start, stop in _spread(np.asarray(rows.indptr, dtype=np.int64))
-        ]
+        return [sum_duplicates(rows[a:b]) for a, b in _spread(rows.indptr.astype(np.int64))]
     encoding = matrix.attrs.get("encoding-type", "array")
     if encoding == "csr_matrix":
         return _csr_windows(matrix)
-    if encoding == "csc_matrix" and int(matrix["data"].shape[0]) > WINDOWS * VALUES:
+    if encoding == "csc_matrix" and int(matrix["data"].shape[0]) > WINDOWS * WINDOW_VALUES:
         return _csc_windows(matrix)
-    n_cells, n_genes = matrix_shape(matrix)
-    if encoding == "csc_matrix" or n_cells * n_genes <= WINDOWS * VALUES:
-        rows = [sp.csr_matrix(block) for block in row_blocks(matrix)]
+    if encoding == "csc_matrix" or np.prod(matrix_shape(matrix)) <= WINDOWS * WINDOW_VALUES:
+        rows = [*map(sp.csr_matrix, row_blocks(matrix))]
         return _windows(sp.vstack(rows, format="csr")) if rows else []
+    return _dense_windows(matrix)
+
+
+def _spread(indptr: np.ndarray) -> list[tuple[int, int]]:
+    """Cut rows into windows of about `WINDOW_VALUES` values, evenly spread over all values."""
+    n_values = int(indptr[-1])
+    if n_values <= WINDOWS * WINDOW_VALUES:
+        edges = np.unique(np.linspace(0, len(indptr) - 1, WINDOWS + 1).astype(int))
+        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
+    starts = np.linspace(0, n_values - WINDOW_VALUES, WINDOWS).astype(np.int64)
+    first = np.searchsorted(indptr, starts, side="right") - 1
+    last = np.maximum(np.searchsorted(indptr, starts + WINDOW_VALUES, side="right") - 1, first + 1)
+    return [(int(a), int(b)) for a, b in zip(first, last, strict=True)]
+
+
+def _dense_windows(matrix: Any) -> list[sp.csr_matrix]:
+    """Return the windows, or where these have zeros only the first block that has another value."""
+    n_cells, n_genes = matrix_shape(matrix)
     pointers = np.arange(n_cells + 1, dtype=np.int64) * n_genes
     windows = [sp.csr_matrix(native(matrix[a:b])) for a, b in _spread(pointers)]
     if any(window.nnz for window in windows):
         return windows
-    blocks = (sp.csr_matrix(block) for block in row_blocks(matrix))
+    blocks = map(sp.csr_matrix, row_blocks(matrix))
     return [next((block for block in blocks if block.nnz), windows[0])]
-
-
-def _spread(indptr: np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows into windows of about `VALUES` values, evenly spread over all values."""
-    n_values = int(indptr[-1])
-    if n_values <= WINDOWS * VALUES:
-        edges = np.unique(np.linspace(0, len(indptr) - 1, WINDOWS + 1).astype(int))
-        return [(int(a), int(b)) for a, b in itertools.pairwise(edges)]
-    starts = np.linspace(0, n_values - VALUES, WINDOWS).astype(np.int64)
-    first = np.searchsorted(indptr, starts, side="right") - 1
-    last = np.maximum(np.searchsorted(indptr, starts + VALUES, side="right") - 1, first + 1)
-    return [(int(a), int(b)) for a, b in zip(first, last, strict=True)]
 
 
 def _csr_windows(matrix: Any) -> list[sp.csr_matrix]:
@@ -256,9 +260,9 @@ def _csr_windows(matrix: Any) -> list[sp.csr_matrix]:
 
 
 def _csc_windows(matrix: Any) -> list[sp.csr_matrix]:
-    """Return the cells of one band of rows in some genes: dense ones, which have many values.
+    """Return the cells of one band of rows in some genes, those with many values.
 
-    Of a cell there are some genes only, so totals show nothing here.
+    As genes are missing, the totals of the cells mean nothing here.
     """
     n_cells = matrix_shape(matrix)[0]
     indptr = matrix["indptr"][:].astype(np.int64)
@@ -271,7 +275,7 @@ def _csc_windows(matrix: Any) -> list[sp.csr_matrix]:
         parts = []
         for column in genes:
             start = int(indptr[column] + share * lengths[column])
-            stop = min(start + max(1, VALUES * int(lengths[column]) // n_cells // 4),
+            stop = min(start + max(1, WINDOW_VALUES * int(lengths[column]) // n_cells // 4),
                        int(indptr[column + 1]))  # fmt: skip
             data, rows = native(matrix["data"][start:stop]), matrix["indices"][start:stop]
             parts.append(sp.csr_matrix((data, (rows, np.zeros(len(rows), int))), (n_cells, 1)))

@@ -1,7 +1,7 @@
 """Principal components of a matrix that is read in blocks of cells.
 
-`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `project` a second
-one for the scores, which it hands out block by block.
+`gram_pca` takes one pass (the Gram matrix of the genes, then its eigenvectors), `pca_scores` a
+second one for the scores, which it hands out block by block.
 
 The product of a piece with itself is dense (BLAS) or sparse, whichever is faster for its number of
 non-zeros. Pieces have a fixed number of rows, BLAS runs on one thread in each worker, and the
@@ -20,6 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from numerics.normalize import check_finite, numbered
+from preprocessing.options import PCAOptions
 from utils.log import say
 from utils.threads import one_blas_thread, ordered_map
 
@@ -35,7 +36,7 @@ SPARSE_SHARE = 1 / 500
 
 
 @dataclass(frozen=True)
-class PCA:
+class PrincipalComponents:
     """Principal components.
 
     Attributes
@@ -57,7 +58,9 @@ class PCA:
     variance_ratio: np.ndarray
 
 
-def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
+def gram_pca(
+    blocks: Blocks, *, n_comps: int = PCAOptions.n_comps, threads: int = 1
+) -> PrincipalComponents:
     """Compute principal components in one pass.
 
     Parameters
@@ -71,7 +74,7 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
 
     Returns
     -------
-    PCA
+    PrincipalComponents
 
     Raises
     ------
@@ -83,7 +86,7 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
     The covariance is ``(X'X - n m m') / (n - 1)``; products of a piece are float32, their sum
     float64. Peak memory grows with genes**2, not with cells: 16 bytes per pair of genes, and per
     thread (and once more) 4 bytes per pair and 32 KB per gene; 24 bytes more per pair and thread
-    where the product is sparse. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
+    for sparse products. Measured for 2,000 genes with reading: 190 MB on one thread, 280 MB
     on two. Time grows with cells x genes**2.
     """
     if n_comps < 1:
@@ -109,14 +112,14 @@ def gram_pca(blocks: Blocks, *, n_comps: int = 50, threads: int = 1) -> PCA:
             n_cells += rows
             sums += piece_sums
             gram += product
-        most = min(n_cells, n_genes) - 1
-        if most < 1:
+        max_comps = min(n_cells, n_genes) - 1
+        if max_comps < 1:
             raise ValueError(
                 f"PCA needs at least 2 cells and 2 genes; found {n_cells} and {n_genes}"
             )
-        if n_comps > most:
-            say(f"n_comps is cut from {n_comps} to {most}: {n_cells} cells x {n_genes} genes")
-        return _decompose(gram, sums, shift, n_cells, min(n_comps, most))
+        if n_comps > max_comps:
+            say(f"n_comps is cut from {n_comps} to {max_comps}: {n_cells} cells x {n_genes} genes")
+        return _decompose(gram, sums, shift, n_cells, min(n_comps, max_comps))
 
 
 def _product(
@@ -151,7 +154,7 @@ def _sums(piece: Block) -> np.ndarray:
 
 def _decompose(
     gram: np.ndarray, sums: np.ndarray, shift: np.ndarray, n_cells: int, n_comps: int
-) -> PCA:
+) -> PrincipalComponents:
     """Center the Gram matrix of the shifted values, in place, and take its first eigenvectors."""
     from scipy.linalg import eigh
 
@@ -162,7 +165,7 @@ def _decompose(
     total = gram.trace()
     if not (gram.diagonal() > 1e-10 * mean**2).any():
         raise ValueError(f"no gene varies among the {n_cells} cells; PCA needs other genes")
-    # Again: SciPy's BLAS is its own, and a limit does not reach what is loaded after it was set.
+    # Limited again: SciPy has a BLAS of its own, loaded only now.
     with one_blas_thread():
         variance, components = eigh(
             gram.T,  # the same matrix in LAPACK's order: no copy
@@ -174,10 +177,10 @@ def _decompose(
     components = components[:, ::-1]
     largest = np.abs(components).argmax(axis=0)
     components = components * np.sign(components[largest, np.arange(n_comps)])
-    return PCA(components.astype(np.float32), mean, variance, variance / total)
+    return PrincipalComponents(components.astype(np.float32), mean, variance, variance / total)
 
 
-def project(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+def pca_scores(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
     """Compute the scores of the cells, block by block.
 
     Parameters

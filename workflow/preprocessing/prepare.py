@@ -1,4 +1,4 @@
-"""The input files to one store: open them, choose cells and genes, join, stream the matrices.
+"""Prepare a store from input files: open them, choose cells and genes, join, stream the matrices.
 
 Peak memory: obs, var, obsm and obsp of all files, and three blocks of rows of a matrix.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from preprocessing import choose
 from preprocessing.join import check_common, check_kinds, common_embeddings, join_genes
+from preprocessing.options import PrepareOptions
 from preprocessing.prepare_joined import write_joined
 from preprocessing.prepare_one import is_kept_whole, write_linked, write_one
 from preprocessing.sources import open_sources
@@ -31,7 +32,7 @@ def prepare_store(
     stage: str = "preprocessing",
     layer: str | None = None,
     values: str | None = None,
-    join: str = "inner",
+    join: str = PrepareOptions.join,
     var_names: str | None = None,
     keep_genes: Sequence[str] = (),
     keep_cells: Sequence[str] = (),
@@ -47,28 +48,28 @@ def prepare_store(
     Parameters
     ----------
     files
-        As a user writes them; the cells are in their order.
+        As the user writes them; the cells are in their order.
     out
-        The ``.zarr`` folder to write, atomically. It links to a single ``.zarr`` file of which all
-        cells and genes are kept.
+        The ``.zarr`` folder to write, atomically. It links to a single ``.zarr`` file if all cells
+        and genes of that are kept.
     batch
-        Batch columns. Of several files, the first of these that no file has names the file
-        (``file`` where all are there).
+        Batch columns. With several files, the first of these that no file has will name the file
+        (``file`` if they have all).
     stage
         Where the data set enters. At ``preprocessing`` only features that are genes are kept and
         several files must hold values of one kind; later they must share an embedding.
     layer
         The matrix in which genes are detected; ``None``: ``X``. ``raw`` becomes X, with its genes.
     values
-        What this matrix holds, if the user knows better.
+        What this matrix holds, if it is not to be recognized.
     join
         Genes of several files: ``inner``, those of all, or ``outer``, those of any, with zeros.
     var_names
-        The var column with the names of the genes.
+        The column of var with the names of the genes.
     keep_genes, keep_cells
-        Columns of var and obs that are true for what is kept.
+        Columns of var and obs that are true for genes and cells to keep.
     qc
-        Name of a group of genes to a regular expression: adds columns of obs.
+        Name of a group of genes to a regular expression for gene names: adds columns of obs.
     subset
         Column to values, or to a range ``{min: ..., max: ...}``: the cells to keep.
     min_genes
@@ -76,7 +77,7 @@ def prepare_store(
     min_cells
         Drop genes detected in fewer of the kept cells.
     recompute_umap, recompute_neighbors
-        Whether the layout and the graph are computed anew after this.
+        Whether the layout and the graph are computed again later.
 
     Returns
     -------
@@ -86,23 +87,23 @@ def prepare_store(
     Raises
     ------
     ValueError, KeyError, TypeError
-        If a file, column, value or layer is not there, files do not fit, or nothing is left.
+        If a file, column, value or layer is missing, files do not fit, or nothing is left.
     """
-    names_of_files = [str(file) for file in files]
-    if twice := sorted({file for file in names_of_files if names_of_files.count(file) > 1}):
-        raise ValueError(f"{', '.join(twice)} is listed twice")
+    file_names = [str(file) for file in files]
+    if repeated := sorted({file for file in file_names if file_names.count(file) > 1}):
+        raise ValueError(f"{', '.join(repeated)} is listed twice")
     sources = open_sources(
-        names_of_files,
+        file_names,
         layer=layer,
         var_names=var_names,
         stage=stage,
         needs_counts=_needs_counts(len(files), stage, qc, min_genes, min_cells),
     )
     if not any(len(source.cells) for source in sources):
-        raise ValueError(f"{names_of_files[0]}: no cell is left of 0")
-    obsm: list[str] = []
+        raise ValueError(f"{file_names[0]}: no cell is left of 0")
+    embeddings: list[str] = []
     if len(sources) > 1:
-        obsm = common_embeddings(
+        embeddings = common_embeddings(
             sources,
             stage=stage,
             recompute_umap=recompute_umap,
@@ -114,14 +115,22 @@ def prepare_store(
         sources,
         join=join,
         qc=qc or {},
-        cells_by=keep_cells,
-        genes_by=keep_genes,
+        keep_cells=keep_cells,
+        keep_genes=keep_genes,
         subset=subset or {},
         min_genes=min_genes,
         min_cells=min_cells,
     )
     if len(sources) > 1:
-        write_joined(sources, names, out, batch=batch, obsm=obsm, join=join, var_names=var_names)
+        write_joined(
+            sources,
+            names,
+            out,
+            batch=batch,
+            embeddings=embeddings,
+            join=join,
+            var_names=var_names,
+        )
     elif is_linkable(sources[0].file) and is_kept_whole(sources[0]):
         write_linked(sources[0], names, out, var_names=var_names)
     else:
@@ -132,11 +141,11 @@ def prepare_store(
 def _needs_counts(
     n_files: int, stage: str, qc: Mapping[str, str] | None, min_genes: int, min_cells: int
 ) -> str:
-    """Say what needs the counts; empty: nothing does."""
-    wanted = {"qc": qc, "min_genes": min_genes, "min_cells": min_cells}
-    wanting = [key for key, value in wanted.items() if value]
-    if wanting:
-        return f"{' and '.join(wanting)} {'need' if len(wanting) > 1 else 'needs'}"
+    """Name the options that need the counts, with a verb; empty: none does."""
+    options = {"qc": qc, "min_genes": min_genes, "min_cells": min_cells}
+    given = [key for key, value in options.items() if value]
+    if given:
+        return f"{' and '.join(given)} {'need' if len(given) > 1 else 'needs'}"
     return "joined files need" if n_files > 1 and stage == "preprocessing" else ""
 
 
@@ -145,13 +154,13 @@ def _choose(
     *,
     join: str,
     qc: Mapping[str, str],
-    cells_by: Sequence[str],
-    genes_by: Sequence[str],
+    keep_cells: Sequence[str],
+    keep_genes: Sequence[str],
     subset: Mapping[str, Any],
     min_genes: int,
     min_cells: int,
 ) -> np.ndarray:
-    """Mark the cells and genes of each file that are kept; return the names of the genes."""
+    """Mark the cells and genes of each file that are kept; return the gene names."""
     if len(sources) == 1:
         names = sources[0].gene_names
     else:
@@ -159,12 +168,12 @@ def _choose(
         lists, files = [s.gene_names for s in sources], [s.file for s in sources]
         names, positions = join_genes(lists, files, join=join)
         for source, position in zip(sources, positions, strict=True):
-            # -1 stays: the last of one more than there are.
+            # -1 takes the last one, which is appended.
             source.genes = np.append(source.genes, -1)[position]
     if qc:
         choose.add_quality(sources, names, qc)
-    choose.keep_cells(sources, cells_by, subset)
-    marked = choose.keep_genes(sources, genes_by, names)
+    choose.keep_cells(sources, keep_cells, subset)
+    marked = choose.keep_genes(sources, keep_genes, names)
     names = _take_genes(sources, names, marked)
     detected = choose.keep_detected(
         sources,

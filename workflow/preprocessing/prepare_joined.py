@@ -1,4 +1,4 @@
-"""Several files to one store: their annotations joined, their matrices streamed."""
+"""Write a store from several files: annotations are joined, matrices streamed."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def write_joined(
     out: Path,
     *,
     batch: Sequence[str],
-    obsm: Sequence[str],
+    embeddings: Sequence[str],
     join: str,
     var_names: str | None,
 ) -> None:
-    """Join the annotations of the files and stream their matrices."""
+    """Join the annotations and `embeddings` of the files and stream their matrices."""
     files = [source.file for source in sources]
     emptied = [slot for source in sources if source.takes_raw for slot in say_raw(source)]
     frames = [chosen_obs(source) for source in sources]
@@ -60,7 +60,7 @@ def write_joined(
         write_element(store, "obs", obs)
         write_element(store, "var", var)
         elements = {}
-        for name in obsm:
+        for name in embeddings:
             parts = [take_rows(read_element(s.root, f"obsm/{name}"), s.cells) for s in sources]
             elements[name] = with_index(_stacked(parts), obs.index)
         write_element(store, "obsm", elements)
@@ -73,7 +73,7 @@ def write_joined(
 
 
 def _label(sources: list[Source], batch: Sequence[str]) -> str:
-    """Name the column that tells the files apart: the first batch column that no file has."""
+    """Return the column that names the file of each cell: the first batch column no file has."""
     label = None
     for key in batch:
         without = [source.file for source in sources if key not in keys(source.root, "obs")]
@@ -84,9 +84,9 @@ def _label(sources: list[Source], batch: Sequence[str]) -> str:
         if without and label is None:
             label = key
     label = label or "file"
-    with_it = [source.file for source in sources if label in keys(source.root, "obs")]
-    if with_it:
-        say(f'obs["{label}"] of {", ".join(with_it[:3])} is replaced by the name of the file')
+    replaced = [source.file for source in sources if label in keys(source.root, "obs")]
+    if replaced:
+        say(f'obs["{label}"] of {", ".join(replaced[:3])} is replaced by the name of the file')
     return label
 
 
@@ -113,13 +113,13 @@ def _joined_obs(sources: list[Source], frames: list[pd.DataFrame], label: str) -
 
 
 def _file_var(source: Source) -> pd.DataFrame:
-    """Read the frame of all genes of a file, for the positions of the joined ones."""
+    """Read var of all genes of a file, with the names used for joining."""
     frame = read_element(source.root, source.var)
     return renamed(frame, source.names) if source.is_renamed else frame
 
 
 def _file_names(files: Sequence[str]) -> list[str]:
-    """Name the files by their stems, with as many folders as make them unique."""
+    """Name the files by their stems, with as many parent folders as make them unique."""
     paths = [split_file(file) for file in files]
     parts = [
         (*path.parts[:-1], path.stem, *([group.rpartition("/")[2]] if group else []))
@@ -147,7 +147,7 @@ def _stacked(parts: list[Any]) -> Any:
 def _common_raw(
     sources: list[Source], *, join: str, var_names: str | None
 ) -> tuple[list[np.ndarray], pd.DataFrame, dict[str, Any]] | None:
-    """Find the genes of raw in the files, and its joined var; None: it is not joined."""
+    """Return the positions of the joined genes of raw and their var; None: raw is dropped."""
     with_raw = [source for source in sources if "X" in keys(source.root, "raw")]
     if not with_raw or any(source.x == "raw/X" for source in sources):
         return None

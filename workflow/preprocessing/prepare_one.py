@@ -1,4 +1,4 @@
-"""One file to one store: linked where nothing is dropped, else copied."""
+"""Write a store from one file: linked if nothing is dropped, else copied."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ ALIGNED = ("obsm", "varm", "obsp", "varp")
 
 
 def is_kept_whole(source: Source) -> bool:
-    """Whether all cells and genes of a file are kept."""
+    """Return whether all cells and genes of a file are kept."""
     all_genes = np.arange(len(source.names))
     return bool(source.cells.all()) and np.array_equal(source.genes, all_genes)
 
 
 def write_linked(source: Source, names: np.ndarray, out: Path, *, var_names: str | None) -> None:
-    """Link to a store of which everything is kept; write what has other names or is added."""
+    """Link to a store of which everything is kept; write elements that are new or renamed."""
     root, path = source.root, disk_path(source.file)
     say(f"linking {source.file}")
     new = [f"obs/{column}" for column in source.quality]

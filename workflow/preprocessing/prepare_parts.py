@@ -1,4 +1,4 @@
-"""Parts of a store: obs and var of what is chosen, and matrices in blocks of rows."""
+"""Parts of a prepared store: obs and var of the chosen cells and genes, matrices in blocks."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ if TYPE_CHECKING:
 
 
 def say_raw(source: Source) -> list[str]:
-    """Say what raw takes the place of; return the slots that do not fit to its genes."""
+    """Log what raw replaces; return the slots that do not fit its genes."""
     root = source.root
     names = "adata.raw" if source.x == "raw/X" else 'adata.layers["raw"]'
     say(f"{source.file}: {names} becomes X" + ("; the X of the file is dropped" * ("X" in root)))
     if source.var == "var" or np.array_equal(read_index(root, "var"), read_index(root, "raw/var")):
         return []
-    lost = [f"{slot}/{name}" for slot in ("layers", "varm", "varp") for name in keys(root, slot)]
-    lost += [f"var/{name}" for name in keys(root, "var") if name not in keys(root, "raw/var")]
-    say_dropped("element", "raw has other genes", lost)
-    return ["layers", "varm", "varp"]
+    slots = ["layers", "varm", "varp"]
+    dropped = [f"{slot}/{name}" for slot in slots for name in keys(root, slot)]
+    dropped += [f"var/{name}" for name in keys(root, "var") if name not in keys(root, "raw/var")]
+    say_dropped("element", "raw has other genes", dropped)
+    return slots
 
 
 def chosen_var(source: Source, names: np.ndarray) -> pd.DataFrame:
-    """Read the frame of the genes of X that are chosen, with their new names."""
+    """Read var of the chosen genes of X, with their new names."""
     frame = read_element(source.root, source.var)
     if source.var == "raw/var":
         var = read_element(source.root, "var")
-        if var.index.equals(frame.index):  # nothing that var knows of them is lost
+        if var.index.equals(frame.index):  # of the same genes: keep its columns too
             frame = frame.assign(**{name: var[name].array for name in var if name not in frame})
     frame = frame.iloc[source.genes]
     return renamed(frame, names) if source.is_renamed else frame
 
 
 def renamed(frame: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
-    """Give genes other names; the old ones become a column, ``ids`` or as the index is called."""
+    """Rename genes; the old names become a column, ``ids`` or as the index is called."""
     import pandas as pd
 
     old = str(frame.index.name or "ids")
@@ -57,22 +58,22 @@ def renamed(frame: pd.DataFrame, names: np.ndarray) -> pd.DataFrame:
 
 
 def raw_vars(sources: Sequence[Source], var_names: str | None) -> list[pd.DataFrame]:
-    """Read the frames of the genes of raw, with the names that `var_names` has there."""
+    """Read var of raw, with gene names from its column `var_names` where it has one."""
     frames = [read_element(source.root, "raw/var") for source in sources]
-    with_it = [i for i, frame in enumerate(frames) if var_names in frame]
-    named = named_genes(
-        [sources[i] for i in with_it],
-        ["raw/var"] * len(with_it),
+    named = [i for i, frame in enumerate(frames) if var_names in frame]
+    names_of_files = named_genes(
+        [sources[i] for i in named],
+        ["raw/var"] * len(named),
         str(var_names),
         several=len(sources) > 1,
     )
-    for i, names in zip(with_it, named, strict=True):
+    for i, names in zip(named, names_of_files, strict=True):
         frames[i] = renamed(frames[i], names)
     return frames
 
 
 def data_frames(root: Any, slot: str) -> list[tuple[str, str]]:
-    """Name the elements that are data frames, which repeat the names of cells or genes."""
+    """List the elements that are data frames, which repeat the names of cells or genes."""
     return [(slot, name) for name in keys(root, slot) if "_index" in root[slot][name].attrs]
 
 
@@ -85,7 +86,7 @@ def take_rows(value: Any, chosen: np.ndarray) -> Any:
 
 
 def chosen_obs(source: Source) -> pd.DataFrame:
-    """Read obs of the chosen cells, with the columns of quality; unused categories stay."""
+    """Read obs of the chosen cells, with their quality; unused categories stay."""
     frame = read_element(source.root, "obs")
     for column, values in source.quality.items():
         frame[column] = values
@@ -93,7 +94,7 @@ def chosen_obs(source: Source) -> pd.DataFrame:
 
 
 def unique_index(obs: pd.DataFrame) -> pd.Index:
-    """Return the names of the cells, each once, and called as no column is that differs."""
+    """Return unique names of the cells, in an index not called like a different column."""
     index = obs.index
     if not index.is_unique:
         from anndata.utils import make_index_unique
@@ -107,38 +108,43 @@ def unique_index(obs: pd.DataFrame) -> pd.Index:
 def write_matrices(
     store: Any, sources: list[Source], *, emptied: Sequence[str], n_genes: int
 ) -> None:
-    """Write X and the layers that all files have; say which are dropped.
+    """Write X and the layers that all files have; log which are dropped.
 
     Parameters
     ----------
     store
-        Where to write; it has a group of layers.
+        The group to write into, with a group of layers.
     sources
         The files.
     emptied
-        Slots that are not taken: ``layers``.
+        Slots that stay empty: ``layers``.
     n_genes
         Number of genes of the data set.
     """
-    layers = [[] if "layers" in emptied else keys(source.root, "layers") for source in sources]
     of_files = [
-        {"X": source.x, **{f"layers/{name}": f"layers/{name}" for name in names}}
-        for source, names in zip(sources, layers, strict=True)
+        _matrices(source, [] if "layers" in emptied else keys(source.root, "layers"))
+        for source in sources
     ]
-    for source, elements in zip(sources, of_files, strict=True):
-        elements.pop("layers/raw" if source.x == "layers/raw" else "", None)
-        for name in list(elements):
-            if elements[name] not in source.root or not is_matrix(source.root[elements[name]]):
-                del elements[name]
-                say_dropped("element", f"no matrix in {source.file}", [name] * (name != "X"))
-    everything = list(dict.fromkeys(name for elements in of_files for name in elements))
-    shared = [name for name in everything if all(name in elements for elements in of_files)]
-    lost = [name for name in everything if name not in shared]
-    say_dropped("element", f"not in all {len(sources)} files", lost)
-    for name in shared:
+    union = dict.fromkeys(name for elements in of_files for name in elements)
+    in_all = {name: all(name in elements for elements in of_files) for name in union}
+    partial = [name for name in union if not in_all[name]]
+    say_dropped("element", f"not in all {len(sources)} files", partial)
+    for name in filter(in_all.get, union):
         parent, _, key = name.rpartition("/")
         elements = [elements[name] for elements in of_files]
         _stream(store[parent] if parent else store, key, sources, elements, n_genes=n_genes)
+
+
+def _matrices(source: Source, layers: Sequence[str]) -> dict[str, str]:
+    """Return what X and the layers of the new store are in a file; log what is no matrix."""
+    elements = {"X": source.x, **{f"layers/{name}": f"layers/{name}" for name in layers}}
+    if source.x == "layers/raw":
+        elements.pop("layers/raw", None)
+    root = source.root
+    matrices = {k: v for k, v in elements.items() if v in root and is_matrix(root[v])}
+    others = [name for name in elements if name not in matrices and name != "X"]
+    say_dropped("element", f"no matrix in {source.file}", others)
+    return matrices
 
 
 def write_raw(
@@ -148,7 +154,7 @@ def write_raw(
     var: pd.DataFrame,
     varm: dict[str, Any],
 ) -> None:
-    """Write raw of the chosen cells; it has genes of its own."""
+    """Write raw of the chosen cells, with its genes (None: all) and their annotations."""
     store.create_group("raw", attributes={"encoding-type": "raw", "encoding-version": "0.1.0"})
     names = ["raw/X"] * len(sources)
     genes = [np.arange(len(var)) if part is None else part for part in genes]
@@ -166,7 +172,7 @@ def _stream(
     n_genes: int,
     genes: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Write the chosen cells of all files as one matrix, in a type that holds all values."""
+    """Write the chosen cells of all files as one matrix, of a type that holds all values."""
     matrices = [source.root[name] for source, name in zip(sources, elements, strict=True)]
     blocks = (
         block

@@ -16,18 +16,16 @@ rule prepare:
         "../../envs/scanpy.yaml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.prepare_mb(list(input), attempt),
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **plan.resources("prepare"),
     params:
-        scripts=SCRIPTS,
-        files=lambda wildcards: plan.files(wildcards),
-        options=lambda wildcards: plan.options("prepare", wildcards),
+        **plan.params("prepare"),
+        files=plan.files,
         # Makes the data set anew where a .zarr input was changed in place.
         changed=lambda wildcards: changed_at(plan.files(wildcards)),
     message:
         "{wildcards.dataset}: prepare {input}"
     shell:
-        "python {params.scripts:q}/preprocessing/scripts/prepare.py {params.files:q} {output:q}"
+        "python {params.script} {params.files:q} {output:q}"
         " {params.options} 2>&1 | tee {log:q} >&2"
 
 
@@ -44,17 +42,11 @@ rule pca:
         "../../envs/scanpy.yaml"
     threads: 2
     resources:
-        mem_mb=lambda wildcards, input, attempt: resources.pca_mb(
-            str(input), attempt, plan.dataset(wildcards).preprocessing.n_top_genes
-        ),
-        runtime=lambda wildcards, input, attempt: resources.minutes(
-            str(input), attempt, per_million=30
-        ),
+        **plan.resources("pca"),
     params:
-        scripts=SCRIPTS,
-        options=lambda wildcards: plan.options("pca", wildcards),
+        **plan.params("pca"),
     message:
         "{wildcards.dataset}: principal components"
     shell:
-        "python {params.scripts:q}/preprocessing/scripts/pca.py {input:q} {output:q}"
+        "python {params.script} {input:q} {output:q}"
         " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"

@@ -1,8 +1,9 @@
-"""Means and variances of every batch and gene, in one pass over the cells."""
+"""Compute means and variances of every batch and gene in one pass over the cells."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,20 +11,26 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 
-class Groups(Protocol):
-    """The batch of every cell, numbered from 0; `n` are the cells without one."""
+@dataclass(frozen=True)
+class Groups:
+    """The batch of every cell, numbered from 0; cells without one have the number `n`."""
 
+    of_cell: np.ndarray | None  # None: all are in one batch
     n: int
+    names: list[str]
 
     def rows(self, first: int, n: int) -> np.ndarray:
         """Return the batches of some consecutive cells."""
+        if self.of_cell is None:
+            return np.zeros(n, dtype=np.intp)
+        return self.of_cell[first : first + n]
 
 
 class RunningMoments:
     """Mean and variance per batch and gene, updated cell by cell (Welford 1962).
 
-    Equal to the bit to what scanpy 1.12 takes for ``seurat_v3`` with batches: only stored values
-    are counted on the way, the zeros of a sparse matrix come in at the end.
+    Equal to the bit to scanpy 1.12 for ``seurat_v3`` with batches: stored values are added cell by
+    cell, the zeros of a sparse matrix at the end.
     """
 
     def __init__(self, groups: Groups, n_genes: int) -> None:
@@ -40,11 +47,11 @@ class RunningMoments:
             values = data[bounds[row] : bounds[row + 1]]
             seen = self.seen[group].take(genes) + 1
             mean = self.mean[group].take(genes)
-            off = values - mean
-            mean += off / seen
+            deviation = values - mean
+            mean += deviation / seen
             self.seen[group][genes] = seen
             self.mean[group][genes] = mean
-            self.spread[group][genes] += off * (values - mean)
+            self.spread[group][genes] += deviation * (values - mean)
 
     def mean_var(self, cells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Add the zeros that were not stored and return (mean, variance) of each batch."""

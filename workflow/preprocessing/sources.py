@@ -1,4 +1,4 @@
-"""The files that make up a data set: what is taken for X in each, and what its genes are called."""
+"""Open the files of a data set: find what becomes X in each, and the names of its genes."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 
     from utils.blocks import Block
 
-GENES = "Gene Expression"
+GENE_EXPRESSION = "Gene Expression"
 
 
 @dataclass(eq=False)
 class Source:
-    """One input file and what is chosen of it.
+    """An input file and what is chosen from it.
 
     Attributes
     ----------
     file
-        As the user writes it.
+        Its path as the user writes it.
     root
         The opened store.
     x
         The element that becomes X: ``X``, ``raw/X`` or ``layers/raw``.
     counts
-        The element in which genes are detected: as `x`, or ``layers/{layer}``.
+        The element in which genes are detected: that of `x`, or ``layers/{layer}``.
     var
         The frame of its genes: ``var`` or ``raw/var``.
     names
         Names of all its genes, objects.
     genes
-        Position in the file of each gene of the data set; -1 where the file lacks it.
+        Position in the file of each gene of the data set; -1 if the file lacks it.
     cells
         Marks the cells that are kept.
     quality
-        Columns of obs that are computed from the counts, for all cells.
+        Columns of obs computed from the counts of all cells.
     is_renamed
         Whether `names` are not those of the file.
     """
@@ -63,12 +63,12 @@ class Source:
 
     @property
     def gene_names(self) -> np.ndarray:
-        """Names of the genes that the file has, before files are joined."""
+        """Names of the chosen genes, before files are joined."""
         return self.names[self.genes]
 
     @property
     def takes_raw(self) -> bool:
-        """Whether raw (or a layer of that name) becomes X."""
+        """Whether raw, or a layer of that name, becomes X."""
         return self.x != "X"
 
     def blocks(self, name: str, desc: str, genes: np.ndarray | None = None) -> Iterator[Block]:
@@ -79,18 +79,18 @@ class Source:
         name
             The element: ``X``, ``layers/counts``, ``raw/X``.
         desc
-            What is done, for the progress.
+            Name of the step, for the progress.
         genes
-            Positions in the file, -1: not there, which is 0; None: those of the data set.
+            Positions in the file (-1: missing, its values are 0); None: those of the data set.
         """
         matrix = self.root[name]
         genes = self.genes if genes is None else genes
-        as_they_are = np.array_equal(genes, np.arange(matrix_shape(matrix)[1]))
+        all_genes = np.array_equal(genes, np.arange(matrix_shape(matrix)[1]))
         for block in progress(row_blocks(matrix), desc=desc, total=n_blocks(matrix)):
-            yield block if as_they_are else take_genes(block, genes)
+            yield block if all_genes else take_genes(block, genes)
 
     def kept_blocks(self, name: str, genes: np.ndarray | None = None) -> Iterator[Block]:
-        """As `blocks`, of the chosen cells."""
+        """Read blocks of the chosen cells, else as `blocks`."""
         start = 0
         for block in self.blocks(name, name, genes):
             chosen = self.cells[start : start + block.shape[0]]
@@ -99,7 +99,7 @@ class Source:
 
 
 def take_genes(block: Block, genes: np.ndarray) -> Block:
-    """Choose columns of a block of cells; -1 is a column of zeros."""
+    """Select columns of a block of cells; -1 is a column of zeros."""
     present = genes >= 0
     if present.all():
         return block[:, genes]
@@ -121,7 +121,7 @@ def open_sources(
     stage: str,
     needs_counts: str,
 ) -> list[Source]:
-    """Open the files, find what becomes X, and the names of the genes.
+    """Open files, find what becomes X, and the names of the genes.
 
     Parameters
     ----------
@@ -130,30 +130,30 @@ def open_sources(
     layer, var_names
         As for `preprocessing.prepare.prepare_store`.
     stage
-        Where the data set enters; at ``preprocessing`` antibodies and the like are left out.
+        Where the data set enters; at ``preprocessing`` features that are no genes are left out.
     needs_counts
-        The key that needs the matrix to be there; empty: nothing does.
+        Which options need the matrix, with a verb; empty: none does.
 
     Raises
     ------
     KeyError, ValueError
-        If a layer, raw or the column of names is not there, or a name cannot be written.
+        If a layer, raw or the column of names is missing, or a name cannot be written.
     """
     sources = [_open(file, layer=layer, needs_counts=needs_counts) for file in files]
     for source in sources:
         if stage == "preprocessing":
             source.genes = _gene_expression(source)
     if var_names is not None:
-        with_it = [source for source in sources if var_names in keys(source.root, source.var)]
-        if not with_it:
+        named = [source for source in sources if var_names in keys(source.root, source.var)]
+        if not named:
             columns = keys(sources[0].root, sources[0].var)
             raise KeyError(missing(f"{files[0]}: adata.var has no column", var_names, columns))
         for source in sources:
-            if source not in with_it:
-                say(f"{source.file}: var has no {var_names}: its own names of genes are taken")
-        places = [source.var for source in with_it]
-        lists = named_genes(with_it, places, var_names, several=len(files) > 1)
-        for source, names in zip(with_it, lists, strict=True):
+            if source not in named:
+                say(f"{source.file}: var has no {var_names}: its genes keep their names")
+        frames = [source.var for source in named]
+        names_of_files = named_genes(named, frames, var_names, several=len(files) > 1)
+        for source, names in zip(named, names_of_files, strict=True):
             source.is_renamed, source.names = True, names
     return sources
 
@@ -188,7 +188,7 @@ def _open(file: str, *, layer: str | None, needs_counts: str) -> Source:
 
 
 def _check_names(root: Any, file: str) -> None:
-    """Refuse names that a zarr store cannot have; HDF5 reads them as a path."""
+    """Refuse names that a zarr store cannot have, such as those that HDF5 reads as a path."""
     for slot in ("obs", "var", "obsm", "varm", "obsp", "varp", "layers"):
         if slot not in root:
             continue
@@ -196,7 +196,7 @@ def _check_names(root: Any, file: str) -> None:
         if slot in ("obs", "var"):
             names = [str(name) for name in root[slot].attrs.get("column-order", names)]
         else:
-            # "a/b" is a group a, which says nothing about itself, with a b in it.
+            # "a/b" is a group a without attributes that holds b.
             names += [
                 f"{name}/{next(iter(root[slot][name]), '')}"
                 for name in names
@@ -208,70 +208,72 @@ def _check_names(root: Any, file: str) -> None:
 
 
 def _gene_expression(source: Source) -> np.ndarray:
-    """Return the positions of the genes, without what else was measured in the same cells."""
+    """Return the positions of the genes, without features of other types such as antibodies."""
     root = source.root
-    with_it = [var for var in (source.var, "var") if "feature_types" in keys(root, var)]
-    if not with_it:
+    frames = [var for var in (source.var, "var") if "feature_types" in keys(root, var)]
+    if not frames:
         return source.genes
-    types = np.asarray(read_element(root, f"{with_it[0]}/feature_types"), dtype=object).astype(str)
-    if with_it[0] != source.var:  # of the same genes, or of some of those in raw
+    types = np.asarray(read_element(root, f"{frames[0]}/feature_types"), dtype=object).astype(str)
+    if frames[0] != source.var:  # var has the genes of raw, or some of them
         of_gene = dict(zip(read_index(root, "var").astype(str), types, strict=True))
-        types = np.array([of_gene.get(name, GENES) for name in source.names], dtype=object)
-    is_gene = types == GENES
+        types = np.array(
+            [of_gene.get(name, GENE_EXPRESSION) for name in source.names], dtype=object
+        )
+    is_gene = types == GENE_EXPRESSION
     if is_gene.all() or not is_gene.any():
         return source.genes
     others, counts = np.unique(types[~is_gene], return_counts=True)
     named = ", ".join(f"{n:,} of {kind}" for kind, n in zip(others, counts, strict=True))
-    where = f"{len(types):,} features ({with_it[0]}/feature_types)"
+    where = f"{len(types):,} features ({frames[0]}/feature_types)"
     say(f"{source.file}: {named} are left out of the {where}")
     return np.flatnonzero(is_gene)
 
 
 def named_genes(
-    sources: Sequence[Source], places: Sequence[str], column: str, *, several: bool
+    sources: Sequence[Source], frames: Sequence[str], column: str, *, several: bool
 ) -> list[np.ndarray]:
-    """Take the names of genes from a column of var; say which keep the old ones.
+    """Read gene names from a column of var; log which genes keep their old ones.
 
     Parameters
     ----------
     sources
         The files that have the column.
-    places
-        Where each has it: ``var`` or ``raw/var``.
+    frames
+        Where each file has it: ``var`` or ``raw/var``.
     column
         The column.
     several
-        Whether files are joined: a name that several genes of one of them share is then used in
-        none, where it would take different genes for one. Else a number is added, as anndata does.
+        Whether files are joined: a name that several genes of a file share is then used in none,
+        as it would make one gene of different ones. Else a number is added, as anndata does.
 
     Returns
     -------
     list of numpy.ndarray
-        For each file the names of all genes there.
+        The names of all genes of each file.
     """
     import pandas as pd
 
     old, new = [], []
-    for source, var in zip(sources, places, strict=True):
+    for source, var in zip(sources, frames, strict=True):
         old.append(read_index(source.root, var).astype(str).astype(object))
         new.append(_column_names(source, old[-1], var, column))
-    twice = {name for names in new for name in names[pd.Series(names).duplicated().to_numpy()]}
-    if not twice:
+    repeated = {name for names in new for name in names[pd.Series(names).duplicated().to_numpy()]}
+    if not repeated:
         return new
-    examples = listed(sorted(twice), 5)
+    examples = listed(sorted(repeated), 5)
     if not several:
         from anndata.utils import make_index_unique
 
-        n_genes = sum(name in twice for name in new[0])
-        where = f"{sources[0].file}: {places[0]}/{column}"
+        n_genes = sum(name in repeated for name in new[0])
+        where = f"{sources[0].file}: {frames[0]}/{column}"
         say(f"{where}: {n_genes:,} genes share a name ({examples}): a number is added")
         return [np.asarray(make_index_unique(pd.Index(new[0].astype(str))), dtype=object)]
     say(
-        f"{places[0]}/{column}: {len(twice):,} name{'s' * (len(twice) > 1)} of several genes of a "
-        f"file ({examples}): these genes keep their old names, by which files are joined"
+        f"{frames[0]}/{column}: {len(repeated):,} name{'s' * (len(repeated) > 1)} of several genes "
+        f"of a file ({examples}): these genes keep their old names, by which files are joined"
     )
-    repeated = [np.array([name in twice for name in names], dtype=bool) for names in new]
-    return [np.where(*three).astype(object) for three in zip(repeated, old, new, strict=True)]
+    is_repeated = [np.array([name in repeated for name in names], dtype=bool) for names in new]
+    return [np.where(*masked).astype(object) for masked in zip(is_repeated, old, new, strict=True)]
 
 
 def _column_names(source: Source, old: np.ndarray, var: str, column: str) -> np.ndarray:

@@ -13,11 +13,12 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +50,14 @@ def atomic_folder(out: str | Path) -> Iterator[Path]:
     new, old = (out.with_name(f".{out.name}.{tag}.{part}") for part in ("new", "old"))
     with _writing(out), _in_place_of(out, new, old):
         yield new
+
+
+@contextlib.contextmanager
+def scratch_file(out: str | Path) -> Iterator[BinaryIO]:
+    """Yield a file without a name on the disk of `out`, which is gone however the process ends."""
+    out = Path(out)
+    with _writing(out), tempfile.TemporaryFile(dir=out.parent) as file:
+        yield file
 
 
 @contextlib.contextmanager

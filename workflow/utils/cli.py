@@ -1,9 +1,4 @@
-"""The command line of every script: options, threads, progress, log lines, one-line errors.
-
-A script's options that are also keys of the config are made from the config's models, so a key,
-its default, its help and its check stand in one place (``utils/config.py``; ``make docs`` writes
-what the parsers need of it to ``options.json``).
-"""
+"""The command line of every script: shared options, threads, errors in one line each."""
 
 from __future__ import annotations
 
@@ -14,47 +9,65 @@ import signal
 import sys
 import traceback
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from utils.atomic import NO_PLACE
 from utils.device import N_CELL_CPU
-from utils.errors import bad_name
 from utils.log import say
+from utils.option_checks import element_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pydantic import BaseModel
-
-M = TypeVar("M", bound="BaseModel")
-
-OPTIONS = Path(__file__).with_name("options.json")
+THREADS, SEED = 1, 0
 
 
 def script_parser(
-    description: str, *, output: str = "Output anndata file (.zarr)"
+    description: str,
+    *,
+    inputs: str = "Input anndata file (.h5ad or .zarr)",
+    several: bool = False,
+    output: str = "Output anndata file (.zarr)",
 ) -> argparse.ArgumentParser:
-    """Make a parser with what all scripts share: input, output and how to run."""
+    """Make a parser with what all scripts share.
+
+    Parameters
+    ----------
+    description
+        What the script does.
+    inputs, output
+        Help of the input and the output.
+    several
+        Whether there may be several inputs.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("input_file", help="Input anndata file (.h5ad or .zarr)")
+    parser.add_argument("input_file", nargs="+" if several else None, help=inputs)
     parser.add_argument("output_file", help=output)
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, overwrite: str) -> None:
+def add_run_options(
+    parser: argparse.ArgumentParser,
+    *,
+    threads: bool = True,
+    seed: bool = True,
+    overwrite: str | None = None,
+) -> None:
     """Add the options on how to run, the same in every script."""
-    parser.add_argument(
-        "--threads", type=int, default=1, help="Number of threads (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help=overwrite)
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    if threads:
+        text = "Number of threads (default: %(default)s)"
+        parser.add_argument("--threads", type=int, default=THREADS, help=text)
+    if seed:
+        text = "Random seed (default: %(default)s)"
+        parser.add_argument("--seed", type=int, default=SEED, help=text)
+    if overwrite:
+        parser.add_argument("--overwrite", action="store_true", help=overwrite)
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
+def add_device_options(parser: Any) -> None:
     """Add the options on where to run."""
     parser.add_argument(
         "--use_gpu",
@@ -68,97 +81,6 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         default=N_CELL_CPU,
         help="Force CPU when dataset has fewer than this many cells (default: %(default)s)",
     )
-
-
-def model_options(model: str) -> dict[str, dict[str, Any]]:
-    """Return the options of a config model by its name: help, default, and how text is read.
-
-    Importing the models themselves takes longer than reading most columns, and most jobs need no
-    check: their options are the defaults.
-    """
-    return json.loads(OPTIONS.read_text(encoding="utf-8"))[model]["options"]
-
-
-def add_model(parser: argparse.ArgumentParser, model: str) -> None:
-    """Add an option for every field of a config model that the parser does not have yet."""
-    taken = {action.dest for action in parser._actions}
-    for name, option in model_options(model).items():
-        if name in taken:
-            continue
-        text, default = option["help"].replace("`", "").replace("%", "%%"), option["default"]
-        if option["kind"] == "flag":
-            parser.add_argument(
-                f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=text
-            )
-        else:
-            shown = "unset" if default is None else json.dumps(default)
-            parser.add_argument(
-                f"--{name}",
-                type=_reader(option["kind"] in ("text", "word")),
-                default=default,
-                metavar=name.upper(),
-                help=f"{text} (default: {shown})".replace("(default: {})", "").strip(),
-            )
-
-
-def _reader(plain: bool) -> Callable[[str], Any]:
-    """Read an option's text: as it is where the field takes text, else as JSON."""
-
-    def read(text: str) -> Any:
-        if text in ("null", "None"):
-            return None
-        if plain or not (text[:1] in '[{"-0123456789.' or text in ("true", "false")):
-            return text
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            return text
-
-    return read
-
-
-def from_options(model: str, args: argparse.Namespace) -> argparse.Namespace:
-    """Check the options that `add_model` added and return them.
-
-    Raises
-    ------
-    ValueError
-        With one line per option that is wrong.
-    """
-    options = model_options(model)
-    values = {name: getattr(args, name) for name in options}
-    # As JSON: 1, 1.0 and true are equal in Python. Any text is right where any text may stand.
-    if any(
-        option["kind"] != "text" and json.dumps(values[name]) != json.dumps(option["default"])
-        for name, option in options.items()
-    ):
-        values = dict(check_options(_model(model), values, prefix="--"))
-    return argparse.Namespace(**{name: values[name] for name in options})
-
-
-def _model(name: str) -> type[BaseModel]:
-    from importlib import import_module
-
-    module = json.loads(OPTIONS.read_text(encoding="utf-8"))[name]["module"]
-    return getattr(import_module(module), name)
-
-
-def check_options(model: type[M], values: dict[str, Any], *, prefix: str) -> M:
-    """Check some values against a config model; `prefix` stands before each name in an error."""
-    from pydantic import ValidationError
-
-    from utils.validate import explain
-
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        lines = [line for item in error.errors() for line in explain(item, model)]
-        # A line about several options names them itself.
-        whole = "the config: "
-        lines = [
-            line.removeprefix(whole) if line.startswith(whole) else prefix + line for line in lines
-        ]
-        raise ValueError("\n".join(lines)) from None
 
 
 def json_option(text: str) -> dict[str, Any]:
@@ -175,11 +97,12 @@ def json_option(text: str) -> dict[str, Any]:
     return value
 
 
-def element_name(text: str) -> str:
-    """Read the name of something new in a store: it becomes the name of a folder."""
-    if problem := bad_name(text):
-        raise argparse.ArgumentTypeError(problem)
-    return text
+def new_element(text: str) -> str:
+    """Read the name of something new in a store."""
+    try:
+        return element_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(

@@ -9,12 +9,29 @@ import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from utils.options import Options, key
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
 N_CELL_CPU = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """Where a stage may run."""
+
+    use_gpu: bool | None = key(
+        None, "Use a GPU where one is visible. Unset: as set one section above."
+    )
+    n_cell_cpu: int | None = key(
+        None,
+        "Below this number of cells the CPU is used even where there is a GPU. "
+        "Unset: as set one section above.",
+        ge=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from clustering.cluster_names import (
     resolution_text,
 )
 from clustering.communities import FLAVORS
+from clustering.options import ClusteringOptions
 from evaluation.stores import siblings
-from utils.config import Clustering
+from utils.options import options_of
 
 # What a person may call a cell type.
 NAMES = st.text(st.sampled_from("aB0 1_.,;:()[]'\"$é漢-/"), min_size=1, max_size=6)
@@ -57,7 +58,7 @@ def test_other_columns_are_no_cluster_columns(name):
 
 
 def test_the_algorithms_are_those_of_the_config_and_of_the_communities():
-    (items,) = get_args(Clustering.model_fields["algorithm"].annotation)
+    (items,) = get_args(options_of(ClusteringOptions)["algorithm"].type)
     assert get_args(items) == ALGORITHMS
     assert tuple(FLAVORS) == ALGORITHMS
 

@@ -11,19 +11,24 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustering import communities
 from clustering.communities import (
     DEFAULT_FLAVOR,
     FLAVORS,
     OPTIONS,
+    CellOrder,
     CommunityGraph,
     build,
-    check_options,
+    check_algorithm_options,
     find_communities,
     modularity,
+    order_cells,
     renumber_by_size,
+    restore,
     too_many_clusters,
 )
 from clustering.connectivities import neighbor_graph
+from clustering.umap import umap_layout
 
 EVERY = [(algorithm, flavor) for algorithm in FLAVORS for flavor in FLAVORS[algorithm]]
 every_flavor = pytest.mark.parametrize(("algorithm", "flavor"), EVERY)
@@ -215,7 +220,7 @@ def test_bad_weights_are_one_line(weights, words):
 def test_every_flavor_has_options_and_every_algorithm_a_default():
     assert set(OPTIONS) == set(EVERY)
     assert all(DEFAULT_FLAVOR in flavors for flavors in FLAVORS.values())
-    assert check_options("leiden", "igraph", n_iterations=-1)[1]["n_iterations"] == -1
+    assert check_algorithm_options("leiden", "igraph", n_iterations=-1)[1]["n_iterations"] == -1
 
 
 @pytest.mark.parametrize("flavor", FLAVORS["leiden"])
@@ -264,3 +269,73 @@ def test_a_prepared_graph_gives_the_same_labels(cells):
     graph = build(cells)
     assert isinstance(graph, CommunityGraph)
     np.testing.assert_array_equal(find_communities(graph), find_communities(cells))
+
+
+@pytest.fixture
+def ordered(cells, monkeypatch) -> CellOrder:
+    """Return the stored order of a graph that is large enough to be reordered."""
+    monkeypatch.setattr(communities, "REORDER_ABOVE", 0)
+    return order_cells(cells)
+
+
+def test_a_stored_order_gives_the_same_labels_and_layout(cells, ordered):
+    assert ordered.order.dtype == np.int32
+    stored = CellOrder(ordered.order.astype(np.int64), ordered.checksum)
+    for matrix in (cells, cells.astype(np.float64)):
+        graph, computed = restore(matrix, stored), build(matrix)
+        assert graph.order is not None
+        assert computed.order is None
+        np.testing.assert_array_equal(graph.reordered[1], computed.reordered[1])
+        for part in ("data", "indices", "indptr"):
+            one, other = (getattr(g.reordered[0], part) for g in (graph, computed))
+            np.testing.assert_array_equal(one, other)
+        plain = computed.adjacency[ordered.order][:, ordered.order]
+        np.testing.assert_array_equal(graph.reordered[0].indices, plain.indices)
+        np.testing.assert_array_equal(graph.reordered[0].data, plain.data)
+        for algorithm in FLAVORS:
+            labels = (find_communities(g, algorithm=algorithm, seed=2) for g in (graph, computed))
+            np.testing.assert_array_equal(*labels)
+        layouts = (umap_layout(g, n_epochs=5) for g in (graph, computed))
+        np.testing.assert_array_equal(*layouts)
+
+
+def test_an_order_of_another_graph_is_not_used(cells, ordered):
+    n = cells.shape[0]
+    order, checksum = ordered
+    assert restore(cells, ordered).order is not None
+    shuffled = np.random.default_rng(0).permutation(n).astype(np.int32)
+    twice = np.concatenate([order[:1], order[:-1]])
+    for stored in (
+        None,
+        CellOrder(order[:-1], checksum),
+        CellOrder(order[::-1], checksum),
+        CellOrder(twice, checksum),
+        CellOrder(order - 1, checksum),
+        CellOrder(order, checksum + 1),
+        CellOrder(order, "text"),
+    ):
+        assert restore(cells, stored).order is None
+    heavier = cells.copy()
+    heavier.data[0] *= 2
+    for other in (cells[shuffled][:, shuffled], cells[:-1][:, :-1], heavier):
+        assert restore(other, ordered).order is None
+        np.testing.assert_array_equal(
+            find_communities(restore(other, ordered)), find_communities(other)
+        )
+
+
+def test_graphs_that_a_reader_must_prepare_have_no_order(cells, monkeypatch):
+    assert order_cells(cells) is None, "too small to be reordered"
+    monkeypatch.setattr(communities, "REORDER_ABOVE", 0)
+    alone = sp.block_diag([cells, sp.coo_matrix((1, 1))]).tocsr()
+    diagonal = (cells + sp.identity(cells.shape[0], dtype=np.float32)).tocsr()
+    for matrix in (sp.triu(cells).tocsr(), alone, diagonal):
+        assert order_cells(matrix) is None
+
+
+def test_a_prepared_graph_is_not_changed(cells):
+    graph = build(cells)
+    before = graph.adjacency.copy()
+    umap_layout(graph, n_epochs=2)
+    np.testing.assert_array_equal(graph.adjacency.data, before.data)
+    np.testing.assert_array_equal(umap_layout(graph, n_epochs=2), umap_layout(cells, n_epochs=2))

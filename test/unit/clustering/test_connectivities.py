@@ -16,7 +16,7 @@ from clustering.connectivities import (
     nearest_neighbors,
     neighbor_graph,
 )
-from numerics import knn as search
+from numerics import knn
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 
@@ -66,7 +66,7 @@ def test_rows_are_sorted_without_the_cell_itself_also_with_duplicates(n, k, valu
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_approximate_search_finds_what_it_says(monkeypatch, metric):
-    monkeypatch.setattr(search, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(knn, "EXACT_UP_TO", 1000)
     X = blobs(3000, seed=1)
     found = nearest_neighbors(X, 15, metric=metric)
     indices, _ = brute_force(X, 14, metric)
@@ -79,7 +79,7 @@ def test_approximate_search_finds_what_it_says(monkeypatch, metric):
 
 @pytest.mark.parametrize("limit", [0, 8192])
 def test_same_bits_with_any_number_of_threads(monkeypatch, limit):
-    monkeypatch.setattr(search, "EXACT_UP_TO", limit)
+    monkeypatch.setattr(knn, "EXACT_UP_TO", limit)
     X = blobs(2500, 20)
     one, two, four, again = (neighbor_graph(X, threads=t, seed=3) for t in (1, 2, 4, 1))
     for other in (two, four, again):
@@ -89,7 +89,7 @@ def test_same_bits_with_any_number_of_threads(monkeypatch, limit):
 
 
 def test_many_duplicates_in_the_approximate_search(monkeypatch):
-    monkeypatch.setattr(search, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(knn, "EXACT_UP_TO", 1000)
     X = np.repeat(blobs(4), 500, axis=0)
     found = nearest_neighbors(X, 15)
     assert (found.distances == 0).all()
@@ -97,7 +97,7 @@ def test_many_duplicates_in_the_approximate_search(monkeypatch):
 
 
 def test_a_group_with_fewer_members_than_neighbors_looks_further(monkeypatch):
-    monkeypatch.setattr(search, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(knn, "EXACT_UP_TO", 1000)
     X = blobs(1200)
     X[:5] += 500  # far from everything: the nearest groups hold too few cells
     found = nearest_neighbors(X, 30)

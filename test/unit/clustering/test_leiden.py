@@ -90,7 +90,7 @@ def test_modularity_is_that_of_the_peers(cells, resolution):
 def test_the_order_of_the_cells_in_memory_is_undone(cells, monkeypatch):
     monkeypatch.setattr(communities, "REORDER_ABOVE", 0)
     graph = build(cells)
-    assert graph.compact[1] is not None
+    assert graph.reordered[1] is not None
     found = modularity(graph, find_communities(graph))
     assert found == pytest.approx(modularity(graph, find_communities(graph, flavor="igraph")),
                                   abs=0.003)  # fmt: skip

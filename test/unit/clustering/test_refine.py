@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from clustering.refine import own_components
 from integration.harmony import harmonize
 from preprocessing.gene_choice import GeneChoice
-from utils.config import PCA
+from preprocessing.options import PCAOptions
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_each_set_is_treated_as_a_data_set_of_its_own(counts):
     cells = rng.permutation(300)
     parts = [cells[:120], cells[120:200]]
     found = own_components(
-        blocks_of(counts), parts, options=PCA(n_top_genes=50, n_comps=8, target_sum=100.0)
+        blocks_of(counts), parts, options=PCAOptions(n_top_genes=50, n_comps=8, target_sum=100.0)
     )
     for rows, Z in zip(parts, found, strict=True):
         alone = sc.AnnData(counts[rows])
@@ -45,7 +45,7 @@ def test_each_set_is_treated_as_a_data_set_of_its_own(counts):
 
 def test_the_choice_of_genes_holds_in_every_set(counts):
     parts = [np.arange(120), np.arange(150, 250)]
-    options = PCA(n_top_genes=20, n_comps=5, normalize=True)
+    options = PCAOptions(n_top_genes=20, n_comps=5, normalize=True)
     mask = np.arange(120) < 40
     for choice, genes in ((GeneChoice(used=mask), mask), (GeneChoice(excluded=mask), ~mask)):
         found = own_components(blocks_of(counts), parts, options=options, choice=choice)
@@ -60,7 +60,7 @@ def test_the_choice_of_genes_holds_in_every_set(counts):
 
 def test_dense_counts_and_few_cells(counts):
     parts = [np.arange(4), np.arange(10, 110)]
-    options = PCA(n_top_genes=None, n_comps=50)
+    options = PCAOptions(n_top_genes=None, n_comps=50)
     sparse = own_components(blocks_of(counts), parts, options=options)
     dense = own_components(blocks_of(counts.toarray()), parts, options=options)
     assert sparse[0].shape == (4, 3)
@@ -72,7 +72,7 @@ def test_dense_counts_and_few_cells(counts):
 def test_a_set_that_has_no_components_says_why(counts):
     same = sp.vstack([counts[:50], sp.csr_matrix(np.ones((20, 120), np.float32))]).tocsr()
     found = own_components(
-        blocks_of(same), [np.arange(50, 70), np.arange(50)], options=PCA(n_top_genes=None)
+        blocks_of(same), [np.arange(50, 70), np.arange(50)], options=PCAOptions(n_top_genes=None)
     )
     assert isinstance(found[0], str)
     assert "no gene varies" in found[0]
@@ -82,7 +82,7 @@ def test_a_set_that_has_no_components_says_why(counts):
 def test_sets_of_several_batches_are_integrated(counts):
     batch = pd.Series(np.where(np.arange(300) < 150, "a", "b"))
     parts = [np.arange(60, 260), np.arange(260, 300)]
-    options = PCA(n_top_genes=None, n_comps=10)
+    options = PCAOptions(n_top_genes=None, n_comps=10)
     before = own_components(blocks_of(counts), parts, options=options)
     after = own_components(blocks_of(counts), parts, options=options, batches=[batch], seed=2)
     alone = harmonize(before[0], [batch.iloc[parts[0]]], seed=2).corrected

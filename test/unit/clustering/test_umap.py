@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from clustering import communities
 from clustering.connectivities import nearest_neighbors, neighbor_graph
-from clustering.isomap import GROUPS, aggregate, first_places
+from clustering.isomap import GROUPS, aggregate, initial_coordinates
 from clustering.umap import _repulsion, curve, umap_layout
 
 
@@ -138,7 +138,7 @@ def test_cells_brought_together_in_memory_keep_their_places(cells, monkeypatch):
 
 def test_a_start_in_the_order_of_the_graph():
     chain = sp.diags([np.ones(4999, dtype=np.float32)] * 2, [1, -1], format="csr")
-    place = first_places(chain, np.random.default_rng(0))
+    place = initial_coordinates(chain, np.random.default_rng(0))
     assert place.shape == (5000, 2)
     assert abs(np.corrcoef(place[:, 0], np.arange(5000))[0, 1]) > 0.95
 

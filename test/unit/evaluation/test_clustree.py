@@ -10,7 +10,7 @@ from evaluation.clusters.composition import composition, composition_table
 from evaluation.clusters.splits import Evidence, split_table, suggest
 from evaluation.figures.charts import composition_chart
 from evaluation.figures.clustree import draw_tree, place_nodes, stability, tree_tables
-from evaluation.figures.embedding import save_figure
+from evaluation.figures.page import save_figure
 from evaluation.scores.metrics import Labels
 
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from evaluation.figures import embedding as plots
+from evaluation.figures import embedding, page
 from evaluation.figures.color_scale import MISSING
-from evaluation.figures.dots import FINE, Picture, color, paint
-from evaluation.figures.embedding import compare_embeddings, file_stem, plot_embedding, save_figure
-from evaluation.figures.legend import outline
-from evaluation.figures.text_places import spread
+from evaluation.figures.dots import FINE, Picture, color_cells, paint_cells
+from evaluation.figures.embedding import compare_embeddings, plot_embedding
+from evaluation.figures.page import file_stem, save_figure
+from evaluation.figures.text_places import spread, text_outline
 from utils.elements import read_column
 from utils.io import open_store
 from utils.palette import palette, rgb
@@ -57,12 +57,17 @@ def written(fig) -> list[tuple[object, np.ndarray]]:
 
 def labels(fig, xy, names) -> dict[str, np.ndarray]:
     """Which of some names are written on the cells, and where in data units."""
-    shapes = {id(outline(name, size, "bold")): name for name in names for size in (10, 8.5, 7)}
+    shapes = {
+        text_outline(name, size, "bold").vertices.tobytes(): name
+        for name in names
+        for size in (10, 8.5, 7)
+    }
     (picture,) = pictures(fig)
-    panel = plots._panel("", xy, np.zeros(len(xy)))
-    size = np.array(picture.image.shape[1::-1]) / plots.DPI
+    panel = embedding._panel("", xy, np.zeros(len(xy)))
+    size = np.array(picture.image.shape[1::-1]) / page.DPI
     return {
-        shapes[id(letters)]: panel.corner + (middle - picture.corner) * (1, -1) / size * panel.span
+        shapes[letters.vertices.tobytes()]: panel.corner
+        + (middle - picture.corner) * (1, -1) / size * panel.span
         for letters, middle in written(fig)
     }
 
@@ -243,7 +248,7 @@ def test_a_point_shows_one_of_the_cells_that_cover_it_always_the_same_first(diam
     rng = np.random.default_rng(0)
     places, known = rng.uniform(0.2, 0.8, (60, 2)), np.arange(60) >= 20
     wide, high = 50, 40
-    dots = paint(places, known, wide=wide, high=high, diameter=diameter, seed=0)
+    dots = paint_cells(places, known, wide=wide, high=high, diameter=diameter, seed=0)
     fine = np.full((FINE * FINE, high * wide), -1)
     fine[:, dots.pixels] = dots.seen
     fine = fine.reshape(FINE, FINE, high, wide).transpose(2, 0, 3, 1).reshape(high * FINE, -1)
@@ -262,11 +267,13 @@ def test_a_point_shows_one_of_the_cells_that_cover_it_always_the_same_first(diam
 
 def test_a_pixel_is_the_mean_of_its_points():
     rng = np.random.default_rng(0)
-    dots = paint(rng.uniform(0.2, 0.8, (30, 2)), np.ones(30), wide=30, high=30, diameter=4, seed=0)
+    dots = paint_cells(
+        rng.uniform(0.2, 0.8, (30, 2)), np.ones(30), wide=30, high=30, diameter=4, seed=0
+    )
     colors = rng.integers(0, 256, (30, 3))
     points = np.vstack([colors, [[255] * 3]])[dots.seen]
     assert (dots.seen < 0).any() and (dots.seen < 0).all(axis=0).sum() == 0
-    image = color(dots, colors).reshape(-1, 3).astype(float)
+    image = color_cells(dots, colors).reshape(-1, 3).astype(float)
     assert np.abs(image[dots.pixels] - points.mean(axis=0)).max() <= 0.5
     assert (np.delete(image, dots.pixels, axis=0) == 255).all()
 
@@ -277,13 +284,13 @@ def test_cells_stand_in_the_file_as_they_were_painted(tmp_path):
         [("one", xy, xy[:, 0]), ("two", xy * (1.3, 1), xy[:, 0])], title="both"
     )
     save_figure(fig, tmp_path / "cells.png")
-    page = np.asarray(Image.open(tmp_path / "cells.png").convert("RGB"))
+    pixels = np.asarray(Image.open(tmp_path / "cells.png").convert("RGB"))
     for picture in pictures(fig):
-        left, bottom = (round(inches * plots.DPI) for inches in picture.corner)
+        left, bottom = (round(inches * page.DPI) for inches in picture.corner)
         high, wide = picture.image.shape[:2]
         assert share(picture.image, 1) < 0.99
         np.testing.assert_array_equal(
-            page[bottom - high : bottom - 40, left + 80 : left + wide],
+            pixels[bottom - high : bottom - 40, left + 80 : left + wide],
             picture.image[:-40, 80:],
         )
 
@@ -401,11 +408,12 @@ def oklab(rgb: np.ndarray, view: np.ndarray | None = None) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_same_bytes_in_two_processes(suffix, tmp_path):
     code = (
-        "import sys, numpy as np; from evaluation.figures.embedding import *;"
+        "import sys, numpy as np; from evaluation.figures.embedding import plot_embedding;"
+        "from evaluation.figures.page import save_figure;"
         "xy = np.random.default_rng(0).normal(size=(300, 2));"
         "save_figure(plot_embedding(xy, (xy[:, 0] > 0).astype(str), title='x'), sys.argv[1])"
     )
-    workflow = Path(plots.__file__).parents[2]
+    workflow = Path(page.__file__).parents[2]
     written = []
     for name in ("one", "two"):
         out = tmp_path / f"{name}{suffix}"

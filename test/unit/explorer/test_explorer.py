@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorer.pack import (
-    NONE,
+    MISSING_CODE,
     Buffer,
-    codes_in_bytes,
+    choose_cells,
     describe_column,
-    drawn_cells,
-    quantized,
+    pack_codes,
+    quantize_layout,
 )
-from explorer.page import Method, explorer_page
+from explorer.page import MethodResult, explorer_page
 from explorer.page_trees import cluster_columns, cluster_trees
 
 
@@ -38,14 +38,14 @@ def values(place: dict, data: bytes, n: int) -> np.ndarray:
     return planes[0] if len(planes) == 1 else planes[0] * np.uint16(256) + planes[1]
 
 
-def cells(n: int, seed: int = 0) -> tuple[Method, dict[str, pd.Series]]:
+def cells(n: int, seed: int = 0) -> tuple[MethodResult, dict[str, pd.Series]]:
     """Make n cells in clusters of very different sizes, on two levels."""
     rng = np.random.default_rng(seed)
     first = np.minimum(rng.geometric(0.4, n) - 1, 9)
     clusters = {"leiden_1.0_1": pd.Series(first).astype(str)}
     clusters["leiden_1.0_2"] = clusters["leiden_1.0_1"] + "_" + pd.Series(first % 2).astype(str)
     columns = {"batch": pd.Series(rng.choice(list("abc"), n)), "score": pd.Series(rng.random(n))}
-    return Method("m", rng.normal(size=(n, 2)), clusters), columns
+    return MethodResult("m", rng.normal(size=(n, 2)), clusters), columns
 
 
 # ---------------------------------------------------------------- cells
@@ -58,21 +58,23 @@ def cells(n: int, seed: int = 0) -> tuple[Method, dict[str, pd.Series]]:
     st.lists(st.integers(1, 40), min_size=0, max_size=3),
     st.integers(0, 5),
 )
-def test_some_of_every_cluster_are_drawn(n, most, sizes, seed):
+def test_some_of_every_cluster_are_drawn(n, max_cells, sizes, seed):
     rng = np.random.default_rng(seed)
     clusterings = [rng.integers(-1, rng.integers(1, k + 1, n)) for k in sizes]
-    rows = drawn_cells(clusterings, n, most=most, seed=seed)
+    rows = choose_cells(clusterings, n, max_cells=max_cells, seed=seed)
     assert (np.diff(rows) > 0).all()
     n_clusters = sum(len(np.unique(codes[codes >= 0])) for codes in clusterings)
-    assert len(rows) == min(n, most) if n_clusters <= most else len(rows) <= n_clusters
+    assert len(rows) == min(n, max_cells) if n_clusters <= max_cells else len(rows) <= n_clusters
     for codes in clusterings:
         assert set(codes[codes >= 0]) <= set(codes[rows])
-    np.testing.assert_array_equal(rows, drawn_cells(clusterings, n, most=most, seed=seed))
+    np.testing.assert_array_equal(
+        rows, choose_cells(clusterings, n, max_cells=max_cells, seed=seed)
+    )
 
 
 def test_a_cluster_keeps_fifty_cells_and_the_rest_is_a_fair_sample():
     codes = np.repeat([0, 1, 2], [89_900, 10_000, 100])
-    drawn = np.bincount(codes[drawn_cells([codes], 100_000, most=10_000)])
+    drawn = np.bincount(codes[choose_cells([codes], 100_000, max_cells=10_000)])
     assert drawn.sum() == 10_000
     assert drawn[2] >= 50
     assert 900 < drawn[1] < 1100
@@ -80,7 +82,7 @@ def test_a_cluster_keeps_fifty_cells_and_the_rest_is_a_fair_sample():
 
 def test_the_page_says_that_it_shows_a_sample():
     method, columns = cells(3000)
-    page = explorer_page([method], columns, title="x", most_cells=500)
+    page = explorer_page([method], columns, title="x", max_cells=500)
     about, data = unpacked(page.html)
     assert (about["cells"], about["drawn"]) == (3000, 500)
     tree = about["methods"][0]["trees"][0]
@@ -97,16 +99,16 @@ def test_the_page_says_that_it_shows_a_sample():
 def test_the_page_stays_below_its_size():
     method, columns = cells(20_000)
     columns |= {f"noise {i}": pd.Series(np.random.default_rng(i).random(20_000)) for i in range(9)}
-    page = explorer_page([method], columns, title="x", most_bytes=200_000)
+    page = explorer_page([method], columns, title="x", max_bytes=200_000)
     assert 120_000 < len(page.html) <= 200_000
     assert 1000 < len(page.rows) < 20_000
     with pytest.raises(ValueError, match=r"5,000 are allowed; give it fewer columns"):
-        explorer_page([method], columns, title="x", most_bytes=5_000)
+        explorer_page([method], columns, title="x", max_bytes=5_000)
 
 
 def test_the_same_bytes_in_every_run():
     method, columns = cells(2000)
-    first, second = (explorer_page([method], columns, title="x", most_cells=300) for _ in range(2))
+    first, second = (explorer_page([method], columns, title="x", max_cells=300) for _ in range(2))
     assert first.html == second.html
 
 
@@ -122,8 +124,8 @@ def test_numbers_come_back_to_one_step(numbers):
             describe_column(numbers, name="x")
         return
     about, steps = describe_column(numbers, name="x")
-    np.testing.assert_array_equal(steps == NONE, np.isnan(numbers))
-    known = steps != NONE
+    np.testing.assert_array_equal(steps == MISSING_CODE, np.isnan(numbers))
+    known = steps != MISSING_CODE
     found = about["min"] + about["step"] * steps[known]
     np.testing.assert_allclose(found, numbers[known], atol=about["step"], rtol=1e-9)
     assert about["missing"] == np.isnan(numbers).sum()
@@ -140,9 +142,9 @@ def test_whole_numbers_are_exact():
 @pytest.mark.parametrize("n", [1, 254, 255, 256, 1000])
 def test_codes_take_a_byte_where_they_fit(n):
     codes = np.append(np.arange(n), -1)
-    packed = codes_in_bytes(codes, n)
+    packed = pack_codes(codes, n)
     assert packed.dtype == (np.uint8 if n <= 254 else np.uint16)
-    missing = 255 if n <= 254 else NONE
+    missing = 255 if n <= 254 else MISSING_CODE
     np.testing.assert_array_equal(packed, np.append(np.arange(n), missing))
     buffer = Buffer()
     buffer.add(np.zeros(3, dtype=np.uint8))
@@ -152,13 +154,13 @@ def test_codes_take_a_byte_where_they_fit(n):
 
 def test_layouts_keep_their_shape():
     layout = np.array([[0, 0], [10, 0], [10, 5], [np.nan, 1], [5, np.inf]])
-    steps = quantized(layout)
-    assert (steps[3:] == NONE).all()
+    steps = quantize_layout(layout)
+    assert (steps[3:] == MISSING_CODE).all()
     np.testing.assert_allclose(steps[:3] - steps[0].astype(float), layout[:3] * 6553.4, atol=1)
     with pytest.raises(ValueError, match=r"must have shape \(cells, 2\)"):
-        quantized(layout[:, :1])
+        quantize_layout(layout[:, :1])
     with pytest.raises(ValueError, match="none of the 5 cells"):
-        quantized(layout * np.nan)
+        quantize_layout(layout * np.nan)
 
 
 def test_what_is_left_out_is_named():
@@ -190,7 +192,7 @@ def test_levels_that_lie_within_each_other_are_one_tree():
     assert tree.parents == [-1, -1, 0, 0, 1]
     assert tree.levels == [0, 0, 1, 1, 1]
     assert tree.sizes == [2, 2, 1, 1, 2]
-    np.testing.assert_array_equal(tree.nodes, [2, 3, 4, 4, -1])
+    np.testing.assert_array_equal(tree.deepest, [2, 3, 4, 4, -1])
     (named,) = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": pd.Series([*"abcc", None])})
     assert (named.name, named.level_names) == ("leiden_1.0", ["1", "2"])
     assert named.parents == [-1, -1, 0, 0, 1], "parents are counted, not read from names"
@@ -199,7 +201,7 @@ def test_levels_that_lie_within_each_other_are_one_tree():
     (tree,) = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": shorter, "leiden_1.0_3": third})
     assert tree.parents == [-1, -1, 0, 1, 2, 3, 3]
     assert tree.sizes == [2, 2, 1, 2, 1, 1, 1]
-    np.testing.assert_array_equal(tree.nodes, [4, 0, 5, 6, -1], "where a cell's labels end")
+    np.testing.assert_array_equal(tree.deepest, [4, 0, 5, 6, -1], "where a cell's labels end")
     astray = cluster_trees({"leiden_1.0_1": first, "leiden_1.0_2": shorter, "leiden_1.0_3": second})
     assert [t.name for t in astray] == ["leiden_1.0", "leiden_1.0_3"]
     for wrong in (other, second.fillna("0_0")):
@@ -210,7 +212,9 @@ def test_levels_that_lie_within_each_other_are_one_tree():
 
 
 def test_an_atlas_without_clusters_or_metadata():
-    about, _ = unpacked(explorer_page([Method("m", np.eye(3)[:, :2], {})], {}, title="x").html)
+    about, _ = unpacked(
+        explorer_page([MethodResult("m", np.eye(3)[:, :2], {})], {}, title="x").html
+    )
     assert about["methods"][0]["trees"] == []
     assert about["columns"] == []
 

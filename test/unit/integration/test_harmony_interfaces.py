@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from integration.harmony import gpu, harmonize, harmony_integrate, run_harmony
+from integration.harmony import harmonize, harmony_integrate, rapids_backend, run_harmony
 
 SHARED = Path(__file__).resolve().parents[4] / "shared"
 
@@ -310,7 +310,7 @@ def test_every_parameter_of_rapids_is_understood(adata, flavor):
 
 
 @pytest.mark.parametrize("method", ["fast", "original", "batched"])
-def test_what_has_no_effect_here_is_said(adata, method):
+def test_rapids_options_without_effect_cause_a_warning(adata, method):
     harmony_integrate(adata, "batch")
     with pytest.warns(UserWarning, match="correction_method and colsum_algo: no effect"):
         harmony_integrate(
@@ -328,14 +328,14 @@ def test_without_a_gpu_the_cupy_backend_warns_and_runs_on_the_cpu(adata, monkeyp
 
 
 def test_without_a_gpu_the_rapids_backend_is_refused(adata, monkeypatch):
-    monkeypatch.setattr(gpu, "gpu_problem", lambda: "no GPU is visible: no driver")
+    monkeypatch.setattr(rapids_backend, "gpu_problem", lambda: "no GPU is visible: no driver")
     with pytest.raises(RuntimeError, match="no GPU is visible: no driver; use backend='cpu'"):
         harmony_integrate(adata, "batch", backend="rapids")
 
 
 def test_rapids_is_called_with_its_own_names(adata, monkeypatch):
     calls = []
-    monkeypatch.setattr(gpu, "gpu_problem", lambda: None)
+    monkeypatch.setattr(rapids_backend, "gpu_problem", lambda: None)
     module = ModuleType("rapids_singlecell")
     module.pp = SimpleNamespace(harmony_integrate=lambda *args, **kwargs: calls.append(kwargs))
     monkeypatch.setitem(sys.modules, "rapids_singlecell", module)

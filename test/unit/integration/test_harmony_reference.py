@@ -27,9 +27,9 @@ def textbook_harmony(
     iterations=3,
     passes=5,
 ):
-    """Harmony as the papers write it: R, Phi and one regression per cluster, all formed.
+    """Harmony as in the papers: R, Phi and one regression per cluster, all formed.
 
-    Returns the corrected cells, R, the centroids and the objective's course.
+    Returns the corrected cells, R, the centroids and the objective after every iteration.
     """
     n_cells, n_clusters = len(Z), len(centroids)
     one_hot = [np.eye(key.max() + 1)[key] for key in keys]
@@ -64,7 +64,7 @@ def textbook_harmony(
 
     Y, directions = unit(centroids), unit(Z)
     R, distance = plain(Y, directions)
-    course = [objective(R, distance)]
+    objectives = [objective(R, distance)]
     for iteration in range(iterations):
         if flavor == "harmony2" and iteration:
             R, distance = plain(Y, directions)
@@ -74,37 +74,38 @@ def textbook_harmony(
                 distance = 2 * (1 - directions @ Y.T)
             kernel, _ = plain(Y, directions)
             for block in np.unique(blocks):
-                of_it = blocks == block
+                members = blocks == block
                 seen, expected = counts(R)
-                seen -= Phi[of_it].T @ R[of_it]
-                expected -= np.outer(sizes / n_cells, R[of_it].sum(axis=0))
+                seen -= Phi[members].T @ R[members]
+                expected -= np.outer(sizes / n_cells, R[members].sum(axis=0))
                 ratio = (
                     (2 * expected + 1) / (seen + expected + 1)
                     if flavor == "harmony2"
                     else (expected + 1) / (seen + 1)
                 )
-                new = kernel[of_it] * (Phi[of_it] @ ratio ** theta[:, None])
-                R[of_it] = new / new.sum(axis=1, keepdims=True)
-        course.append(objective(R, distance))
+                new = kernel[members] * (Phi[members] @ ratio ** theta[:, None])
+                R[members] = new / new.sum(axis=1, keepdims=True)
+        objectives.append(objective(R, distance))
         seen, expected = counts(R)
         corrected = Z.copy()
         for k in range(n_clusters):
-            kept = seen[:, k] / sizes >= threshold
+            levels = seen[:, k] / sizes >= threshold
             if flavor == "harmony1":
-                kept[:] = True
+                levels[:] = True
             else:
                 for key in range(len(keys)):
-                    if kept[key_of_level == key].sum() < 2:
-                        kept[key_of_level == key] = False
-            if not kept.any():
+                    if levels[key_of_level == key].sum() < 2:
+                        levels[key_of_level == key] = False
+            if not levels.any():
                 continue
-            cells = Phi[:, kept].any(axis=1)
-            design = np.concatenate([np.ones((n_cells, 1)), Phi[:, kept]], axis=1) * cells[:, None]
+            cells = Phi[:, levels].any(axis=1)
+            design = np.concatenate([np.ones((n_cells, 1)), Phi[:, levels]], axis=1)
+            design *= cells[:, None]
             penalty = (
-                alpha * expected[kept, k] if flavor == "harmony2" else np.full(kept.sum(), 1.0)
+                alpha * expected[levels, k]
+                if flavor == "harmony2"
+                else np.full(levels.sum(), ridge_lambda)
             )
-            if flavor == "harmony1":
-                penalty = penalty * ridge_lambda
             weighted = design * R[:, [k]]
             W = np.linalg.solve(
                 weighted.T @ design + np.diag(np.concatenate([[0], penalty])), weighted.T @ Z
@@ -114,7 +115,7 @@ def textbook_harmony(
             W[0] = 0
             corrected -= weighted @ W
         directions = unit(corrected)
-    return corrected, R, Y, course
+    return corrected, R, Y, objectives
 
 
 def make_case(n_keys, n_cells=420, n_clusters=7, seed=0):
@@ -135,8 +136,8 @@ def make_case(n_keys, n_cells=420, n_clusters=7, seed=0):
 def test_equals_the_textbook(n_keys, theta, flavor, lean):
     Z, keys, centroids, blocks = make_case(n_keys)
     options = {"flavor": flavor, "theta": theta}
-    expected, R, Y, course = textbook_harmony(Z, keys, centroids, blocks, **options)
-    found = harmonize(
+    expected, R, Y, objectives = textbook_harmony(Z, keys, centroids, blocks, **options)
+    result = harmonize(
         Z,
         keys,
         init_centroids=centroids,
@@ -149,10 +150,10 @@ def test_equals_the_textbook(n_keys, theta, flavor, lean):
         keep_assignments=True,
         **options,
     )
-    np.testing.assert_allclose(found.corrected, expected, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.assignments(), R, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.centroids, Y, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.objective, course, rtol=1e-10)
+    np.testing.assert_allclose(result.corrected, expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.assignments(), R, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.centroids, Y, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.objective, objectives, rtol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -172,11 +173,11 @@ def test_equals_the_textbook(n_keys, theta, flavor, lean):
 @pytest.mark.parametrize("lean", [False, True])
 def test_equals_the_textbook_with_other_parameters(options, lean):
     Z, keys, centroids, blocks = make_case(2)
-    expected, R, Y, course = textbook_harmony(Z, keys, centroids, blocks, **options)
+    expected, R, Y, objectives = textbook_harmony(Z, keys, centroids, blocks, **options)
     options = dict(options)
     if "threshold" in options:
         options["batch_prune_threshold"] = options.pop("threshold")
-    found = harmonize(
+    result = harmonize(
         Z,
         keys,
         init_centroids=centroids,
@@ -188,17 +189,17 @@ def test_equals_the_textbook_with_other_parameters(options, lean):
         keep_assignments=True,
         **options,
     )
-    np.testing.assert_allclose(found.corrected, expected, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.assignments(), R, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.centroids, Y, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.objective, course, rtol=1e-8)
+    np.testing.assert_allclose(result.corrected, expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.assignments(), R, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.centroids, Y, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.objective, objectives, rtol=1e-8)
 
 
 def test_pruning_with_one_key_equals_the_textbook():
     Z, keys, centroids, blocks = make_case(1)
     expected, *_ = textbook_harmony(Z, keys, centroids, blocks, threshold=0.08)
     options = {"max_iter_harmony": 3, "tol_harmony": None, "dtype": np.float64}
-    found, without = (
+    pruned, unpruned = (
         harmonize(
             Z,
             keys,
@@ -209,16 +210,16 @@ def test_pruning_with_one_key_equals_the_textbook():
         ).corrected
         for threshold in (0.08, None)
     )
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
-    assert np.abs(found - without).max() > 1e-3  # so the threshold was at work
+    np.testing.assert_allclose(pruned, expected, rtol=0, atol=1e-8)
+    assert np.abs(pruned - unpruned).max() > 1e-3  # so the threshold had an effect
 
 
 @pytest.mark.parametrize("flavor", ["harmony2", "harmony1"])
 @pytest.mark.parametrize("n_keys", [1, 2])
 def test_the_published_block_update_equals_the_textbook(flavor, n_keys):
     Z, keys, centroids, blocks = make_case(n_keys)
-    expected, R, Y, course = textbook_harmony(Z, keys, centroids, blocks, flavor=flavor)
-    found = harmonize(
+    expected, R, Y, objectives = textbook_harmony(Z, keys, centroids, blocks, flavor=flavor)
+    result = harmonize(
         Z,
         keys,
         flavor=flavor,
@@ -231,10 +232,10 @@ def test_the_published_block_update_equals_the_textbook(flavor, n_keys):
         threads=1,
         keep_assignments=True,
     )
-    np.testing.assert_allclose(found.corrected, expected, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.assignments(), R, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.centroids, Y, rtol=0, atol=1e-8)
-    np.testing.assert_allclose(found.objective, course, rtol=1e-8)
+    np.testing.assert_allclose(result.corrected, expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.assignments(), R, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.centroids, Y, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.objective, objectives, rtol=1e-8)
 
 
 def test_many_small_batches_equal_the_textbook():
@@ -242,7 +243,7 @@ def test_many_small_batches_equal_the_textbook():
     Z, _, centroids, blocks = make_case(1, n_cells=900)
     keys = [rng.integers(60, size=900), rng.integers(9, size=900)]  # most segments: a cell or two
     expected, *_ = textbook_harmony(Z, keys, centroids, blocks)
-    found = harmonize(
+    result = harmonize(
         Z,
         keys,
         init_centroids=centroids,
@@ -252,7 +253,7 @@ def test_many_small_batches_equal_the_textbook():
         dtype=np.float64,
         chunk_size=100,
     )
-    np.testing.assert_allclose(found.corrected, expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(result.corrected, expected, rtol=0, atol=1e-8)
 
 
 def lisi(embedding, labels, n_neighbors=30):
@@ -276,8 +277,8 @@ def pancreas():
         return {name: stored[name] for name in stored.files}
 
 
-def relative_error(found, expected):
-    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+def relative_error(result, expected):
+    return np.linalg.norm(result - expected) / np.linalg.norm(expected)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from integration.mnn import fast_mnn, mnn_correct, multi_batch_pca, reduced_mnn
 from integration.mnn import nearest as mnn_search
-from integration.mnn.arguments import encode_batches
+from integration.mnn.arguments import number_batches
 from integration.mnn.orders import merge_tree
 from integration.mnn.pairs import mutual_pairs
 
@@ -157,7 +157,7 @@ def test_auto_merge_starts_with_most_pairs():
 
 
 def test_numbers_name_batches_of_text():
-    batches = encode_batches(np.array(["1", "2", "10"])[BATCH], 240)
+    batches = number_batches(np.array(["1", "2", "10"])[BATCH], 240)
     assert merge_tree([2, 10, 1], batches) == ((2, 1), 0)
 
 
@@ -192,7 +192,7 @@ def test_grouped_search_finds_nearly_all(monkeypatch):
     points = centers[rng.integers(40, size=6000)] + rng.normal(size=(6000, 20))
     queries = centers[rng.integers(40, size=2500)] + rng.normal(size=(2500, 20)) + 0.5
     exact = mnn_search.nearest(points, queries, 10)
-    monkeypatch.setattr(mnn_search, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(mnn_search, "MAX_DISTANCES", 1000**2)
     found = [mnn_search.nearest(points, queries, 10, threads=threads) for threads in (1, 2, 4)]
     share = (found[0].distances <= exact.distances[:, -1:] * (1 + 1e-9)).mean()
     assert share > 0.99
@@ -201,7 +201,7 @@ def test_grouped_search_finds_nearly_all(monkeypatch):
 
 
 def test_grouped_search_of_equal_points(monkeypatch):
-    monkeypatch.setattr(mnn_search, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(mnn_search, "MAX_DISTANCES", 100)
     found = mnn_search.nearest(np.ones((500, 12)), np.zeros((50, 12)), 5)
     assert np.allclose(found.distances, np.sqrt(12))
 
@@ -380,6 +380,6 @@ def test_components_of_labels_are_those_of_batches():
     labels = np.array(["x", "y", "z"])[batch]
     results = [
         multi_batch_pca(lambda: iter([Z]), given, n_comps=3)
-        for given in (labels, encode_batches(labels, len(Z)))
+        for given in (labels, number_batches(labels, len(Z)))
     ]
     assert np.array_equal(results[0].rotation, results[1].rotation)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -17,8 +15,9 @@ torch = pytest.importorskip("torch", reason="the extra of envs/vae.txt is not in
 
 from torch.distributions import Categorical, Normal, Poisson, kl_divergence
 
+from integration.count_matrix import as_counts
 from integration.vae import GMVAE, PVAE
-from integration.vae.design import as_counts, design, log_factorials
+from integration.vae.design import design, log_factorials
 from integration.vae.models import normal_kl, poisson_log_likelihood, uniform_kl
 
 SMALL = {"hidden_dim": 16}
@@ -275,17 +274,6 @@ def agreement(a, b):
 
 
 # ---------------------------------------------------------------- input
-
-
-def test_the_config_has_the_defaults_of_the_models():
-    from utils import config_methods
-
-    for model, config in ((PVAE, config_methods.PVAE), (GMVAE, config_methods.GMVAE)):
-        known = {**inspect.signature(model).parameters, **inspect.signature(model.fit).parameters}
-        fields = {k: v for k, v in config.model_fields.items() if k in known}
-        assert set(config.model_fields) - set(fields) == {"method", "covariates"} - set(fields)
-        defaults = {name: known[name].default for name in fields if name != "covariates"}
-        assert {name: fields[name].default for name in defaults} == defaults
 
 
 def spoil(value):

@@ -1,6 +1,5 @@
 """The config: what is accepted, what is refused and in which words."""
 
-import inspect
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import cli, config_docs
-from utils.config import Clustering
-from utils.config_methods import METHODS, Harmony
-from utils.plan import STORES, make_plan
-from utils.validate import load_config, text_problems
+from clustering.options import ClusteringOptions
+from plan import docs
+from plan.plan import STORES, make_plan
+from plan.validate import load_config, text_problems
+from utils.options import options_of
 
 REPO = Path(__file__).resolve().parents[3]
 SHIPPED = [
@@ -254,7 +253,7 @@ values = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(st.sampled_from(list(Clustering.model_fields)), values, max_size=4))
+@given(st.dictionaries(st.sampled_from(list(options_of(ClusteringOptions))), values, max_size=4))
 def test_any_value_is_accepted_or_refused_with_its_path(section):
     try:
         load_config(clustering(**section))
@@ -264,40 +263,9 @@ def test_any_value_is_accepted_or_refused_with_its_path(section):
 
 def test_schema_and_tables_are_up_to_date():
     config = REPO / "config"
-    assert (config / "schema.json").read_text() == config_docs.schema(), "run make docs"
+    assert (config / "schema.json").read_text() == docs.schema(), "run make docs"
     text = (config / "README.md").read_text()
-    assert text == config_docs.readme(text), "run make docs"
-    assert cli.OPTIONS.read_text(encoding="utf-8") == config_docs.options(), "run make docs"
-
-
-def test_harmony_has_the_defaults_of_its_algorithm():
-    from integration.harmony import harmonize
-
-    algorithm = inspect.signature(harmonize).parameters
-    fields = {k: v for k, v in Harmony.model_fields.items() if k not in ("method", "basis")}
-    assert {k: v.default for k, v in fields.items()} == {
-        k: algorithm[k].default for k in fields
-    } | {"dtype": "float32"}
-
-
-@pytest.mark.parametrize(
-    ("name", "function", "others"),
-    [
-        ("mnn", "reduced_mnn", {"method", "basis", "cos_norm", "project_simplex"}),
-        ("fast_mnn", "fast_mnn", {"method", "layer", "normalize", "target_sum"}),
-        (
-            "mnn_correct",
-            "mnn_correct",
-            {"method", "layer", "normalize", "target_sum", "n_comps", "layer_added"},
-        ),
-    ],
-)
-def test_mnn_has_the_defaults_of_its_algorithm(name, function, others):
-    import integration.mnn
-
-    algorithm = inspect.signature(getattr(integration.mnn, function)).parameters
-    fields = {k: v for k, v in METHODS[name].model_fields.items() if k not in others}
-    assert {k: v.default for k, v in fields.items()} == {k: algorithm[k].default for k in fields}
+    assert text == docs.readme(text), "run make docs"
 
 
 @pytest.mark.parametrize(

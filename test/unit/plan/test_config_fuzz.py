@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils.plan import make_plan
-from utils.validate import load_config
+from plan.plan import make_plan
+from plan.validate import load_config
 
 NAMES = st.one_of(
     st.sampled_from(
@@ -155,7 +155,7 @@ def test_names_of_columns_reach_a_script_as_they_are(batch, color):
     config["DATASETS"]["a"]["integration"]["methods"] = {"harmony": {}}
     plan = make_plan(load_config(config))
     at = Wildcards(dataset="a", method="harmony")
-    words = shlex.split(plan.options("integration", at))
+    words = shlex.split(plan.options("harmony", at))
     assert words[words.index("--batch") + 1] == batch
     words = shlex.split(plan.options("plots", at))
     assert words[words.index("--colors") + 1] == color

@@ -2,7 +2,7 @@
 
 import pytest
 
-from utils.failures import failure_lines, failures
+from plan.failures import failure_lines, failures
 
 ERROR = """
 [Sat Nov 28 12:50:59 2026]

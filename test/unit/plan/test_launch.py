@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from utils.launch import banner, leave_at_once
-from utils.plan import make_plan
-from utils.validate import load_config
+from plan.launch import banner, leave_at_once
+from plan.plan import make_plan
+from plan.validate import load_config
 
 WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"
 SNAKEFILE = f"""
 import sys, threading
 sys.path.insert(0, {str(WORKFLOW)!r})
-from utils.launch import leave_at_once
+from plan.launch import leave_at_once
 
 rule all:
     shell: "true"

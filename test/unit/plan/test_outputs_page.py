@@ -5,7 +5,7 @@ from pathlib import Path
 
 from evaluation.clusters import markers, splits
 from evaluation.scores import metrics
-from utils.plan import STORES
+from plan.plan import STORES
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "outputs.md").read_text()
 
@@ -16,7 +16,7 @@ def test_every_file_is_named():
 
 
 def test_every_column_is_named():
-    columns = {*metrics.COLUMNS, *markers.MARKER_COLUMNS, *splits.SPLIT_COLUMNS}
+    columns = {*metrics.METRIC_COLUMNS, *markers.MARKER_COLUMNS, *splits.SPLIT_COLUMNS}
     named = set(re.findall(r"`([^`]+)`", PAGE))
     assert not columns - named
     assert not {*metrics.BATCH_METRICS, *metrics.LABEL_METRICS} - named

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from utils.plan import depth, make_plan
-from utils.validate import load_config
+from plan.plan import STEPS, make_plan
+from plan.validate import load_config
 
 WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"
 
@@ -36,7 +36,7 @@ SEED = plan_of((WORKFLOW / "clustering" / "config.yaml").read_text())
 
 def test_importing_the_plan_is_light():
     code = (
-        "import sys; import utils.plan, utils.launch, utils.resources;"
+        "import sys; import plan.plan, plan.launch, utils.resources;"
         "heavy = {'numpy', 'anndata', 'scanpy', 'snakemake', 'zarr'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -86,7 +86,7 @@ def test_names_of_resolutions_are_floats():
 def test_depth(hierarchy, levels):
     section = f"clustering: {{hierarchy: {hierarchy}}}"
     plan = plan_of(f"DATASETS: {{a: {{input: {{clustering: x.h5ad}}, {section}}}}}")
-    assert depth(plan.config.DATASETS["a"].clustering) == levels
+    assert plan.config.DATASETS["a"].clustering.depth == levels
     assert max(run.level for run in plan.runs) == levels
 
 
@@ -140,9 +140,7 @@ def test_sub_levels_that_go_back_to_the_counts():
         return plan.options("clustering", run)
 
     pca = "--layer counts --pca_args '{\"n_comps\": 20}'"
-    harmony = (
-        "--batch c --batch_file results/a/strong/embedding.zarr --harmony_args '{\"theta\": 4.0}'"
-    )
+    harmony = "--batch c --harmony_args '{\"theta\": 4.0}'"
     assert f"--refine integration {pca} {harmony}" in words("strong", "2")
     assert f"--refine pca {pca}" in words("unintegrated", "2")
     assert "--batch" not in words("unintegrated", "2")
@@ -159,7 +157,7 @@ def test_raw_is_x_once_the_files_are_prepared():
     words = plan.options("prepare", run)
     assert "--layer raw --join outer" in words
     assert """--qc '{"mt": "^MT-"}' --subset '{"pct_counts_mt": {"max": 20.0}}'""" in words
-    for script in ("pca", "integration", "clustering"):
+    for script in ("pca", "mnn", "clustering"):
         assert "--layer" not in plan.options(script, run)
 
 
@@ -188,12 +186,12 @@ def test_use_gpu_of_the_nearest_section_counts():
         " b: {input: {clustering: x.h5ad}, use_gpu: false, clustering: {n_cell_cpu: 7}}}}"
     )
     a, b = (Wildcards(dataset=name, method="unintegrated") for name in "ab")
-    assert plan.device(a, "clustering") == {"use_gpu": True, "n_cell_cpu": 5}
-    assert plan.device(b, "clustering") == {"use_gpu": False, "n_cell_cpu": 7}
+    assert plan.job(a).device("clustering") == {"use_gpu": True, "n_cell_cpu": 5}
+    assert plan.job(b).device("clustering") == {"use_gpu": False, "n_cell_cpu": 7}
     assert "--use_gpu --n_cell_cpu 5" in plan.options("neighbors", a)
     assert "--no-use_gpu --n_cell_cpu 7" in plan.options("neighbors", b)
-    assert plan.environment(a, "clustering") == "../../envs/rapids_singlecell.yaml"
-    assert plan.environment(b, "clustering") == "../../envs/scanpy.yaml"
+    assert plan.environment("clustering")(a) == "../../envs/rapids_singlecell.yaml"
+    assert plan.environment("clustering")(b) == "../../envs/scanpy.yaml"
 
 
 def test_communities_with_arguments_of_their_own_ask_for_no_gpu():
@@ -202,9 +200,11 @@ def test_communities_with_arguments_of_their_own_ask_for_no_gpu():
         " b: {input: {clustering: x.h5ad}, clustering: {clustering_args: {flavor: igraph}}}}}"
     )
     a, b = (Wildcards(dataset=name, method="unintegrated") for name in "ab")
-    assert plan.community_device(a) == plan.device(a, "clustering")
-    assert plan.community_device(b) == {**plan.device(b, "clustering"), "use_gpu": False}
-    assert [plan.has_flavor(wildcards) for wildcards in (a, b)] == [False, True]
+    assert STEPS["clustering"].device(plan.job(a)) == plan.job(a).device("clustering")
+    assert STEPS["clustering"].device(plan.job(b)) == {
+        **plan.job(b).device("clustering"),
+        "use_gpu": False,
+    }
 
 
 def test_what_the_input_brings_is_used_only_at_clustering():
@@ -237,7 +237,7 @@ def test_names_of_columns_reach_the_shell_as_they_are():
         )
     )
     wildcards = Wildcards(dataset="a", method="harmony")
-    for script in ("integration", "plots", "explorer"):
+    for script in ("harmony", "plots", "explorer"):
         assert column in shlex.split(plan.options(script, wildcards))
 
 
@@ -250,8 +250,8 @@ def test_a_method_starts_from_the_result_of_another():
     second = Wildcards(dataset="a", method="twice")
     assert plan.source(first) == "results/a/pca.zarr"
     assert plan.source(second) == "results/a/harmony/embedding.zarr"
-    assert plan.options("integration", first) == "--batch c --overwrite --no-use_gpu"
-    words = shlex.split(plan.options("integration", second))
+    assert plan.options("harmony", first) == "--batch c --overwrite --no-use_gpu"
+    words = shlex.split(plan.options("harmony", second))
     assert words[:6] == ["--batch", "c", "--basis", "X_harmony", "--key_added", "X_twice"]
 
 
@@ -264,8 +264,8 @@ def test_a_method_on_counts_is_told_the_layer_and_no_basis():
     first, second = (Wildcards(dataset="a", method=name) for name in ("pvae", "mix"))
     assert plan.source(first) == plan.source(second) == "results/a/prepared.zarr"
     words = "--batch c --layer counts --overwrite --no-use_gpu"
-    assert plan.options("integration", first) == words
-    words = shlex.split(plan.options("integration", second))
+    assert plan.options("vae", first) == words
+    words = shlex.split(plan.options("vae", second))
     assert words[4:6] == ["--key_added", "X_mix"]
     assert words[words.index("--covariates") + 1] == '["c", "d"]'
     assert words[words.index("--label_dim") + 1] == "7"
@@ -289,7 +289,7 @@ def test_methods_are_scored_beside_the_uncorrected_data():
     assert plan.scores(wildcards) == [f"{folder}/metrics.tsv" for folder in folders]
     assert plan.comparisons() == ["results/a/comparison"]
     assert plan.scored_store(beside) == "results/a/unintegrated/neighbors.zarr"
-    assert plan.scored_store(wildcards) == "results/a/harmony/atlas.zarr"
+    assert plan.scored_store(wildcards) == "results/a/harmony/clustered.zarr"
     words = "--batch c 'd e' --clusters leiden_1.0_1 --use_rep X_harmony --uncorrected X_pca"
     assert plan.options("metrics", wildcards) == f"{words} --label t"
     assert "--clusters" not in plan.options("metrics", beside)

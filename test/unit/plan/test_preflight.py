@@ -11,8 +11,8 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils.preflight import input_problems
-from utils.validate import check_config, load_config, readable_data_sets
+from plan.preflight import input_problems
+from plan.validate import check_config, load_config, readable_data_sets
 
 REPO = Path(__file__).resolve().parents[3]
 SHIPPED = [

@@ -1,5 +1,7 @@
 """What a job asks for."""
 
+from types import SimpleNamespace
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -7,7 +9,10 @@ import pytest
 import scipy.sparse as sp
 import zarr
 
+from integration.options import PVAEOptions, TopicsOptions
+from plan.plan import STEPS
 from utils import resources
+from utils.steps import Step
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -16,12 +21,39 @@ def test_cells_are_counted_from_metadata(tmp_path, zarr_format):
     anndata.io.write_elem(store, "obs", pd.DataFrame(index=[f"c{i}" for i in range(17)]))
     path = str(tmp_path / "x.zarr")
     assert resources.n_cells(path) == 17
-    assert resources.memory_mb(path, 2, base=100, per_million=1_000_000) == 234
-    wanted = {"base": 100, "per_million": 1_000_000, "use_gpu": True}
-    assert resources.memory_mb(path, 2, n_cell_cpu=17, **wanted) == 234 + 2 * resources.GPU_MB
-    assert resources.memory_mb(path, 2, n_cell_cpu=18, **wanted) == 234
-    assert resources.gpus(path, True, 17) == 1
-    assert resources.gpus(path, True, 18) == resources.gpus(path, False, 0) == 0
+
+
+def step(**others):
+    return Step(script="x.py", words=lambda job: [], **{"memory": (100, 1_000_000), **others})
+
+
+def job(*, use_gpu=False, n_cell_cpu=0, **others):
+    device = {"use_gpu": use_gpu, "n_cell_cpu": n_cell_cpu}
+    return SimpleNamespace(device=lambda section: device, **others)
+
+
+def store(path, *, n_obs=17, n_vars=0, n_values=1):
+    n_vars = n_vars or n_values
+    anndata.AnnData(np.ones((n_obs, n_vars), np.float32)).write_zarr(path)
+    return [str(path)]
+
+
+def test_memory_and_time_grow_with_cells_and_attempts(tmp_path):
+    inputs = store(tmp_path / "x.zarr")
+    here = step(minutes=(10, 1_000_000))
+    assert here.mem_mb(job(), inputs, 2) == 234
+    assert here.runtime(inputs, 2) == 54
+    assert step(minutes=(10, 0), memory=(100, 0)).mem_mb(job(), ["not there"], 1) == 100
+
+
+def test_a_gpu_is_asked_for_where_it_pays(tmp_path):
+    inputs = store(tmp_path / "x.zarr")
+    here = step(minutes=(10, 0), gpu="clustering")
+    assert here.mem_mb(job(use_gpu=True, n_cell_cpu=17), inputs, 2) == 234 + 2 * resources.GPU_MB
+    assert here.mem_mb(job(use_gpu=True, n_cell_cpu=18), inputs, 2) == 234
+    assert here.n_gpus(job(use_gpu=True, n_cell_cpu=17), inputs) == 1
+    assert here.n_gpus(job(use_gpu=True, n_cell_cpu=18), inputs) == 0
+    assert here.n_gpus(job(), inputs) == step(minutes=(1, 0)).n_gpus(job(use_gpu=True), inputs) == 0
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -34,27 +66,47 @@ def test_values_are_counted_from_metadata(tmp_path, zarr_format):
     assert resources.n_values(str(path)) == 15
     anndata.io.write_elem(store, "X", sp.eye_array(3, 5, format="csr"))
     assert resources.n_values(str(path)) == 3
-    assert resources.markers_mb(str(path), 2) == 3000
+    assert STEPS["markers"].mem_mb(job(), [str(path)], 2) == 3000
 
 
 def test_components_of_all_genes_ask_for_their_pairs(tmp_path):
-    path = str(tmp_path / "x.zarr")
-    anndata.AnnData(np.ones((4, 5000), np.float32)).write_zarr(path)
-    assert resources.pca_mb(path, 1, 2000) == 2000 + 144
-    assert resources.pca_mb(path, 1, 9000) == resources.pca_mb(path, 1, None) == 2000 + 900
-    assert resources.pca_mb(path, 2, None) == 2 * 2900
+    inputs = store(tmp_path / "x.zarr", n_obs=4, n_vars=5000)
+
+    def asked(n_top_genes, attempt=1):
+        section = SimpleNamespace(n_top_genes=n_top_genes)
+        dataset = SimpleNamespace(preprocessing=section)
+        return STEPS["pca"].mem_mb(job(dataset=dataset), inputs, attempt)
+
+    assert asked(2000) == 2000 + 144
+    assert asked(9000) == asked(None) == 2000 + 900
+    assert asked(None, attempt=2) == 2 * 2900
 
 
 def test_counts_of_all_genes_are_held_in_memory(tmp_path):
     path = tmp_path / "x.zarr"
     adata = anndata.AnnData(sp.csr_matrix(np.ones((1000, 500), np.float32)))
     adata.write_zarr(path)
-    wanted = {"base": 100, "per_million": 0}
-    assert resources.counts_mb(str(path), 2, **wanted) == 2 * (100 + 16)
+
+    def asked(params=PVAEOptions()):  # noqa: B008
+        return STEPS["topics"].mem_mb(job(params=params), [str(path)], 2)
+
+    base = 2 * (1000 + 12)
+    assert asked() == base + 2 * 16
     adata.var["highly_variable"] = np.arange(500) < 7
     adata.write_zarr(path)
-    assert resources.counts_mb(str(path), 2, **wanted) == 2 * 100
-    assert resources.counts_mb(str(path), 2, all_genes=True, **wanted) == 2 * (100 + 16)
+    assert asked() == asked(TopicsOptions()) == base
+    assert asked(TopicsOptions(highly_variable=False)) == base + 2 * 16
+
+
+def test_an_algorithm_of_another_library_asks_for_more(tmp_path):
+    inputs = store(tmp_path / "x.zarr", n_obs=1000)
+
+    def asked(arguments):
+        clustering = SimpleNamespace(clustering_args=arguments)
+        here = job(dataset=SimpleNamespace(clustering=clustering))
+        return STEPS["clustering"].mem_mb(here, inputs, 1)
+
+    assert asked({"flavor": "igraph"}) == asked({"n_iterations": 3}) + 2 == 1004
 
 
 def test_a_store_that_is_not_there_yet_is_named(tmp_path):
@@ -76,11 +128,11 @@ def test_size_of_files_and_stores(tmp_path):
     (tmp_path / "d.zarr" / "image").write_bytes(b"0" * 9_000_000)
     tables = [str(tmp_path / name) for name in ("c.h5mu::rna", "d.zarr::tables/table")]
     assert resources.size_mb(tables) == pytest.approx(5)
-    assert resources.prepare_mb(tables, 2) == 2 * (1000 + 2 * 5)
+    assert STEPS["prepare"].mem_mb(None, tables, 2) == 2 * (1000 + 2 * 5)
     # A 10x matrix is read whole.
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "s1_matrix.mtx.gz").write_bytes(b"0" * 4_000_000)
-    assert resources.prepare_mb([f"{tmp_path}/e::s1_"], 1) >= 1000 + 11 * 4
+    assert STEPS["prepare"].mem_mb(None, [f"{tmp_path}/e::s1_"], 1) >= 1000 + 11 * 4
 
 
 def test_a_step_beside_others_takes_half_the_cores():

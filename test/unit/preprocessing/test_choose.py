@@ -149,7 +149,7 @@ def test_other_features_are_left_out(tmp_path, adata, capsys):
         (
             {"subset": {"type": {"min": 1.0}}},
             TypeError,
-            r'obs\["type"\] holds no numbers but \'p\'',
+            r'obs\["type"\] holds \'p\' and not numbers',
         ),
         ({"subset": {"age": {"min": 99.0}}}, ValueError, "no cell is left of 30, by subset age"),
         ({"keep_cells": ["age"]}, TypeError, r'obs\["age"\] is not true or false'),

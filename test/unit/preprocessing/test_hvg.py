@@ -17,7 +17,6 @@ from numerics.normalize import normalize_block
 from preprocessing.hvg import highly_variable_genes
 
 INPUT = Path(__file__).resolve().parents[2] / "input"
-TARGET = {"target_sum": 1e4}
 
 
 @pytest.fixture
@@ -47,6 +46,11 @@ def counts(cells=400, genes=300, seed=0, rate=1.0):
     rates[: genes // 10] = 0
     size = rng.lognormal(0, 0.5, (cells, 1))
     return rng.poisson(rates * size * rng.gamma(2, 0.5, (cells, genes))).astype(np.float32)
+
+
+def for_flavor(matrix, flavor):
+    """Return what a flavor works on: log-normalized values or the counts."""
+    return normalize_block(matrix, target_sum=1e4) if flavor == "seurat" else matrix
 
 
 def scanpy_table(matrix, flavor, n_top_genes, codes=None, names=None, normalized=False):
@@ -117,12 +121,11 @@ def test_real_data_as_scanpy(pancreas, flavor, key, n_top_genes):
         pancreas = pancreas[codes != 3]
         codes = codes[codes != 3]
     ours = highly_variable_genes(
-        in_blocks(pancreas.X),
+        in_blocks(for_flavor(pancreas.X, flavor)),
         pancreas.n_vars,
         n_top_genes=n_top_genes,
         flavor=flavor,
         batch=codes,
-        normalize=TARGET if flavor == "seurat" else None,
         gene_names=pancreas.var_names,
     )
     theirs = scanpy_table(pancreas.X, flavor, n_top_genes, codes, pancreas.var_names)
@@ -151,13 +154,11 @@ def test_shared_data_with_batches_as_scanpy(shared, file, flavor):
 
     data = anndata.read_h5ad(shared / f"{file}.h5ad")
     codes = data.obs["batch"].astype("category").cat.codes.to_numpy()
-    normalize = TARGET if flavor == "seurat" else None
     ours = highly_variable_genes(
-        in_blocks(data.X, 1000),
+        in_blocks(for_flavor(data.X, flavor), 1000),
         data.n_vars,
         flavor=flavor,
         batch=codes,
-        normalize=normalize,
         gene_names=data.var_names,
     )
     assert_same(ours, scanpy_table(data.X, flavor, 2000, codes, data.var_names))
@@ -175,12 +176,11 @@ def test_sparse_and_dense_counts_with_ties_as_scanpy(flavor, form, batches, seed
     names = [f"g{i:03d}" for i in rng.permutation(matrix.shape[1])]
     for n_top_genes in (30, 150, 260):
         ours = highly_variable_genes(
-            in_blocks(matrix, 77),
+            in_blocks(for_flavor(matrix, flavor), 77),
             matrix.shape[1],
             n_top_genes=n_top_genes,
             flavor=flavor,
             batch=codes,
-            normalize=TARGET if flavor == "seurat" else None,
             gene_names=names,
         )
         assert_same(ours, scanpy_table(matrix, flavor, n_top_genes, codes, names))
@@ -190,31 +190,11 @@ def test_sparse_and_dense_counts_with_ties_as_scanpy(flavor, form, batches, seed
 def test_integer_counts_equal_float_counts(flavor):
     matrix = counts()
     tables = [
-        highly_variable_genes(in_blocks(form), 300, n_top_genes=50, flavor=flavor, normalize=target)
+        highly(for_flavor(form, flavor), n_top_genes=50, flavor=flavor)
         for form in (matrix, matrix.astype(np.int16), sp.csr_matrix(matrix.astype(np.int64)))
-        for target in [TARGET if flavor == "seurat" else None]
     ]
     for other in tables[1:]:
         pd.testing.assert_frame_equal(tables[0], other)
-
-
-def test_normalized_values_equal_counts_normalized_on_the_way():
-    matrix = sp.csr_matrix(counts())
-    values = normalize_block(matrix, target_sum=1e4)
-    ours = highly_variable_genes(in_blocks(values), 300, n_top_genes=50)
-    on_the_way = highly_variable_genes(in_blocks(matrix), 300, n_top_genes=50, normalize=TARGET)
-    pd.testing.assert_frame_equal(ours, on_the_way)
-    assert_same(ours, scanpy_table(values, "seurat", 50, normalized=True))
-
-
-def test_the_median_total_is_the_default_target():
-    matrix = counts(cells=401)
-    median = float(np.median(matrix.sum(axis=1)))
-    tables = [
-        highly_variable_genes(in_blocks(matrix), 300, n_top_genes=50, normalize={"target_sum": t})
-        for t in (None, median)
-    ]
-    pd.testing.assert_frame_equal(*tables)
 
 
 @given(
@@ -226,13 +206,9 @@ def test_the_median_total_is_the_default_target():
 @settings(max_examples=12, deadline=None)
 def test_block_size_changes_no_bit(rows, flavor, batched, sparse):
     matrix = counts(cells=120, genes=120, seed=4)
-    matrix = sp.csr_matrix(matrix) if sparse else matrix
-    options = {
-        "n_top_genes": 40,
-        "flavor": flavor,
-        "batch": np.arange(120) % 2 if batched else None,
-        "normalize": TARGET if flavor == "seurat" else None,
-    }
+    matrix = for_flavor(sp.csr_matrix(matrix) if sparse else matrix, flavor)
+    batch = np.arange(120) % 2 if batched else None
+    options = {"n_top_genes": 40, "flavor": flavor, "batch": batch}
     whole = highly_variable_genes(in_blocks(matrix, 120), 120, **options)
     parts = highly_variable_genes(in_blocks(matrix, rows), 120, **options)
     pd.testing.assert_frame_equal(whole, parts, check_exact=True)
@@ -241,31 +217,23 @@ def test_block_size_changes_no_bit(rows, flavor, batched, sparse):
 @pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
 @pytest.mark.parametrize("batched", [False, True])
 def test_more_than_there_are_takes_all(flavor, batched):
-    matrix = counts()
-    table = highly_variable_genes(
-        in_blocks(matrix),
-        300,
-        n_top_genes=301,
-        flavor=flavor,
-        batch=np.arange(400) % 2 if batched else None,
-        normalize=TARGET if flavor == "seurat" else None,
-    )
+    batch = np.arange(400) % 2 if batched else None
+    matrix = for_flavor(counts(), flavor)
+    table = highly(matrix, n_top_genes=301, flavor=flavor, batch=batch)
     assert table["highly_variable"].all()
 
 
 def test_genes_without_variance_are_not_selected():
-    matrix = counts()
-    table = highly_variable_genes(in_blocks(matrix), 300, n_top_genes=300, normalize=TARGET)
+    table = highly(for_flavor(counts(), "seurat"), n_top_genes=300)
     assert not table["highly_variable"][:30].any()
     assert table["highly_variable"].sum() == table["dispersions_norm"].notna().sum()
 
 
 @pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
 def test_cells_without_a_batch_and_batches_of_one_cell_take_no_part(flavor, capsys):
-    matrix = sp.csr_matrix(counts())
+    matrix = for_flavor(sp.csr_matrix(counts()), flavor)
     codes = np.arange(400) % 2
     options = {"n_top_genes": 50, "flavor": flavor}
-    options["normalize"] = TARGET if flavor == "seurat" else None
     marked = codes.copy()
     marked[:40], marked[77] = -1, 9
     ours = highly_variable_genes(in_blocks(matrix), 300, batch=marked, **options)
@@ -279,7 +247,7 @@ def test_batches_are_called_by_their_names_on_one_line(capsys):
     codes = np.arange(400) % 2
     codes[[7, 77, 177]], codes[40:50] = (2, 3, 4), -1
     names = ["left", "right", "biopsy 7", "biopsy 8", "biopsy 9"]
-    highly(counts(), batch=codes, batch_names=names, normalize=TARGET)
+    highly(for_flavor(counts(), "seurat"), batch=codes, batch_names=names)
     assert capsys.readouterr().err.splitlines() == [
         "10 cells have no batch and take no part in the selection of genes",
         "biopsy 7, biopsy 8, biopsy 9: batches of one cell, without part in the selection of genes",
@@ -289,12 +257,10 @@ def test_batches_are_called_by_their_names_on_one_line(capsys):
 @pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
 @pytest.mark.parametrize("batches", [False, True])
 def test_excluded_genes_are_as_if_they_were_absent(flavor, batches):
-    matrix = counts(genes=400)
+    matrix = for_flavor(counts(genes=400), flavor)  # totals are those of all genes
     excluded = np.random.default_rng(1).random(400) < 0.3
     options = {"flavor": flavor, "n_top_genes": 50}
     options["batch"] = np.arange(400) % 2 if batches else None
-    if flavor == "seurat":  # totals are those of all genes
-        matrix = np.asarray(normalize_block(matrix, target_sum=1e4))
     ours = highly(matrix, excluded=excluded, **options)
     without = highly(matrix[:, ~excluded], **options)
     assert not ours.loc[excluded, "highly_variable"].any()
@@ -305,15 +271,12 @@ def test_excluded_genes_are_as_if_they_were_absent(flavor, batches):
 
 def test_excluding_nothing_changes_no_bit_and_everything_is_refused():
     none = np.zeros(300, dtype=bool)
-    pd.testing.assert_frame_equal(
-        highly(counts(), normalize=TARGET, excluded=none),
-        highly(counts(), normalize=TARGET),
-        check_exact=True,
-    )
+    matrix = for_flavor(counts(), "seurat")
+    pd.testing.assert_frame_equal(highly(matrix, excluded=none), highly(matrix), check_exact=True)
     with pytest.raises(ValueError, match="all 300 genes are excluded"):
-        highly(counts(), normalize=TARGET, excluded=~none)
+        highly(matrix, excluded=~none)
     with pytest.raises(ValueError, match="each of 300 genes; found bool, shape"):
-        highly(counts(), normalize=TARGET, excluded=none[:5])
+        highly(matrix, excluded=none[:5])
 
 
 def highly(matrix, **options):
@@ -339,13 +302,11 @@ def test_a_bad_value_is_named(flavor, value):
         ({"batch": np.zeros(401, int)}, "batch has 401 codes for 400 cells"),
         ({"batch": np.full(400, "a")}, "one integer code per cell"),
         ({"batch": np.arange(400)}, "no batch has two cells"),
-        ({"flavor": "seurat_v3", "normalize": TARGET}, "needs raw counts"),
-        ({"normalize": {"target": 1}}, 'takes "target_sum"'),
     ],
 )
 def test_bad_options_are_explained(options, message):
     with pytest.raises(ValueError, match=message):
-        highly(counts(), **{"normalize": TARGET, **options})
+        highly(for_flavor(counts(), "seurat"), **options)
 
 
 def test_counts_that_are_taken_for_normalized_values_are_recognized():

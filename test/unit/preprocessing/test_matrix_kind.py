@@ -168,7 +168,7 @@ def test_logarithms_behind_many_counts_are_seen(stored):
     counts, _ = draw(7, n_cells=3000, n_genes=600)
     counts[2400:] = np.log1p(scaled_to(counts[2400:], 1e4))
     found = describe_matrix(stored(counts, sp.csr_matrix))
-    assert found.kind == "log-normalized" and found.mixed
+    assert found.kind == "log-normalized" and found.is_mixed
     assert str(found).startswith("counts in some cells and in others log-normalized values")
 
 

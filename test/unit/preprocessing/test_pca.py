@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing import pca
-from preprocessing.pca import gram_pca, project
+from preprocessing.pca import gram_pca, pca_scores
 
 
 def in_blocks(matrix, rows=500):
@@ -74,7 +74,7 @@ def test_as_scanpy():
     assert smallest_cosine(found.components, data.varm["PCs"]) > 0.9999
     np.testing.assert_allclose(found.variance, data.uns["pca"]["variance"], rtol=1e-4)
     np.testing.assert_allclose(found.variance_ratio, data.uns["pca"]["variance_ratio"], rtol=1e-4)
-    scores = np.vstack(list(project(in_blocks(matrix), found.components, found.mean)))
+    scores = np.vstack(list(pca_scores(in_blocks(matrix), found.components, found.mean)))
     signs = np.sign((scores * data.obsm["X_pca"]).sum(axis=0))
     np.testing.assert_allclose(scores, signs * data.obsm["X_pca"], atol=1e-2)
 
@@ -83,7 +83,7 @@ def test_as_scanpy():
 def test_scores(form):
     matrix = values()
     found = gram_pca(in_blocks(form(matrix)), n_comps=6)
-    parts = list(project(in_blocks(form(matrix)), found.components, found.mean))
+    parts = list(pca_scores(in_blocks(form(matrix)), found.components, found.mean))
     assert [len(part) for part in parts] == [500, 400]
     scores = np.vstack(parts)
     assert scores.dtype == np.float32
@@ -166,7 +166,7 @@ def test_a_bad_value_is_named(form, value, threads):
     with pytest.raises(ValueError, match="cell 613, gene 44"):
         gram_pca(blocks, n_comps=3, threads=threads)
     with pytest.raises(ValueError, match="cell 613, gene 44"):
-        list(project(blocks, np.ones((120, 2)), np.zeros(120)))
+        list(pca_scores(blocks, np.ones((120, 2)), np.zeros(120)))
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_bad_input_is_explained(matrix, options, message):
 
 def test_projection_needs_the_same_genes():
     with pytest.raises(ValueError, match="has 120 genes, expected 7"):
-        list(project(in_blocks(values()), np.ones((7, 2)), np.zeros(7)))
+        list(pca_scores(in_blocks(values()), np.ones((7, 2)), np.zeros(7)))
     with pytest.raises(ValueError, match="7 genes have loadings, but 5 have means"):
-        list(project(in_blocks(values()), np.ones((7, 2)), np.zeros(5)))
+        list(pca_scores(in_blocks(values()), np.ones((7, 2)), np.zeros(5)))

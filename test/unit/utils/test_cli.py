@@ -1,7 +1,7 @@
 """The command line of the scripts."""
 
 import argparse
-import json
+from pathlib import Path
 
 import pytest
 
@@ -9,27 +9,10 @@ from utils import cli
 from utils.device import choose_device, gpu_problem
 from utils.log import progress
 
-SCRIPTS = [
-    "preprocessing/scripts/prepare.py",
-    "preprocessing/scripts/pca.py",
-    "integration/scripts/harmony.py",
-    "integration/scripts/vae.py",
-    "integration/scripts/mnn.py",
-    "integration/scripts/topics.py",
-    "clustering/scripts/neighbors.py",
-    "clustering/scripts/clustering.py",
-    "clustering/scripts/umap.py",
-    "clustering/scripts/merge.py",
-    "evaluation/scripts/plots.py",
-    "evaluation/scripts/comparison.py",
-    "evaluation/scripts/metrics.py",
-    "evaluation/scripts/markers.py",
-    "evaluation/scripts/robustness.py",
-    "evaluation/scripts/splits.py",
-    "evaluation/scripts/trees.py",
-    "explorer/scripts/explorer.py",
-    "evaluation/scripts/summary.py",
-]
+WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"
+# Files whose ending is looked at first.
+OUTPUTS = {"explorer.py": "out.html", "structure.py": "out.png"}
+SCRIPTS = sorted(str(path.relative_to(WORKFLOW)) for path in WORKFLOW.glob("*/scripts/*.py"))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -55,57 +38,12 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "trees.py": ["--clusters", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
-    done = script(name, missing, tmp_path / "out.zarr", *more, check=False)
+    out = tmp_path / OUTPUTS.get(name.rpartition("/")[2], "out.zarr")
+    done = script(name, missing, out, *more, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"{missing}" in done.stderr
     assert not any(tmp_path.iterdir())
-
-
-def options_of(model, *argv):
-    parser = argparse.ArgumentParser()
-    cli.add_model(parser, model)
-    return cli.from_options(model, parser.parse_args(argv))
-
-
-@pytest.mark.parametrize("name", json.loads(cli.OPTIONS.read_text()))
-def test_defaults_are_what_the_model_makes_of_them(name):
-    found = vars(options_of(name))
-    model = cli._model(name)
-    section = {"DATASETS": {"a": {"input": {"clustering": "a.zarr"}}}} if name == "Config" else {}
-    checked = dict(model.model_validate({**section, **found}))
-    # As JSON: a default of 1 where the model makes 1.0 would show.
-    assert json.dumps(found) == json.dumps({key: checked[key] for key in found})
-    assert set(model.model_fields) - set(found) <= {"method", "basis", "DATASETS"}
-
-
-def test_only_options_that_differ_are_checked(monkeypatch):
-    def check(*_, **__):
-        raise AssertionError
-
-    monkeypatch.setattr(cli, "check_options", check)
-    assert options_of("Neighbors").n_neighbors == 15
-    assert options_of("Neighbors", "--n_neighbors", "15").n_neighbors == 15
-    assert options_of("Neighbors", "--use_rep", "X_pca").use_rep == "X_pca"
-    for other in ("15.0", "true", "16"):
-        with pytest.raises(AssertionError):
-            options_of("Neighbors", "--n_neighbors", other)
-
-
-def test_options_come_from_the_model():
-    words = "--n_clusters 7 --tol_harmony null --combine_keys"
-    found = options_of("Harmony", "--theta", "[1, 2]", *words.split())
-    assert (found.theta, found.n_clusters, found.tol_harmony) == ([1, 2], 7, None)
-    assert found.combine_keys
-    found = options_of("Preparation", "--subset", '{"a": ["b", 1]}', "--layer", "3")
-    assert (found.subset, found.layer) == ({"a": ["b", 1]}, "3")
-
-
-def test_a_wrong_option_is_named():
-    with pytest.raises(ValueError, match="--alpha: must be less than 1, found 2"):
-        options_of("Harmony", "--alpha", "2")
-    with pytest.raises(ValueError, match='--flavor: unknown value "harmony3"; did you mean'):
-        options_of("Harmony", "--flavor", "harmony3")
 
 
 def run(main, argv=()):

@@ -17,7 +17,7 @@ from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.counts import stored_matrix
+from preprocessing.stores import stored_matrix
 from utils.blocks import matrix_shape, row_blocks
 from utils.elements import read_batch, read_categorical, read_column, read_csr, read_text
 from utils.io import (

@@ -6,10 +6,22 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
+from typing import get_args
 
+from clustering.options import (
+    ALGORITHM,
+    RESOLUTION,
+    CommunityOptions,
+    NeighborsOptions,
+    Refinement,
+    cluster_ids,
+)
+from integration.options import HarmonyOptions
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
 from utils.device import N_CELL_CPU
 from utils.log import say
+from utils.options import add_options, as_arguments, read_mapping, read_options
 
 
 def make_parser():
@@ -21,27 +33,27 @@ def make_parser():
     add(
         "--resolution",
         type=float,
-        default=1.0,
+        default=RESOLUTION,
         help="Clustering resolution (default: %(default)s)",
     )
     add(
         "--algorithm",
         choices=["louvain", "leiden"],
-        default="leiden",
+        default=ALGORITHM,
         help="Clustering algorithm (default: %(default)s)",
     )
     add("--level", type=int, default=1, help="Hierarchical clustering level (default: %(default)s)")
     add(
         "--threads",
         type=int,
-        default=1,
+        default=cli.THREADS,
         help="Number of threads for parallel processing (default: %(default)s)",
     )
     add("--overwrite", action="store_true", help="Overwrite existing clustering results")
     add(
         "--max_cluster_factor",
         type=float,
-        default=50,
+        default=CommunityOptions.max_cluster_factor,
         help="Maximum cluster factor for heuristic check (default: %(default)s)",
     )
     add(
@@ -52,7 +64,7 @@ def make_parser():
     )
     add(
         "--neighbors_key",
-        default="neighbors",
+        default=CommunityOptions.neighbors_key,
         help="Key for neighbors in adata.uns (default: %(default)s)",
     )
     add(
@@ -83,14 +95,14 @@ def make_parser():
     )
     more.add_argument(
         "--refine",
-        choices=["neighbors", "graph", "pca", "integration"],
-        default="neighbors",
+        choices=get_args(Refinement),
+        default=CommunityOptions.refine,
         help="What is done anew within each parent: neighbors, or nothing (graph: its part of the "
         "level-1 graph is split), or also PCA on its own variable genes, or also Harmony on that; "
         "--level 2 or more (default: %(default)s)",
     )
     more.add_argument("--layer", help="The layer with the counts of --refine, or raw (default: X)")
-    cli.add_model(more, "Values")
+    add_options(more, ValuesOptions)
     for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
         more.add_argument(
             f"--{name}_args",
@@ -103,16 +115,10 @@ def make_parser():
         "--batch", nargs="+", default=[], metavar="COLUMN", help="Batches of --refine integration"
     )
     more.add_argument(
-        "--batch_file",
-        metavar="FILE",
-        help="The store whose obs has --batch (default: the input; outputs of this script have "
-        "one column)",
-    )
-    more.add_argument(
         "--given_file",
         metavar="FILE",
-        help="The store whose obs may have the column already, which is then kept (default: the "
-        "input; outputs of this script have one column)",
+        help="The store that has what outputs of this script lack, the other obs columns: those of "
+        "--batch, and one that exists already and is kept (default: the input)",
     )
     more.add_argument(
         "--use_gpu",
@@ -120,7 +126,7 @@ def make_parser():
         default=None,
         help="Use a GPU where one is visible, or never (default: where it pays)",
     )
-    more.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
+    cli.add_run_options(more, threads=False)
     more.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
@@ -136,8 +142,8 @@ def main(args):
     if args.hierarchy is not None and args.level == 1:
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
 
-    from clustering.cluster_names import ClusterColumn, parse_column
-    from clustering.stores import parent_column, read_clusters, read_colors, write_clustering
+    from clustering.cluster_names import ClusterColumn, parent_column, parse_column
+    from clustering.stores import read_clusters, read_colors, write_clustering
     from utils.io import keep_existing, keys, n_rows, open_store
 
     root = open_store(args.input_file)
@@ -160,213 +166,103 @@ def main(args):
         say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
         codes, names = read_clusters(given, column)
         colors = read_colors(given, column, names)
-        done = {"kept_from": str(given_file)}
+        details = {"kept_from": str(given_file)}
     elif args.level == 1:
-        codes, names, done = cluster(args, root)
+        codes, names, details = cluster(args, root)
     else:
-        codes, names, done = subcluster(args, root, parent)
-    record = {
-        "algorithm": args.algorithm,
-        "resolution": args.resolution,
-        "level": args.level,
-        "seed": args.seed,
-        **done,
-    }
-    write_clustering(args, column, codes, names, record, colors=colors)
+        codes, names, details = subcluster(args, root, parent)
+    write_clustering(
+        args.output_file,
+        column,
+        codes,
+        names,
+        source=args.input_file,
+        record={
+            "algorithm": args.algorithm,
+            "resolution": args.resolution,
+            "level": args.level,
+            "seed": args.seed,
+            **details,
+        },
+        neighbors_key=args.neighbors_key,
+        colors=colors,
+    )
 
 
 def cluster(args, root):
-    """Cluster the whole graph; on the GPU where that was decided and works."""
-    import numpy as np
+    """Cluster the whole graph."""
+    from clustering.dispatch import cluster_cells
+    from clustering.stores import read_community_graph
 
-    from clustering.communities import DEFAULT_FLAVOR, build, find_communities, too_many_clusters
-    from clustering.stores import read_graph
-    from utils.device import Device, choose_device, try_gpu
-
-    whole = read_graph(root, args.neighbors_key)
-    n_cells = whole.shape[0]
-    # Cells that an earlier step left out have no neighbors: they get no label.
-    # Of weights that are not symmetric one direction is enough.
-    degree = np.diff(whole.indptr) + np.bincount(whole.indices, minlength=n_cells)
-    linked = np.flatnonzero(degree)
-    if 0 < len(linked) < n_cells:
-        whole = whole[linked][:, linked]
-        say(f"{n_cells - len(linked):,} cells have no neighbors and get no label")
-    graph = build(whole)
-    del whole  # at ten million cells two gigabytes
-    # cuGraph has other options, of which those with the same name mean another thing.
-    words = [f"{name} {value}" for name, value in args.clustering_args.items()]
-    device = choose_device(
-        graph.adjacency.shape[0],
+    return cluster_cells(
+        read_community_graph(root, args.neighbors_key),
+        algorithm=args.algorithm,
+        resolution=args.resolution,
+        seed=args.seed,
+        max_cluster_factor=args.max_cluster_factor,
+        clustering_args=args.clustering_args,
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
-        cpu_only=", ".join(words) or None,
-    )
-    options = {"algorithm": args.algorithm, "resolution": args.resolution, "seed": args.seed}
-
-    def on_gpu():
-        from clustering.rapids import find_communities_gpu
-
-        return find_communities_gpu(graph, **options)
-
-    labels, device = try_gpu(device, on_gpu)
-    if labels is not None and too_many_clusters(
-        labels, resolution=args.resolution, max_cluster_factor=args.max_cluster_factor
-    ):
-        device = Device("cpu", f"the GPU found {labels.max() + 1:,} clusters")
-    if device.name == "cpu":
-        labels = find_communities(graph, **options, **args.clustering_args)
-    say(f"device: {device}")
-    seeded = {}
-    if device.name == "gpu":
-        from clustering.rapids import takes_seed
-
-        if not takes_seed(args.algorithm):
-            seeded = {"seed": None}
-            say(f"{args.algorithm} takes no seed on a GPU: labels may differ from run to run")
-    if len(labels) < n_cells:
-        inside, labels = labels, np.full(n_cells, -1)
-        labels[linked] = inside
-    return (
-        labels,
-        [str(i) for i in range(labels.max() + 1)],
-        {
-            **device.record(),
-            **seeded,
-            "flavor": "rapids"
-            if device.name == "gpu"
-            else args.clustering_args.get("flavor", DEFAULT_FLAVOR),
-            "clustering_args": args.clustering_args,
-        },
     )
 
 
 def subcluster(args, root, parent):
-    """Split every cluster of the level above within its own neighbors."""
-    from clustering.communities import DEFAULT_FLAVOR
-    from clustering.hierarchy import split
-    from clustering.stores import check_cluster_ids, read_clusters
-    from utils.errors import unknown
+    """Split the clusters of the level above."""
+    from clustering.cluster_names import resolutions_of_level
+    from clustering.hierarchy import split_level
+    from clustering.stores import read_basis, read_cluster_names, read_clusters
 
-    neighbors = {"n_neighbors": 15, "metric": "euclidean", "use_rep": None}
-    if wrong := [name for name in args.neighbors_args if name not in neighbors]:
-        raise ValueError(f"--neighbors_args: {unknown('key', wrong[0], neighbors)}")
     if args.neighbors_args and args.refine == "graph":
         raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
-    neighbors |= args.neighbors_args
+    neighbors = as_arguments(
+        read_mapping(NeighborsOptions, args.neighbors_args, "--neighbors_args")
+    )
     use_rep = neighbors.pop("use_rep")
     parents = read_clusters(root, parent)
-    key, representation = read_basis(args, root, use_rep)
+    if args.refine in ("pca", "integration"):
+        basis = f"own {args.refine}", own_components(args, root)
+    else:
+        basis = read_basis(
+            root, use_rep=use_rep, neighbors_key=args.neighbors_key, refine=args.refine
+        )
     resolution = args.resolution
     if args.hierarchy is not None:
-        from utils.config_values import cluster_ids
-
-        wanted = cluster_ids(args.hierarchy)
-        resolution = check_cluster_ids(wanted, parents[1], parent, args.level, args.siblings)
-    result = split(
+        wanted, siblings = cluster_ids(args.hierarchy), read_cluster_names(args.siblings)
+        resolution = resolutions_of_level(wanted, set(parents[1]), parent, args.level, siblings)
+    codes, names, details = split_level(
         parents,
-        representation,
+        basis,
         resolution=resolution,
         algorithm=args.algorithm,
+        refine=args.refine,
+        neighbors_args=neighbors,
+        clustering_args=args.clustering_args,
         threads=args.threads,
         seed=args.seed,
-        **neighbors,
-        **args.clustering_args,
     )
-    lost = int(((result.codes < 0) & (parents[0] >= 0)).sum())
-    if lost:
-        what = "neighbors within it" if args.refine == "graph" else "coordinates"
-        say(f"{lost:,} cells of a cluster that is split have no {what} and get no label")
-    return (
-        result.codes,
-        result.names,
-        {
-            "parent": parent,
-            "use_rep": key,
-            "neighbors_args": {} if args.refine == "graph" else neighbors,
-            "refine": args.refine,
-            "hierarchy": args.hierarchy,
-            "flavor": args.clustering_args.get("flavor", DEFAULT_FLAVOR),
-            "clustering_args": args.clustering_args,
-            "device": "cpu",
-            "reason": "sub-clustering runs on the CPU",
-            "unsplit": {name: why._asdict() for name, why in result.unsplit.items()},
-        },
-    )
+    return codes, names, {"parent": parent, "hierarchy": args.hierarchy, **details}
 
 
-def read_basis(args, root, use_rep):
-    """Read what parents are split by, and its name for the record."""
-    from clustering.communities import build
-    from clustering.stores import (
-        foreign_graph,
-        graph_key,
-        neighbors_params,
-        read_graph,
-        read_representation,
-    )
-    from utils.io import keys
-
-    if args.refine in ("pca", "integration"):
-        return f"own {args.refine}", refined(args, root)
-    if args.refine == "graph":
-        name = graph_key(root, args.neighbors_key, "connectivities")
-        if name not in keys(root, "obsp"):
-            raise KeyError(
-                f"{args.input_file}: has no obsp/{name} for --refine graph; an output of level 1 "
-                "has it where its input was a .zarr: convert an .h5ad with prepare.py first"
-            )
-        return f"obsp/{name}", build(read_graph(root, args.neighbors_key)).adjacency
-    key, representation = read_representation(root, use_rep, args.neighbors_key)
-    if foreign := foreign_graph(neighbors_params(root, args.neighbors_key)):
-        say(
-            f"uns/{args.neighbors_key} is not a plain nearest-neighbor graph ({foreign}): "
-            f"neighbors within each cluster are searched anew in {key}, and what that graph "
-            "integrates is not in them; to split the graph itself write clustering: "
-            "{refine: graph}, by hand --refine graph"
-        )
-    return key, representation
-
-
-def refined(args, root):
-    """Return a function that gives parents representations of their own."""
-    from functools import partial
-
-    from clustering.refine import own_components
-    from preprocessing.counts import counts_blocks, counts_of, stored_matrix
-    from preprocessing.gene_choice import read_gene_choice
-    from utils.blocks import row_blocks
-    from utils.config import PCA
-    from utils.config_methods import Harmony
-    from utils.elements import read_column
-    from utils.io import open_store, read_index
+def own_components(args, root):
+    """Check the options of PCA and Harmony within each parent, and find the counts."""
+    from clustering.stores import read_own_components
 
     harmony = {}
     if args.refine == "integration":
         if not args.batch:
             raise ValueError("--refine integration needs the obs columns of the batch: --batch")
-        options = cli.check_options(Harmony, args.harmony_args, prefix="--harmony_args: ")
-        harmony = options.model_dump(exclude={"method", "basis"})
-        store = open_store(args.batch_file) if args.batch_file else root
-        harmony["batches"] = [read_column(store, column) for column in args.batch]
-    options = cli.check_options(PCA, args.pca_args, prefix="--pca_args: ")
-    stored = stored_matrix(root, args.layer)
-    if options.normalize:
-        needed_by = f"refine: {args.refine} with normalize: true"
-        stored = counts_of(
-            root,
-            args.layer,
-            needed_by=needed_by,
-            as_they_are="preprocessing: {normalize: false}",
-            **vars(cli.from_options("Values", args)),
-        )
-    return partial(
-        own_components,
-        lambda: counts_blocks(stored) if options.normalize else row_blocks(stored.values),
-        options=options,
-        choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
+        options = read_mapping(HarmonyOptions, args.harmony_args, "--harmony_args")
+        harmony = as_arguments(options)
+    return read_own_components(
+        root,
+        refine=args.refine,
+        layer=args.layer,
+        options=read_mapping(PCAOptions, args.pca_args, "--pca_args"),
+        values=as_arguments(read_options(ValuesOptions, args)),
+        harmony=harmony,
+        batch=args.batch if args.refine == "integration" else [],
+        batch_file=args.given_file,
         seed=args.seed,
-        **harmony,
     )
 
 

@@ -11,14 +11,15 @@ from utils.log import say
 
 def make_parser():
     """Define the command line."""
-    parser = cli.script_parser("Link the cluster columns of many stores into one atlas.")
+    parser = cli.script_parser("Link the cluster columns of many stores, and a layout, into one.")
     parser.add_argument(
         "--clustering",
         nargs="+",
-        required=True,
+        default=[],
         metavar="FILE",
         help="Outputs of clustering.py on the same cells",
     )
+    parser.add_argument("--layout", metavar="FILE", help="Output of umap.py on the same cells")
     parser.add_argument(
         "--table", metavar="TSV", help="Write column, number of clusters, largest, smallest"
     )
@@ -27,13 +28,14 @@ def make_parser():
     parser.add_argument(
         "--materialize",
         action="store_true",
-        help=cli.model_options("Config")["materialize"]["help"].replace("`", ""),
+        help="Copy everything into the output, so that it can be moved on its own",
     )
     parser.add_argument(
         "--h5ad", metavar="FILE", help="Also write all of it into one .h5ad file that stands alone"
     )
-    parser.add_argument("--overwrite", action="store_true", help="Replace an output that is there")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    cli.add_run_options(
+        parser, threads=False, seed=False, overwrite="Replace an output that exists"
+    )
     return parser
 
 
@@ -54,20 +56,30 @@ def merge(args):
     import csv
     import io
 
-    from clustering.cluster_tree import COLUMNS, cluster_tree, newick
+    from clustering.cluster_tree import TREE_COLUMNS, cluster_tree, newick
     from clustering.stores import count_clusters, read_clusters
     from utils.atomic import atomic_file
     from utils.io import keys, n_rows, new_store, open_store
 
     n_cells = n_rows(open_store(args.input_file), "obs")
     links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
-    for file in map(Path, args.clustering):
+
+    def open_same_cells(file):
         root = open_store(file)
         if n_rows(root, "obs") != n_cells:
             raise ValueError(
                 f"{file}: has {n_rows(root, 'obs'):,} cells, {args.input_file} has {n_cells:,}; "
-                "merge clusterings of the same cells"
+                "merge stores of the same cells"
             )
+        return root
+
+    if args.layout:
+        layout = open_same_cells(args.layout)
+        for slot, name in (("obsm", "X_umap"), ("uns", "umap")):
+            if name in keys(layout, slot):
+                links[f"{slot}/{name}"] = Path(args.layout) / slot / name
+    for file in map(Path, args.clustering):
+        root = open_same_cells(file)
         for column in keys(root, "obs"):
             if f"obs/{column}" in links:
                 raise ValueError(f"{file}: {column} is in another of the stores too")
@@ -80,7 +92,7 @@ def merge(args):
     tree = cluster_tree(labels)
     table = io.StringIO()
     # A name with a quote in it is quoted, as in the other tables.
-    csv.writer(table, delimiter="\t", lineterminator="\n").writerows([COLUMNS, *tree])
+    csv.writer(table, delimiter="\t", lineterminator="\n").writerows([TREE_COLUMNS, *tree])
     texts = {
         args.table: "\n".join(lines) + "\n",
         args.tree: table.getvalue(),
@@ -111,7 +123,7 @@ def export(args):
     from utils.palette import category_colors
 
     if Path(args.h5ad).exists() and not args.overwrite:
-        say(f"{args.h5ad}: exists; keeping it; --overwrite makes it again")
+        say(f"{args.h5ad}: exists; keeping it (--overwrite recomputes it)")
         return
     root = open_store(args.output_file)
     colors = {}

@@ -5,20 +5,17 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from clustering.options import NeighborsKeyOptions, NeighborsOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, read_options
 
 
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser("Compute the neighbor graph of a representation.")
-    parser.add_argument(
-        "--neighbors_key",
-        type=cli.element_name,
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
-    cli.add_model(parser, "Neighbors")
+    add_options(parser, NeighborsKeyOptions)
+    add_options(parser, NeighborsOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Compute neighbors even where the input has them")
     return parser
@@ -26,66 +23,43 @@ def make_parser():
 
 def main(args):
     """Search, weigh, write obsp and uns."""
-    from clustering.stores import graph_key, read_representation
-    from utils.io import keep_existing, keys, new_store, open_store, write_element
+    from clustering.dispatch import compute_neighbors
+    from clustering.stores import graph_key, read_representation, write_neighbors
+    from utils.io import keep_existing, keys, new_store, open_store
 
-    options = cli.from_options("Neighbors", args)
+    options = read_options(NeighborsOptions, args)
     if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
     key = args.neighbors_key
     if not args.overwrite and key in keys(root, "uns"):
-        graph = graph_key(root, key, "connectivities")
-        if graph in keys(root, "obsp"):
-            say(f"{args.input_file}: uses its neighbors {key}; --overwrite computes them again")
+        connectivities = graph_key(root, key, "connectivities")
+        if connectivities in keys(root, "obsp"):
+            say(f"{args.input_file}: uses its neighbors {key}; --overwrite recomputes them")
             with new_store(args.output_file, source=args.input_file):
                 return
-        say(f"{args.input_file}: uns has {key} but obsp has no {graph}: computed again")
+        say(f"{args.input_file}: uns has {key} but obsp has no {connectivities}: recomputing it")
     use_rep, representation = read_representation(root, options.use_rep, key)
-    graph, device = compute(args, representation, options)
-    names = {
-        f"{matrix}_key": matrix if key == "neighbors" else f"{key}_{matrix}"
-        for matrix in ("connectivities", "distances")
-    }
-    new = [f"uns/{key}", *(f"obsp/{name}" for name in names.values())]
-    with new_store(args.output_file, source=args.input_file, new=new) as store:
-        write_element(store, f"obsp/{names['distances_key']}", graph.distances)
-        write_element(store, f"obsp/{names['connectivities_key']}", graph.connectivities)
-        params = {**graph.params, "use_rep": use_rep, **device.record()}
-        params["search"] = graph.search
-        if graph.recall is not None:
-            params["recall"] = graph.recall
-        write_element(store, f"uns/{key}", {**names, "params": params})
+    graph, device = compute_neighbors(
+        representation,
+        n_neighbors=options.n_neighbors,
+        metric=options.metric,
+        seed=args.seed,
+        use_gpu=args.use_gpu,
+        n_cell_cpu=args.n_cell_cpu,
+        threads=args.threads,
+    )
+    write_neighbors(
+        args.output_file,
+        graph,
+        source=args.input_file,
+        neighbors_key=key,
+        params={"use_rep": use_rep, **device.record()},
+    )
     say(
         f"{args.output_file}: {graph.connectivities.nnz:,} neighbors of "
         f"{representation.shape[0]:,} cells in {use_rep}"
     )
-
-
-def compute(args, representation, options):
-    """Search on the GPU where that was decided and works, else on the CPU."""
-    from clustering.connectivities import neighbor_graph
-    from utils.device import choose_device, try_gpu
-
-    device = choose_device(
-        representation.shape[0], use_gpu=args.use_gpu, n_cell_cpu=args.n_cell_cpu
-    )
-    parameters = {
-        "n_neighbors": options.n_neighbors,
-        "metric": options.metric,
-        "seed": args.seed,
-    }
-
-    def on_gpu():
-        from clustering.rapids import neighbor_graph_gpu
-
-        return neighbor_graph_gpu(representation, **parameters)
-
-    graph, device = try_gpu(device, on_gpu)
-    if graph is None:
-        graph = neighbor_graph(representation, threads=args.threads, **parameters)
-    say(f"device: {device}")
-    return graph, device
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from clustering.options import NeighborsOptions
+from evaluation.options import RobustnessOptions
 from evaluation.scores.agreement import contingency
 from utils.threads import one_blas_thread, ordered_map
 
@@ -43,7 +45,7 @@ def robustness(
     *,
     segments: np.ndarray | None = None,
     rounds: int = 10,
-    subsample: float = 0.8,
+    subsample: float = RobustnessOptions.subsample,
     threads: int = 1,
     seed: int = 0,
 ) -> Robustness:
@@ -154,8 +156,8 @@ def restricted_within(
     *,
     split: np.ndarray,
     resolutions: np.ndarray,
-    n_neighbors: int = 15,
-    metric: str = "euclidean",
+    n_neighbors: int = NeighborsOptions.n_neighbors,
+    metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
     **options: Any,
@@ -224,7 +226,7 @@ def restricted_within(
     return recluster
 
 
-def unknown(n_clusters: int) -> Robustness:
+def unknown_robustness(n_clusters: int) -> Robustness:
     """Stand for clusters that cannot be made again."""
     nothing = np.full(n_clusters, np.nan)
     return Robustness(nothing, nothing, nothing, nothing, np.full(n_clusters, -1))

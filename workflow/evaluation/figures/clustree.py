@@ -14,9 +14,9 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.collections import LineCollection
 
-from evaluation.figures.charts import new_page, text_width, write_title
 from evaluation.figures.color_scale import COLORMAP, PALE, color_scale
-from evaluation.figures.legend import draw_bar, short, write
+from evaluation.figures.legend import draw_color_bar
+from evaluation.figures.page import new_page, page_heading, shorten, text_width, write_text
 from evaluation.scores.agreement import contingency
 
 if TYPE_CHECKING:
@@ -154,25 +154,23 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
     matplotlib.figure.Figure
         Disks by size in the color of their stability; edges as wide as their cells are many, and
         the darker the more of the finer cluster they carry. For
-        `evaluation.figures.embedding.save_figure`.
+        `evaluation.figures.page.save_figure`.
     """
     columns = list(dict.fromkeys(nodes["column"]))
     rows = place_nodes(nodes)
     n_rows = rows.max() + 1
     line = min(0.3 if n_rows <= 30 else 0.22, (TALLEST - 2) / n_rows)
-    step = 1.9 + text_width(list(nodes["cluster"]))
-    left = 0.55
-    width = max(left + step * (len(columns) - 1) + text_width(list(nodes["cluster"])) + 1.9, 5.5)
-    fig, page = new_page(width, 1)
+    name_width = text_width(list(nodes["cluster"]))
+    left, step = 0.55, 1.9 + name_width
+    width = max(left + step * (len(columns) - 1) + name_width + 1.9, 5.5)
     notes = (
         "Disks: clusters, by size; bright ones stay the same in the other layers (SC3 stability). "
         f"Edges: shared cells, dark where they are most of the finer cluster. {notes}"
     )
-    top = write_title(page, title, notes, width=width) + 0.45
+    heading = page_heading(title, notes, width)
+    top = 0.65 + heading.height
     height = max(top + line * n_rows + 0.3, top + 2.2)
-    fig.set_size_inches(width, height)
-    page.set_xlim(0, width)
-    page.set_ylim(height, 0)
+    fig, page = new_page(width, height, heading)
     layer = nodes["column"].map({column: i for i, column in enumerate(columns)}).to_numpy()
     x, y = left + step * layer, top + (rows + 0.5) * line
     at = {key: i for i, key in enumerate(zip(nodes["column"], nodes["cluster"], strict=True))}
@@ -194,23 +192,25 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
     )
     size = nodes["n_cells"].to_numpy() / total
     shades = colormaps[COLORMAP](nodes["stability"].to_numpy())
-    most = min(320.0, (line * 72 * 0.95) ** 2 * 2.2)
-    disks = np.maximum(most * np.sqrt(size), 10)
+    largest = min(320.0, (line * 72 * 0.95) ** 2 * 2.2)
+    disks = np.maximum(largest * np.sqrt(size), 10)
     page.scatter(x, y, s=disks, c=shades, edgecolors="white", linewidths=0.6, zorder=2)
     letters = min(8.0, line * 72 * 0.62)
     for i, name in enumerate(nodes["cluster"]):
         gap = np.sqrt(disks[i]) / 72 / 2 + 0.05
-        write(page, x[i] + gap, y[i], short(name, 20), size=letters, va="center",
+        write_text(page, x[i] + gap, y[i], shorten(name, 20), size=letters, va="center",
               zorder=3, bbox={"color": "white", "alpha": 0.85, "pad": 0.3, "lw": 0})  # fmt: skip
     for i, column in enumerate(columns):
         style = {"size": 9, "weight": "bold", "va": "bottom"}
-        write(page, left + step * i - 0.15, top - 0.22, short(column), **style)
+        write_text(page, left + step * i - 0.15, top - 0.22, shorten(column), **style)
         count = int((layer == i).sum())
-        write(page, left + step * i - 0.15, top - 0.05, f"{count} clusters", size=8, color=PALE)
+        write_text(
+            page, left + step * i - 0.15, top - 0.05, f"{count} clusters", size=8, color=PALE
+        )
     scale, _ = color_scale(np.array([0.0, 1.0]))
     scale.set_clim(0, 1)
-    draw_bar(page, scale, "neither", [0], width - 0.75, top, 1.5)
-    write(page, width - 0.8, top - 0.1, "stability", size=8, color=PALE)
+    draw_color_bar(page, scale, "neither", [0], width - 0.75, top, 1.5)
+    write_text(page, width - 0.8, top - 0.1, "stability", size=8, color=PALE)
     return fig
 
 

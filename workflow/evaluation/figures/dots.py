@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
 
 FINE = 3  # points on each side of a pixel: edges are smooth
-KEPT = 4  # pictures' dots that are remembered; the columns of a data set share them
+CACHED = 4  # pictures whose dots are cached; the columns of a data set share them
 
 
 class Dots(NamedTuple):
     """Which cell is seen where."""
 
-    high: int  # pixels
+    high: int  # pixels, as `wide`
     wide: int
     pixels: np.ndarray  # (p,): pixels that cells cover, counted along x first, from the top
     seen: np.ndarray  # (FINE * FINE, p): number of the cell seen at each point of them; -1: none
 
 
-def paint(
-    places: np.ndarray, known: np.ndarray, *, wide: int, high: int, diameter: float, seed: int
+def paint_cells(
+    positions: np.ndarray, known: np.ndarray, *, wide: int, high: int, diameter: float, seed: int
 ) -> Dots:
     """Paint cells as dots in random order, over those that are not known.
 
     Parameters
     ----------
-    places
+    positions
         Shape (cells, 2), as fractions of the window; no nearer to its border than a dot's radius.
     known
         Whether each cell has a value; those without lie underneath.
@@ -45,16 +45,16 @@ def paint(
     Returns
     -------
     Dots
-        For `color`. The last few are remembered: painted once for all columns.
+        For `color_cells`. The last few are cached: painted once for all columns.
     """
-    order = np.random.default_rng(seed).permutation(len(places)).astype(np.int32)
+    order = np.random.default_rng(seed).permutation(len(positions)).astype(np.int32)
     order = order[np.argsort(known[order], kind="stable")]
-    column = (places[order, 0] * (wide * FINE)).astype(np.int16)
-    row = ((1 - places[order, 1]) * (high * FINE)).astype(np.int16)
+    column = (positions[order, 0] * (wide * FINE)).astype(np.int16)
+    row = ((1 - positions[order, 1]) * (high * FINE)).astype(np.int16)
     return _paint(order.tobytes(), row.tobytes(), column.tobytes(), wide, high, diameter)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=CACHED)
 def _paint(
     order: bytes, rows: bytes, columns: bytes, wide: int, high: int, diameter: float
 ) -> Dots:
@@ -73,16 +73,16 @@ def _paint(
     seen = np.full(FINE * FINE * high * wide, -1, dtype=np.int32)
     step = 2**19 // len(down) + 1
     for start in range(0, len(cells), step):
-        some = slice(start, start + step)
-        at = row_part[row[some, None] + down] + column_part[column[some, None] + right]
-        # Where an index comes twice, the last one stays: a dot covers those before it.
-        seen[at.ravel()] = np.repeat(cells[some], len(down))
+        part = slice(start, start + step)
+        points = row_part[row[part, None] + down] + column_part[column[part, None] + right]
+        # Where an index occurs twice, the last value is kept: a dot covers those before it.
+        seen[points.ravel()] = np.repeat(cells[part], len(down))
     seen = seen.reshape(FINE * FINE, high * wide)
     pixels = np.flatnonzero((seen >= 0).any(axis=0))
     return Dots(high, wide, pixels, seen[:, pixels])
 
 
-def color(dots: Dots, colors: np.ndarray) -> np.ndarray:
+def color_cells(dots: Dots, colors: np.ndarray) -> np.ndarray:
     """Color the dots of all cells, on white.
 
     `colors` is sRGB from 0 to 255, shape (cells, 3); so is the image, (high, wide, 3).
@@ -108,7 +108,7 @@ class Picture(Artist):
         self.image, self.corner = image, (x, y)
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw it with its lower left corner where the page says."""
+        """Draw the pixels from the lower left corner."""
         x, y = self.axes.transData.transform(self.corner)
         opaque = np.full((*self.image.shape[:2], 4), 255, dtype=np.uint8)
         opaque[::-1, :, :3] = self.image

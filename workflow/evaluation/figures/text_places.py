@@ -1,46 +1,51 @@
 """Labels on the cells: whether the categories' names fit there, and where each is written.
 
-A place is a fraction of the window that shows the cells: x and y from 0 to 1.
+Positions of cells are fractions of the window that shows them: x and y from 0 to 1.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path
+from matplotlib.textpath import text_to_path
 from matplotlib.transforms import Affine2D
 
 from evaluation.figures.color_scale import INK
-from evaluation.figures.legend import extent, outline, short
+from evaluation.figures.page import FONT, shorten, text_extent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GRID = 64  # squares a side in which a label's place is sought
-LABELS_MOST = 120  # categories that are labeled
-LABELS_SHARE = 0.15  # of the window that labels may cover
-LABEL_LENGTH = 10  # longest name that is written on the cells unasked
+GRID = 64  # squares a side of the grid that labels are placed by
+MAX_LABELS = 120
+MAX_LABELED_AREA = 0.15  # share of the window that labels may cover
+MAX_LABEL_LENGTH = 10  # characters of a name that is written on the cells without being asked to
 
 
-class Labels(NamedTuple):
-    """Where labels stand, in points from the window's lower left corner."""
+class TextPlaces(NamedTuple):
+    """Where labels are written, in points from the window's lower left corner."""
 
     size: float  # of the letters
-    anchors: np.ndarray  # (n, 2): places that the labels name
+    anchors: np.ndarray  # (n, 2): what the labels name
     centers: np.ndarray  # (n, 2): middles of the texts
 
 
-def labels_fit(names: list[str], codes: np.ndarray, places: np.ndarray) -> bool:
+def labels_fit(names: list[str], codes: np.ndarray, positions: np.ndarray) -> bool:
     """Whether names are short and lie apart: neighbors share a name more often than by chance.
 
-    `codes` (cells,) and `places` (cells, 2) tell the category (-1: none) and place of each cell.
+    `codes` (cells,) and `positions` (cells, 2) give the category (-1: none) and position of each
+    cell.
     """
-    if not 2 <= len(names) <= LABELS_MOST or max(map(len, names)) > LABEL_LENGTH:
+    if not 2 <= len(names) <= MAX_LABELS or max(map(len, names)) > MAX_LABEL_LENGTH:
         return False
     if set(names) <= {"True", "False"}:
         return False
-    counts = _grid_counts(len(names), codes, places).reshape(len(names), -1)
+    counts = _grid_counts(len(names), codes, positions).reshape(len(names), -1)
     total = counts.sum(axis=0)
     pairs = float((total * (total - 1)).sum())
     if not pairs:
@@ -50,48 +55,48 @@ def labels_fit(names: list[str], codes: np.ndarray, places: np.ndarray) -> bool:
     return chance < 1 and (same - chance) / (1 - chance) > 0.4
 
 
-def largest(names: list[str], counts: np.ndarray, window: np.ndarray) -> np.ndarray:
+def labeled_categories(names: list[str], counts: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Choose the categories to label, in their order: the largest, as many as leave cells to see.
 
     `counts` holds the cells of each category, `window` is the width and height in points.
     """
-    order = np.argsort(-counts, kind="stable")[:LABELS_MOST]
-    areas = _sizes([short(names[i]) for i in order]).prod(axis=1)
-    fit = int(np.count_nonzero(np.cumsum(areas) <= LABELS_SHARE * window.prod()))
-    return np.sort(order[: max(fit, 1)])
+    order = np.argsort(-counts, kind="stable")[:MAX_LABELS]
+    areas = _label_sizes([shorten(names[i]) for i in order]).prod(axis=1)
+    n_fitting = int(np.count_nonzero(np.cumsum(areas) <= MAX_LABELED_AREA * window.prod()))
+    return np.sort(order[: max(n_fitting, 1)])
 
 
 def place_labels(
-    texts: list[str], codes: np.ndarray, places: np.ndarray, window: np.ndarray
-) -> Labels:
+    texts: list[str], codes: np.ndarray, positions: np.ndarray, window: np.ndarray
+) -> TextPlaces:
     """Put each text on its category, clear of the others; every category has cells.
 
-    `codes` and `places` are those of `labels_fit`, `window` is the width and height in points.
+    `codes` and `positions` are those of `labels_fit`, `window` is the width and height in points.
     """
-    counts = _grid_counts(len(texts), codes, places)
+    counts = _grid_counts(len(texts), codes, positions)
     anchors = _anchors(counts)
-    sizes = _sizes(texts)
-    size = _letters(texts)
+    sizes = _label_sizes(texts)
+    letter_size = _letter_size(texts)
     # A label would hide a cluster smaller than itself: write it above or below, where fewer are.
     areas = np.count_nonzero(counts, axis=(1, 2)) * (window / GRID).prod()
-    crowd = counts.sum(axis=0)
+    n_cells = counts.sum(axis=0)
     wanted = anchors * window
     for i in np.flatnonzero(areas < 1.5 * sizes.prod(axis=1)):
         column, row = (anchors[i] * GRID).astype(int)
-        near = crowd[:, max(column - 2, 0) : column + 3]
+        near = n_cells[:, max(column - 2, 0) : column + 3]
         above, below = near[row + 1 : row + 4].sum(), near[max(row - 3, 0) : row].sum()
-        wanted[i, 1] += size if above <= below else -size
-    return Labels(size, anchors * window, spread(wanted, sizes, window))
+        wanted[i, 1] += letter_size if above <= below else -letter_size
+    return TextPlaces(letter_size, anchors * window, spread(wanted, sizes, window))
 
 
-def _letters(texts: list[str]) -> float:
-    """Size of the letters in points: the more labels, the smaller."""
+def _letter_size(texts: list[str]) -> float:
+    """Return the size of the letters in points: the more labels, the smaller."""
     return 10 if len(texts) <= 25 else 8.5 if len(texts) <= 60 else 7
 
 
-def _sizes(texts: list[str]) -> np.ndarray:
-    """Width and height of the labels in points, with the space around them."""
-    sizes = [extent(text, _letters(texts), "bold") for text in texts]
+def _label_sizes(texts: list[str]) -> np.ndarray:
+    """Measure the width and height of the labels in points, with the space around them."""
+    sizes = [text_extent(text, _letter_size(texts), "bold") for text in texts]
     return np.reshape(sizes, (-1, 2)) + 1.5
 
 
@@ -119,61 +124,64 @@ def spread(anchors: np.ndarray, sizes: np.ndarray, window: np.ndarray) -> np.nda
     return centers
 
 
-def draw_labels(page: Axes, texts: list[str], labels: Labels, x: float, bottom: float) -> None:
+@lru_cache(maxsize=4096)
+def text_outline(text: str, size: float, weight: str = "normal") -> Path:
+    """Shape a text in points, around the middle of its width and of a digit's height."""
+    font = FontProperties(family=FONT, weight=weight)
+    corners, codes = text_to_path.get_text_path(font, text, ismath=False)
+    corners = np.reshape(corners, (-1, 2)) * (size / text_to_path.FONT_SCALE)
+    return Path(corners - (text_extent(text, size, weight)[0] / 2, 0.365 * size), codes)
+
+
+def draw_labels(page: Axes, texts: list[str], places: TextPlaces, x: float, bottom: float) -> None:
     """Write texts with a halo, and a line to what they name where they moved away.
 
     `x` and `bottom` are the window's lower left corner on the page.
     """
     corner = np.array([x, bottom])
-    anchors, centers = (corner + at / 72 * (1, -1) for at in (labels.anchors, labels.centers))
-    far = np.abs(labels.centers - labels.anchors).max(axis=1) > 1.5 * labels.size
-    lines = np.stack([anchors, centers], axis=1)[far]
-    ways = LineCollection(lines, colors=INK, linewidths=0.7, zorder=3)
-    page.add_collection(ways, autolim=False)
+    anchors, centers = (corner + at / 72 * (1, -1) for at in (places.anchors, places.centers))
+    moved = np.abs(places.centers - places.anchors).max(axis=1) > 1.5 * places.size
+    lines = np.stack([anchors, centers], axis=1)[moved]
+    page.add_collection(LineCollection(lines, colors=INK, linewidths=0.7, zorder=3), autolim=False)
     # All halos, then all texts: no halo hides a neighbor's letter.
-    letters = [outline(text, labels.size, "bold") for text in texts]
+    outlines = [text_outline(text, places.size, "bold") for text in texts]
     points = Affine2D().scale(1 / 72) + page.figure.dpi_scale_trans
-    place = {"offsets": centers, "offset_transform": page.transData, "zorder": 4}
+    at_centers = {"offsets": centers, "offset_transform": page.transData, "zorder": 4}
     for style in (
         {"facecolors": "none", "edgecolors": "white", "linewidths": 2.2, "joinstyle": "round"},
         {"facecolors": INK, "linewidths": 0},
     ):
-        drawn = PathCollection(letters, **place, **style)
-        drawn.set_transform(points)
-        page.add_collection(drawn, autolim=False)
+        shapes = PathCollection(outlines, **at_centers, **style)
+        shapes.set_transform(points)
+        page.add_collection(shapes, autolim=False)
 
 
-def squares(places: np.ndarray, wide: int, high: int) -> np.ndarray:
-    """Find the square of each cell in a grid over the window, counted along x first."""
-    column, row = (places * (wide, high)).astype(np.int64).T
-    return row * wide + column
-
-
-def _grid_counts(n: int, codes: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _grid_counts(n: int, codes: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Count cells per category and square of a coarse grid: (n, GRID, GRID), y before x."""
     known = np.flatnonzero(codes >= 0)
-    flat = codes[known] * np.int64(GRID * GRID) + squares(places[known], GRID, GRID)
-    return np.bincount(flat, minlength=n * GRID * GRID).reshape(n, GRID, GRID)
+    column, row = (positions[known] * GRID).astype(np.int64).T
+    squares = (codes[known] * np.int64(GRID) + row) * GRID + column
+    return np.bincount(squares, minlength=n * GRID * GRID).reshape(n, GRID, GRID)
 
 
 def _anchors(counts: np.ndarray) -> np.ndarray:
-    """Find the place of each label: the median, or what is nearest to it in the densest own part.
+    """Find where each label goes: the median, or the nearest of its category's densest part.
 
-    A square counts by its cells of the category times their share of all cells there, over
+    A square counts by its cells of the category times their share of all cells in it, over
     3 x 3 squares; the densest part are those with at least half the highest value.
     """
     padded = np.pad(counts, ((0, 0), (1, 1), (1, 1)))
-    own = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    own = own[..., :-2] + own[..., 1:-1] + own[..., 2:]
-    score = own.astype(float) ** 2 / np.maximum(own.sum(axis=0), 1)
-    upto = [counts.sum(axis=k).cumsum(axis=1) for k in (2, 1)]
-    middles = np.stack([(half < half[:, -1:] / 2).sum(axis=1) for half in upto], axis=1)
+    n_around = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    n_around = n_around[..., :-2] + n_around[..., 1:-1] + n_around[..., 2:]
+    score = n_around.astype(float) ** 2 / np.maximum(n_around.sum(axis=0), 1)
+    cumulative = [counts.sum(axis=k).cumsum(axis=1) for k in (2, 1)]
+    medians = np.stack([(upto < upto[:, -1:] / 2).sum(axis=1) for upto in cumulative], axis=1)
     anchors = np.empty((len(counts), 2))
-    for i, here in enumerate(counts):
+    for i, n_cells in enumerate(counts):
         # The score of an empty square can be high between two dense ones: stay on the cells.
-        row, column = np.nonzero((score[i] >= score[i].max() / 2) & (here > 0))
+        row, column = np.nonzero((score[i] >= score[i].max() / 2) & (n_cells > 0))
         if not len(row):
-            row, column = np.nonzero(here == here.max())
-        nearest = np.argmin((row - middles[i, 0]) ** 2 + (column - middles[i, 1]) ** 2)
+            row, column = np.nonzero(n_cells == n_cells.max())
+        nearest = np.argmin((row - medians[i, 0]) ** 2 + (column - medians[i, 1]) ** 2)
         anchors[i] = column[nearest] + 0.5, row[nearest] + 0.5
     return anchors / GRID

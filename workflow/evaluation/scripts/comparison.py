@@ -13,10 +13,10 @@ def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
         "Draw the layouts of several stores side by side, a picture per column, and their scores.",
+        inputs="Stores of the same cells",
+        several=True,
         output="Output folder: {column}.png, metrics.tsv, metrics.png, metrics_by_{column}.png",
     )
-    action = parser._actions[1]
-    action.nargs, action.help = "+", "Stores of the same cells"
     parser.add_argument(
         "--names", nargs="+", required=True, metavar="NAME", help="A title for each store"
     )
@@ -33,13 +33,13 @@ def make_parser():
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
 def main(args):
     """Draw each column, join and draw the scores."""
-    from evaluation.figures.embedding import compare_embeddings, file_stem, save_figure
+    from evaluation.figures.embedding import compare_embeddings
+    from evaluation.figures.page import file_stem, save_figure
     from utils.atomic import atomic_folder
     from utils.elements import read_column, read_embedding
     from utils.io import open_store
@@ -67,7 +67,7 @@ def write_scores(files, folder):
     import pandas as pd
 
     from evaluation.figures.charts import score_charts
-    from evaluation.figures.embedding import file_stem, save_figure
+    from evaluation.figures.page import file_stem, save_figure
 
     paths = [Path(file).resolve() for file in files]
     # A group may be called "NA"; only what is empty is missing.

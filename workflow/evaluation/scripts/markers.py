@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from evaluation.options import MarkersOptions
 from utils import cli
 from utils.log import progress, say
+from utils.options import add_options, read_options
 
 
 def make_parser():
@@ -19,9 +21,8 @@ def make_parser():
     parser.add_argument(
         "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
     )
-    cli.add_model(parser, "Markers")
+    add_options(parser, MarkersOptions)
     parser.set_defaults(n_markers=20)  # who calls it wants it; the config leaves it out
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
@@ -31,11 +32,11 @@ def main(args):
 
     from evaluation.clusters.markers import Grouping, gene_blocks, rank_sums, top_markers
     from evaluation.stores import read_codes, read_expression, read_parents, siblings
-    from preprocessing.counts import named_values
+    from preprocessing.stores import named_values
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
 
-    options = cli.from_options("Markers", args)
+    options = read_options(MarkersOptions, args)
     if not options.n_markers:
         raise ValueError("--n_markers is 0: there is nothing to find")
     root = open_store(args.input_file)

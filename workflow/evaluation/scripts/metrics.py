@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from clustering.options import NeighborsKeyOptions
+from evaluation.options import MetricsOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, read_options
 
 
 def make_parser():
@@ -30,14 +33,9 @@ def make_parser():
     parser.add_argument(
         "--uncorrected", metavar="KEY", help="obsm key of what it was made from, to compare with"
     )
-    parser.add_argument(
-        "--neighbors_key",
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
-    cli.add_model(parser, "Metrics")
-    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    add_options(parser, NeighborsKeyOptions)
+    add_options(parser, MetricsOptions)
+    cli.add_run_options(parser, threads=False)
     return parser
 
 
@@ -50,7 +48,7 @@ def main(args):
     from utils.elements import read_embedding
     from utils.io import open_store
 
-    options = cli.from_options("Metrics", args)
+    options = read_options(MetricsOptions, args)
     if not args.batch and not options.label:
         raise ValueError("nothing to score by: name --batch, --label or both")
     root = open_store(args.input_file)

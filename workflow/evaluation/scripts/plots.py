@@ -29,7 +29,6 @@ def make_parser():
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
     parser.add_argument("--title", help="Stands before the name of the column")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
@@ -37,7 +36,8 @@ def main(args):
     """Draw each column, write the table behind the pictures."""
     import pandas as pd
 
-    from evaluation.figures.embedding import file_stem, plot_embedding, save_figure
+    from evaluation.figures.embedding import plot_embedding
+    from evaluation.figures.page import file_stem, save_figure
     from utils.atomic import atomic_folder
     from utils.elements import read_embedding
     from utils.errors import missing

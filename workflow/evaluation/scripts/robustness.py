@@ -6,8 +6,11 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from clustering.options import NeighborsKeyOptions
+from evaluation.options import RobustnessOptions
 from utils import cli
 from utils.log import progress, say
+from utils.options import add_options, read_options
 
 
 def make_parser():
@@ -20,12 +23,8 @@ def make_parser():
     parser.add_argument(
         "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
     )
-    parser.add_argument(
-        "--neighbors_key",
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
-    cli.add_model(parser, "Robustness")
+    add_options(parser, NeighborsKeyOptions)
+    add_options(parser, RobustnessOptions)
     parser.set_defaults(rounds=10)  # who calls it wants it; the config leaves it out
     parser.add_argument(
         "--resolutions", metavar="TSV", help="Write how robust each resolution is, and suggest one"
@@ -33,8 +32,7 @@ def make_parser():
     parser.add_argument(
         "--threads", type=int, default=1, help="Number of threads (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    cli.add_run_options(parser, threads=False)
     return parser
 
 
@@ -44,12 +42,17 @@ def main(args):
     import pandas as pd
 
     from clustering.cluster_names import families
-    from evaluation.clusters.robustness import as_table, resolution_table, robustness, unknown
+    from evaluation.clusters.robustness import (
+        as_table,
+        resolution_table,
+        robustness,
+        unknown_robustness,
+    )
     from evaluation.stores import read_codes, read_parents, siblings
     from utils.atomic import atomic_file
     from utils.io import open_store
 
-    options = cli.from_options("Robustness", args)
+    options = read_options(RobustnessOptions, args)
     if not options.rounds:
         raise ValueError("--rounds is 0: there is nothing to do")
     root = open_store(args.input_file)
@@ -58,7 +61,7 @@ def main(args):
     tables = []
     for name, column in progress(columns.items(), desc="robustness", total=len(columns)):
         recluster = way_to_cluster(root, name, columns, args)
-        found = unknown(len(column.groups))
+        found = unknown_robustness(len(column.groups))
         if recluster is not None:
             found = robustness(
                 column.codes,

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from clustering.options import NeighborsKeyOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options
 
 
 def make_parser():
@@ -20,15 +22,10 @@ def make_parser():
     )
     parser.add_argument("--batch", metavar="COLUMN", help="obs column that names the batch")
     parser.add_argument("--use_rep", metavar="KEY", help="obsm key (default: of the neighbors)")
-    parser.add_argument(
-        "--neighbors_key",
-        default="neighbors",
-        help="Key for neighbors in adata.uns (default: %(default)s)",
-    )
+    add_options(parser, NeighborsKeyOptions)
     parser.add_argument("--markers", metavar="TSV", help="Table of markers.py")
     parser.add_argument("--robustness", metavar="TSV", help="Table of robustness.py")
-    parser.add_argument("--seed", type=int, default=0, help="Random seed (default: %(default)s)")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
+    cli.add_run_options(parser, threads=False)
     return parser
 
 

@@ -10,13 +10,12 @@ from utils import cli
 
 def make_parser():
     """Define the command line."""
-    parser = cli.script_parser(
-        "Join tables {data set}/{method}/clusters.tsv into one.", output="Output table (.tsv)"
+    return cli.script_parser(
+        "Join tables {data set}/{method}/clusters.tsv into one.",
+        inputs="Tables that merge.py wrote, in {data set}/{method}/",
+        several=True,
+        output="Output table (.tsv)",
     )
-    action = parser._actions[1]
-    action.nargs, action.help = "+", "Tables that merge.py wrote, in {data set}/{method}/"
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
-    return parser
 
 
 def main(args):

@@ -24,7 +24,6 @@ def make_parser():
         "--colors", nargs="+", default=[], metavar="COLUMN", help="batch and cell type columns"
     )
     parser.add_argument("--title", help="Stands before the name of what is drawn")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
@@ -36,7 +35,7 @@ def main(args):
     from evaluation.clusters.composition import composition, composition_table
     from evaluation.figures.charts import composition_chart
     from evaluation.figures.clustree import draw_tree, tree_tables
-    from evaluation.figures.embedding import file_stem, save_figure
+    from evaluation.figures.page import file_stem, save_figure
     from evaluation.stores import read_codes
     from utils.atomic import atomic_folder
     from utils.io import open_store

@@ -13,9 +13,9 @@ def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
         "Make one HTML file with the cells, clusters and metadata of an atlas, to look at.",
+        inputs="Atlas (.zarr or .h5ad): a layout, cluster columns, metadata",
         output="Output page (.html)",
     )
-    parser._actions[1].help = "Atlas (.zarr or .h5ad): a layout, cluster columns, metadata"
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -50,13 +50,14 @@ def make_parser():
     )
     parser.add_argument("--title", help="Name of the data set (default: that of its folder)")
     parser.add_argument("--seed", type=int, default=0, help="Of the sample of a large atlas")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error")
     return parser
 
 
 def main(args):
     """Read the atlases, write the page."""
+    from evaluation.stores import read_table
     from explorer.page import explorer_page
+    from explorer.stores import check_same_cells, read_method
     from utils.atomic import atomic_file
     from utils.io import keys, open_store, read_element
 
@@ -65,15 +66,16 @@ def main(args):
     for option, values in (("names", names), ("markers", args.markers), ("splits", args.splits)):
         if values and len(values) != len(files):
             raise ValueError(f"--{option} has {len(values)} entries for {len(files)} atlases")
-    roots = [open_store(file) for file in files]
     if Path(args.output_file).suffix != ".html":
         raise ValueError(f"{args.output_file}: the output must end in .html")
-    for file, root in zip(files[1:], roots[1:], strict=True):
-        check_same_cells(file, root, files[0], roots[0])
-    tables = [[_table(file) for file in given] for given in (args.markers, args.splits)]
+    roots = [open_store(file) for file in files]
+    check_same_cells(files, roots)
+    none = [None] * len(files)
+    markers = [read_table(file) for file in args.markers] or none
+    splits = [read_table(file) for file in args.splits] or none
     methods = [
-        read_method(name, root, args.basis, *(table[i] if table else None for table in tables))
-        for i, (name, root) in enumerate(zip(names, roots, strict=True))
+        read_method(root, name=name, basis=args.basis, markers=markers[i], splits=splits[i])
+        for i, (root, name) in enumerate(zip(roots, names, strict=True))
     ]
     clusters = {name for method in methods for name in method.clusters}
     metadata = {
@@ -96,41 +98,6 @@ def main(args):
     count = f"{len(methods)} method{'s' * (len(methods) > 1)}"
     size = f"{len(page.html) / 1e6:.1f} MB"
     say(f"{args.output_file}: {n_cells:,} cells{drawn}, {count}, {size}")
-
-
-def check_same_cells(file, root, first_file, first):
-    """Refuse atlases of other cells, or of the same in another order."""
-    import numpy as np
-
-    from utils.io import read_index
-
-    if not np.array_equal(read_index(root, "obs"), read_index(first, "obs")):
-        raise ValueError(f"{file}: holds other cells than {first_file}, or in another order")
-
-
-def read_method(name, root, basis, markers, splits):
-    """Read what the page shows of one atlas."""
-    from explorer.page import Method
-    from explorer.page_trees import cluster_columns
-    from utils.elements import read_embedding
-    from utils.errors import missing
-    from utils.io import keys, read_element
-
-    if basis not in keys(root, "obsm"):
-        raise KeyError(missing(f"{name}: adata.obsm has no", basis, keys(root, "obsm")))
-    columns = cluster_columns(keys(root, "obs"))
-    clusters = {column: read_element(root, f"obs/{column}") for column in columns}
-    return Method(name, read_embedding(root, basis, n_dims=2), clusters, markers, splits)
-
-
-def _table(file):
-    """Read a table; cluster labels are text."""
-    import pandas as pd
-
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"{file}: no such file")
-    text = dict.fromkeys(("column", "cluster", "parent", "child"), str)
-    return pd.read_csv(file, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
 
 
 if __name__ == "__main__":

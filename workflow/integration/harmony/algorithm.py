@@ -1,4 +1,4 @@
-"""Harmony on arrays: ``harmonize(Z, batches, *, n_clusters=None, theta=2, ...)``."""
+"""Harmony on arrays: ``harmonize(Z, batches, theta=4, ...)``."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from integration.batches import encode_keys
 from integration.harmony import chunks
 from integration.harmony.checks import (
     array_namespace,
     check_blocks,
-    check_cells,
+    check_embedding,
     check_values,
-    encode_keys,
 )
-from integration.harmony.correction import kept_levels, ridge_penalty, ridge_regression
-from integration.harmony.paper import PaperClustering
-from integration.harmony.parameters import (
-    DEFAULT_ALPHA,
-    DEFAULT_PRUNE,
-    Flavor,
-    Parameters,
-    check_parameters,
-)
-from integration.harmony.soft_clusters import Clustering, normalize_rows
-from numerics.kmeans import Initialization, kmeans
-from utils import threads as parallel
+from integration.harmony.correction import included_levels, ridge_regression
+from integration.harmony.parameters import Parameters, check_parameters
+from integration.harmony.published import PublishedSoftClusters
+from integration.harmony.soft_clusters import SoftClusters
+from integration.options import HarmonyOptions
+from numerics.arrays import normalize_rows
+from numerics.kmeans import kmeans
+from utils.errors import unknown
 from utils.log import progress
+from utils.options import make_options, script_options
+from utils.threads import available_memory, resolve_threads, workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from integration.batches import Batches, NaBatch
+    from integration.batches import EncodedBatches
+    from integration.harmony.soft_clusters import Sums
 
-KEEP_SHARE = 0.6  # of the available memory that the similarities may take
+MAX_MEMORY_SHARE = 0.6  # of the available memory that the similarities may take
 
 
 @dataclass(frozen=True)
 class Harmonized:
-    """What Harmony computed.
+    """The result of `harmonize`.
 
     Attributes
     ----------
@@ -55,16 +54,16 @@ class Harmonized:
     objective
         The objective at the start and after every iteration's clustering step.
     rounds
-        Clustering passes of every iteration.
+        Number of clustering passes of every iteration.
     converged
-        Whether the last fall of the objective was below the tolerance.
+        Whether the objective's last relative fall was below the tolerance.
     batches, parameters
-        The encoded batches and the parameters in the form in which they were used.
-    kept
-        Mask of the cells that took part, None where all did; the others (``mask``, and
+        The encoded batches and the parameters as they were used.
+    mask
+        Cells that took part, None where all did; the others (``mask``, and
         ``na_batch="drop"``) are NaN in ``corrected`` and absent everywhere else.
-    clustering
-        The state from which R can be formed; None unless asked for.
+    soft_clusters
+        The state from which R can be formed; None without ``keep_assignments``.
     """
 
     corrected: Any
@@ -74,57 +73,31 @@ class Harmonized:
     objective: list[float]
     rounds: list[int]
     converged: bool
-    batches: Batches
+    batches: EncodedBatches
     parameters: Parameters
-    kept: np.ndarray | None
-    clustering: Clustering | PaperClustering | None
+    mask: np.ndarray | None
+    soft_clusters: SoftClusters | PublishedSoftClusters | None
 
     def assignments(self) -> Any:
         """Form R, shape (n_cells, n_clusters); memory 4 bytes per element in float32."""
-        if self.clustering is None:
-            raise ValueError("R was not asked for; call harmonize with keep_assignments=True")
-        return self.clustering.assignments()
+        if self.soft_clusters is None:
+            raise ValueError("R was not kept; call harmonize with keep_assignments=True")
+        return self.soft_clusters.assignments()
 
 
 def harmonize(
     Z: Any,
     batches: Any | Sequence[Any],
     *,
-    flavor: Flavor = "harmony2",
-    n_clusters: int | None = None,
-    max_iter_harmony: int | None = 10,
-    max_iter_clustering: int = 5,
-    early_stopping: bool = False,
-    tol_harmony: float | None = 1e-2,
-    tol_clustering: float = 1e-3,
-    sigma: Any = 0.1,
-    theta: Any = 2.0,
-    tau: float = 0.0,
-    alpha: float = DEFAULT_ALPHA,
-    ridge_lambda: Any = 1.0,
-    batch_prune_threshold: float | None = DEFAULT_PRUNE,
-    block_proportion: float = 0.05,
     blocks: Any = None,
     init_centroids: Any = None,
-    kmeans_init: Initialization = "k-means++",
-    kmeans_iterations: int = 25,
-    kmeans_tolerance: float = 0.01,
-    kmeans_cells: int | None = None,
-    num_init_iterations: int = 5,
-    oversampling_factor: float = 1.0,
-    combine_keys: bool = False,
-    na_batch: NaBatch = "error",
     key_names: Sequence[str] | None = None,
     mask: np.ndarray | None = None,
-    dtype: Any = np.float32,
     seed: int = 0,
     threads: int | None = None,
-    chunk_size: int | None = None,
-    chunk_size_kmeans: int | None = None,
-    lean: bool | None = None,
-    original: bool = False,
     keep_assignments: bool = False,
     verbose: bool = False,
+    **options: Any,
 ) -> Harmonized:
     """Integrate the batches of an embedding with Harmony.
 
@@ -135,291 +108,242 @@ def harmonize(
     batches
         Batch labels, shape (n_cells,); several keys as a list or tuple of such arrays, or as an
         array of shape (n_cells, n_keys). Their levels are stacked.
-    flavor
-        "harmony2", as R's harmony 2, or "harmony1", the algorithm of Korsunsky 2019.
-    n_clusters
-        Number of clusters; None: one per 30 cells, at least 1, at most 100.
-    max_iter_harmony
-        Most iterations of clustering and correction; None: until convergence.
-    max_iter_clustering
-        Passes over all cells in a clustering step.
-    early_stopping
-        End a clustering step after its fifth or a later pass if the objective's sum over a
-        window of three passes changes by less than ``tol_clustering``, relatively.
-    tol_harmony
-        Stop when the objective's relative fall is less than this; None: never.
-    tol_clustering
-        See ``early_stopping``.
-    sigma
-        Width of the soft clustering, a number or one per cluster; at least 0.0001.
-    theta
-        Weight of the diversity penalty: a number, one per key, or one per level. 0 takes the
-        penalty away, not the correction.
-    tau
-        Discounts theta of small batches: theta (1 - exp(-(N_b / (K tau))^2)), as R.
-    alpha
-        Ridge penalty as a share of the expected count, between 0 and 1.
-    ridge_lambda
-        harmony1's ridge penalty: a number, one per key or per level; None or -1: as harmony2's.
-    batch_prune_threshold
-        harmony2 leaves a batch out of a cluster's regression when less than this share of its
-        cells is in the cluster; below 1; None: never. One that leaves no cluster with two batches,
-        so that nothing is corrected, is an error, with the default a warning.
-    block_proportion
-        Share of the cells that is updated at a time (below 40 cells at least 0.2).
     blocks
-        The partition itself: a whole number per cell, worked through in ascending order.
+        The partition into blocks that are updated together: a whole number per cell, worked
+        through in ascending order. None: drawn.
     init_centroids
         Start from these, shape (n_clusters, n_dims), instead of from k-means; any length.
-    kmeans_init
-        "k-means++" as R (on real data a little closer to R's result than the others, and as
-        quick on the sample that k-means sees), "random" as brisc, or "k-means||".
-    kmeans_iterations, kmeans_tolerance
-        Most iterations, and the relative fall of the squared distances at which to stop.
-    kmeans_cells
-        k-means sees a random sample of so many cells; None: 256 per cluster, at least 10,000.
-    num_init_iterations, oversampling_factor
-        k-means||: passes, and candidates per centroid.
-    combine_keys
-        Several keys: use each combination that occurs as one batch of a joint key.
-    na_batch
-        A missing label is an error ("error"), leaves the cell out ("drop"), or is a batch of its
-        own ("own").
     key_names
-        What messages call the keys.
+        Names of the keys in messages.
     mask
         Cells that take part, booleans of shape (n_cells,); the others become NaN.
-    dtype
-        float32 or float64.
     seed
-        Of k-means and of the blocks.
+        Seed of k-means and of the blocks.
     threads
         None or -1: the cores that this process may use. The result does not depend on it.
-    chunk_size, chunk_size_kmeans
-        Most cells per task; None: 1024 and 4096, on a GPU 262,144.
-    lean
-        True rebuilds the similarities whenever they are needed, False keeps them; None keeps
-        them where they fit into 60 % of the memory that is there. The result is the same.
-    original
-        Form R, and draw new blocks before every pass, as published; on one thread.
     keep_assignments
         Keep what is needed to form R later.
     verbose
         Show a progress bar.
+    **options
+        The options of `integration.options.HarmonyOptions`, which documents them. ``theta`` and
+        ``ridge_lambda`` may also be one number per level, ``sigma`` one per cluster.
 
     Returns
     -------
-    The corrected cells, with everything else that Harmony computed.
+    The corrected cells, the clusters and how the computation went.
 
     Raises
     ------
     TypeError, ValueError
-        One line: what is wrong, what was found, what is allowed.
+        Invalid input, in one line: the argument, what was found and what is allowed.
 
     Notes
     -----
-    Peak memory beside ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise n K s + 2 n d s
-    (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters. Sources: Korsunsky
-    2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
+    Peak memory in addition to ``Z``, with s = 4 bytes (float32): lean 2 n d s; otherwise
+    n K s + 2 n d s (plus n d s with ``keep_assignments``), n cells, d dimensions, K clusters.
+    Sources: Korsunsky 2019 (harmony1), Patikas and Yao 2026 and R harmony 2.0.4 (harmony2).
     """
     xp = array_namespace(Z)
     n_cells = len(Z)
-    encoded, kept = encode_keys(batches, n_cells, key_names, combine_keys, na_batch, mask)
-    if original and threads not in (None, 1):
-        raise ValueError("original=True runs on one thread; set threads=1")
-    threads = 1 if xp is not np or original else parallel.resolve_threads(threads)
-    portions = chunks.CPU if xp is np else chunks.GPU
-    cells = check_cells(Z if kept is None else Z[xp.asarray(kept)], dtype, xp)
-    parameters = check_parameters(
-        len(cells),
-        encoded,
-        flavor=flavor,
-        n_clusters=_n_clusters(n_clusters, init_centroids),
-        max_iter_harmony=max_iter_harmony,
-        max_iter_clustering=max_iter_clustering,
-        early_stopping=early_stopping,
-        tol_harmony=tol_harmony,
-        tol_clustering=tol_clustering,
-        sigma=sigma,
-        theta=theta,
-        tau=tau,
-        alpha=alpha,
-        ridge_lambda=ridge_lambda,
-        batch_prune_threshold=batch_prune_threshold,
-        block_proportion=block_proportion,
-        kmeans_init=kmeans_init,
-        kmeans_iterations=kmeans_iterations,
-        kmeans_tolerance=kmeans_tolerance,
-        kmeans_cells=kmeans_cells,
-        num_init_iterations=num_init_iterations,
-        oversampling_factor=oversampling_factor,
-        chunk_size=portions.chunk if chunk_size is None else chunk_size,
-        chunk_size_kmeans=portions.kmeans if chunk_size_kmeans is None else chunk_size_kmeans,
-        seed=seed,
+    options = _check_options(options, init_centroids)
+    encoded, mask = encode_keys(
+        batches, n_cells, key_names, options.combine_keys, options.na_batch, mask
     )
+    if options.original and threads not in (None, 1):
+        raise ValueError("original=True runs on one thread; set threads=1")
+    threads = 1 if xp is not np or options.original else resolve_threads(threads)
+    sizes = chunks.CPU if xp is np else chunks.GPU
+    cells = check_embedding(Z if mask is None else Z[xp.asarray(mask)], options.dtype, xp)
+    parameters = check_parameters(len(cells), encoded, options, seed=seed, sizes=sizes)
     rng = np.random.default_rng(parameters.seed)
     scratch_shape = (parameters.chunk_size, parameters.n_clusters)
-    with parallel.workers(threads, lambda: xp.empty(scratch_shape, cells.dtype)) as run:
+    with workers(threads, lambda: xp.empty(scratch_shape, cells.dtype)) as run:
         check_values(cells, parameters.chunk_size, run, xp)
         centroids = _start_centroids(cells, init_centroids, parameters, rng, run, xp)
-        blocks = check_blocks(blocks, n_cells, kept)
-        if original:
-            clustering = PaperClustering(cells, encoded, parameters, rng, blocks)
+        blocks = check_blocks(blocks, n_cells, mask)
+        if options.original:
+            clusters = PublishedSoftClusters(cells, encoded, parameters, rng, blocks)
         else:
             if blocks is None:
                 blocks = chunks.draw_blocks(len(cells), parameters.block_proportion, rng)
-            clustering = Clustering(
+            sizes = replace(sizes, rows=parameters.chunk_size)
+            clusters = SoftClusters(
                 cells,
                 encoded,
-                chunks.sort_cells(
-                    blocks, encoded.combinations, replace(portions, chunk=parameters.chunk_size)
-                ),
+                chunks.sort_cells(blocks, encoded.combinations, sizes, xp),
                 parameters,
                 run,
-                keep_similarities=not _is_lean(lean, cells, parameters, xp),
+                keep_similarities=not _is_lean(options.lean, cells, parameters, xp),
                 keep_directions=keep_assignments,
                 xp=xp,
             )
             del blocks
         corrected, centroids, objective, rounds, converged = _iterate(
-            clustering, centroids, encoded, parameters, verbose
+            clusters, centroids, encoded, parameters, verbose
         )
-    if kept is not None:
-        whole = xp.full(Z.shape, np.nan, cells.dtype)
-        whole[xp.asarray(kept)] = corrected
-        corrected = whole
+    if mask is not None:
+        all_cells = xp.full(Z.shape, np.nan, cells.dtype)
+        all_cells[xp.asarray(mask)] = corrected
+        corrected = all_cells
     return Harmonized(
         corrected=corrected,
         centroids=centroids,
-        observed=clustering.observed,
-        expected=clustering.expected,
+        observed=clusters.observed,
+        expected=clusters.expected,
         objective=objective,
         rounds=rounds,
         converged=converged,
         batches=encoded,
         parameters=parameters,
-        kept=kept,
-        clustering=clustering if keep_assignments else None,
+        mask=mask,
+        soft_clusters=clusters if keep_assignments else None,
     )
 
 
 def _iterate(
-    clustering: Clustering | PaperClustering,
+    clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
     verbose: bool,
 ) -> tuple[Any, np.ndarray, list[float], list[int], bool]:
-    """Alternate clustering and correction until the objective settles."""
-    clustering.start(centroids)
-    objective, rounds = [clustering.objective()], []
+    """Alternate clustering and correction until the objective converges."""
+    clusters.assign(centroids)
+    objective, rounds = [clusters.objective()], []
     if max(batches.levels_per_key) == 1:
-        warnings.warn("there is only one batch; the embedding is returned as it is", stacklevel=4)
-        return clustering.cells.copy(), centroids, objective, rounds, True
-    sums = clustering.direction_sums() if parameters.flavor == "harmony1" else None
-    most = parameters.max_iter_harmony
-    corrects = False
-    iterations = itertools.count(1) if most is None else range(1, most + 1)
+        warnings.warn("there is only one batch; the embedding is returned unchanged", stacklevel=4)
+        return clusters.cells.copy(), centroids, objective, rounds, True
+    is_harmony1 = parameters.flavor == "harmony1"
+    sums = clusters.sums("directions") if is_harmony1 else None
+    max_iter = parameters.max_iter_harmony
+    any_corrected = False
+    iterations = itertools.count(1) if max_iter is None else range(1, max_iter + 1)
     for iteration in progress(iterations, desc="Harmony", disable=not verbose):
-        centroids, sums, n_rounds, value = _cluster(clustering, centroids, sums, parameters)
+        centroids, sums, n_passes, value = _clustering_step(clusters, centroids, sums, parameters)
         objective.append(value)
-        rounds.append(n_rounds)
-        coefficients, intercepts, some = _correction(clustering, sums, batches, parameters)
-        corrects |= some
-        fall = (objective[-2] - value) / abs(objective[-2])
-        converged = parameters.tol_harmony is not None and fall < parameters.tol_harmony
-        last = converged or iteration == most
-        if parameters.flavor == "harmony2":
+        rounds.append(n_passes)
+        coefficients, intercepts, included = _regress(clusters, sums, batches, parameters)
+        any_corrected |= bool(included.any())
+        if not is_harmony1:
             centroids = _unit_length(intercepts, centroids)
-        if last:
+        converged = _has_converged(objective, parameters.tol_harmony)
+        if converged or iteration == max_iter:
             break
-        if parameters.flavor == "harmony2":
-            clustering.move(coefficients, centroids)
-            sums = None
+        if is_harmony1:
+            sums = clusters.correct(coefficients)
         else:
-            sums = clustering.carry(coefficients)
-    if not corrects:
+            clusters.correct_and_assign(coefficients, centroids)
+            sums = None
+    if not any_corrected:
         _nothing_corrected(parameters.batch_prune_threshold)
-    return clustering.finish(coefficients), centroids, objective, rounds, converged
+    return clusters.corrected_cells(coefficients), centroids, objective, rounds, converged
 
 
-def _cluster(
-    clustering: Clustering | PaperClustering,
+def _has_converged(objective: list[float], tolerance: float | None) -> bool:
+    """Compare the objective's last relative fall with the tolerance; None never converges."""
+    previous, last = objective[-2:]
+    return tolerance is not None and (previous - last) / abs(previous) < tolerance
+
+
+def _clustering_step(
+    clusters: SoftClusters | PublishedSoftClusters,
     centroids: np.ndarray,
     sums: np.ndarray | None,
     parameters: Parameters,
 ) -> tuple[np.ndarray, np.ndarray, int, float]:
     """Run a clustering step.
 
-    harmony1 places every centroid in the middle of its cells before each pass, ``sums`` being
-    R' times the directions; harmony2 leaves the centroids where the correction put them.
+    harmony1 moves every centroid to the mean of its cells before each pass, ``sums`` being R'
+    times the directions; harmony2 leaves the centroids where the correction put them.
 
     Returns the centroids, the regression's sums, the number of passes and the objective.
     """
-    values = []
-    between = None if sums is None else "directions"
-    most = parameters.max_iter_clustering
-    for n_rounds in range(1, most + 1):
-        if between:
+    moves_centroids = sums is not None
+    collect: Sums | None = "directions" if moves_centroids else None
+    objective = []
+    max_iter = parameters.max_iter_clustering
+    for n_passes in range(1, max_iter + 1):
+        if moves_centroids:
             centroids = _unit_length(sums, centroids)
-        sums = clustering.update(
-            centroids if between else None, "cells" if n_rounds == most else between
-        )
+        if n_passes == max_iter:
+            collect = "cells"
+        sums = clusters.update(centroids if moves_centroids else None, collect)
         if parameters.early_stopping:
-            values.append(clustering.objective())
-            if n_rounds > 4 and _settled(values, parameters.tol_clustering):
+            objective.append(clusters.objective())
+            if _has_settled(objective, parameters.tol_clustering):
                 break
-    if n_rounds < most:
-        sums = clustering.regression_sums()
-    return centroids, sums, n_rounds, values[-1] if values else clustering.objective()
+    if collect != "cells":
+        sums = clusters.sums("cells")
+    return centroids, sums, n_passes, objective[-1] if objective else clusters.objective()
 
 
-def _settled(values: list[float], tolerance: float) -> bool:
-    """Compare the last three values' sum with that of the window one earlier."""
-    new, old = sum(values[-3:]), sum(values[-4:-1])
-    return abs(old - new) / abs(old) < tolerance
+def _has_settled(objective: list[float], tolerance: float) -> bool:
+    """Compare the sum of the last three values with that of the window before, from pass 5 on."""
+    new, old = sum(objective[-3:]), sum(objective[-4:-1])
+    return len(objective) > 4 and abs(old - new) / abs(old) < tolerance
 
 
-def _correction(
-    clustering: Clustering | PaperClustering,
+def _regress(
+    clusters: SoftClusters | PublishedSoftClusters,
     sums: np.ndarray,
-    batches: Batches,
+    batches: EncodedBatches,
     parameters: Parameters,
-) -> tuple[np.ndarray, np.ndarray, bool]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Regress the cells on their batches.
 
-    Returns the coefficients, the intercepts, and whether any cluster keeps two batches.
+    Returns the coefficients, the intercepts and the levels included in each cluster's regression.
     """
-    penalty = ridge_penalty(
-        clustering.expected, alpha=parameters.alpha, ridge_lambda=parameters.ridge_lambda
-    )
-    kept = kept_levels(clustering.observed, batches, parameters.batch_prune_threshold)
+    if parameters.ridge_lambda is None:
+        penalty = parameters.alpha * clusters.expected
+    else:
+        penalty = np.broadcast_to(parameters.ridge_lambda[:, None], clusters.expected.shape)
+    included = included_levels(clusters.observed, batches, parameters.batch_prune_threshold)
     if parameters.flavor == "harmony1":
-        kept[...] = True
-    coefficients, intercepts = ridge_regression(clustering.totals, sums, penalty, kept, batches)
-    return coefficients, intercepts, bool(kept.any())
+        included[...] = True
+    coefficients, intercepts = ridge_regression(clusters.totals, sums, penalty, included, batches)
+    return coefficients, intercepts, included
 
 
 def _nothing_corrected(threshold: float | None) -> None:
-    text = f"with batch_prune_threshold {threshold:g} no cluster has two batches left: nothing is"
-    if threshold != DEFAULT_PRUNE:
-        raise ValueError(f"{text} corrected; lower it (default: {DEFAULT_PRUNE:g})")
-    warnings.warn(f"{text} corrected, the batches lie too far apart", stacklevel=5)
+    """Raise if the user's threshold prevented every correction; warn if the default did."""
+    reason = (
+        f"with batch_prune_threshold {threshold:g} no cluster has two batches left: nothing is "
+        "corrected"
+    )
+    if threshold != HarmonyOptions.batch_prune_threshold:
+        raise ValueError(f"{reason}; lower it (default: {HarmonyOptions.batch_prune_threshold:g})")
+    warnings.warn(f"{reason}, the batches lie too far apart", stacklevel=5)
 
 
-def _unit_length(vectors: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; a row of zeros is replaced by that of ``otherwise``."""
+def _unit_length(vectors: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1; a row of zeros is replaced by that of ``fallback``."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), otherwise)
+    return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1), fallback)
 
 
-def _n_clusters(n_clusters: int | None, init_centroids: Any) -> int | None:
-    if init_centroids is None:
-        return n_clusters
-    found = len(init_centroids)
-    if n_clusters is not None and n_clusters != found:
-        raise ValueError(f"n_clusters is {n_clusters} but init_centroids has {found} rows")
-    return found
+def _check_options(values: dict[str, Any], init_centroids: Any) -> HarmonyOptions:
+    """Check the options, which may come as NumPy numbers, arrays and types."""
+    if unknown_names := [name for name in values if name not in script_options(HarmonyOptions)]:
+        names = script_options(HarmonyOptions)
+        raise TypeError(unknown("option of Harmony", unknown_names[0], names))
+    values = {name: to_plain(value) for name, value in values.items()}
+    if init_centroids is not None:
+        n_clusters = values.setdefault("n_clusters", len(init_centroids))
+        if n_clusters != len(init_centroids):
+            raise ValueError(
+                f"n_clusters is {n_clusters} but init_centroids has {len(init_centroids)} rows"
+            )
+    return make_options(HarmonyOptions, values, together=False)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a value of NumPy, or a list of these, into one of Python."""
+    if isinstance(value, type | np.dtype):
+        return np.dtype(value).name
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _start_centroids(
@@ -433,10 +357,10 @@ def _start_centroids(
     """Return unit-length centroids: the given ones, or those of k-means on a sample."""
     if init_centroids is not None:
         centroids = np.asarray(init_centroids, dtype=np.float64)
-        expected = (parameters.n_clusters, cells.shape[1])
-        if centroids.shape != expected or not np.isfinite(centroids).all():
+        shape = (parameters.n_clusters, cells.shape[1])
+        if centroids.shape != shape or not np.isfinite(centroids).all():
             raise ValueError(
-                f"init_centroids must be finite, of shape {expected}; found {centroids.shape}"
+                f"init_centroids must be finite, of shape {shape}; found {centroids.shape}"
             )
         return _unit_length(centroids, centroids)
     sample = cells
@@ -466,7 +390,5 @@ def _is_lean(lean: bool | None, cells: Any, parameters: Parameters, xp: Any) -> 
     if lean is not None:
         return bool(lean)
     needed = len(cells) * (parameters.n_clusters + 2 * cells.shape[1]) * cells.dtype.itemsize
-    available = parallel.available_memory()
-    if xp is not np:
-        available = xp.cuda.Device().mem_info[0]
-    return available is not None and needed > KEEP_SHARE * available
+    available = available_memory() if xp is np else xp.cuda.Device().mem_info[0]
+    return available is not None and needed > MAX_MEMORY_SHARE * available

@@ -1,4 +1,4 @@
-"""What comes in: the embedding, the batch keys and the blocks, checked before anything runs."""
+"""Checks of the embedding and the blocks before Harmony computes anything."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from integration.batches import Batches, NaBatch, encode_batches
-from integration.harmony.soft_clusters import row_lengths
+from numerics.arrays import row_norms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 
 def array_namespace(Z: Any) -> Any:
-    """Return NumPy, or CuPy for an array that is on a GPU; refuse what is no matrix."""
+    """Return NumPy, or CuPy for an array on a GPU; refuse anything but a matrix."""
     if hasattr(Z, "ndim") and Z.ndim != 2:
         raise ValueError(f"the embedding must have two dimensions; found shape {Z.shape}")
     if type(Z).__module__.partition(".")[0] == "cupy":
@@ -27,64 +26,8 @@ def array_namespace(Z: Any) -> Any:
     return np
 
 
-def encode_keys(
-    batches: Any,
-    n_cells: int,
-    key_names: Sequence[str] | None,
-    combine: bool,
-    na_batch: NaBatch,
-    mask: np.ndarray | None,
-) -> tuple[Batches, np.ndarray | None]:
-    """Encode the batch keys of the cells that take part; also return the mask of these."""
-    if isinstance(batches, np.ndarray) and batches.ndim == 2:
-        keys = list(batches.T)
-    elif hasattr(batches, "columns"):
-        keys = [batches[column] for column in batches.columns]
-    elif isinstance(batches, (list, tuple)) and batches and np.ndim(batches[0]) == 1:
-        keys = list(batches)
-    else:
-        keys = [batches]
-    keys = [key if hasattr(key, "dtype") else np.asarray(key) for key in keys]
-    for key in keys:
-        if key.ndim != 1:
-            raise TypeError(f"a batch key must be one label per cell; found shape {key.shape}")
-        if len(key) != n_cells:
-            raise ValueError(f"there are {n_cells} cells but {len(key)} batch labels")
-    if mask is not None:
-        mask = np.asarray(mask)
-        if mask.dtype != bool or mask.shape != (n_cells,):
-            raise ValueError(
-                f"mask must be {n_cells} booleans, one per cell; found {mask.dtype} of shape "
-                f"{mask.shape}"
-            )
-        if not mask.any():
-            raise ValueError("no cell passes the QC mask; nothing is left to integrate")
-        keys = [key[mask] for key in keys]
-    named = [getattr(key, "name", None) or f"key {number}" for number, key in enumerate(keys)]
-    encoded, kept = encode_batches(
-        keys, key_names=key_names or named, combine_keys=combine, na_batch=na_batch
-    )
-    for number, n_levels in enumerate(encoded.levels_per_key):
-        if n_levels == len(encoded.combinations) > 1:
-            name = key_names[number] if key_names and not combine else number
-            raise ValueError(
-                f"batch key {name!r} has a level of its own for each of the {n_levels} cells; "
-                "choose a column that names batches, not cells"
-            )
-    if mask is None or mask.all():
-        return encoded, kept
-    if kept is None:
-        return encoded, mask
-    mask = mask.copy()
-    mask[mask] = kept
-    return encoded, mask
-
-
-def check_cells(Z: Any, dtype: Any, xp: Any) -> Any:
-    """Bring the embedding into the working dtype, rows contiguous; no copy where it is so."""
-    dtype = np.dtype(dtype)
-    if dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype must be float32 or float64; found {dtype}")
+def check_embedding(Z: Any, dtype: str, xp: Any) -> Any:
+    """Convert the embedding to the working dtype, C order; no copy where it has both."""
     if Z.dtype.kind not in "fiu":
         raise TypeError(f"the embedding must hold numbers; found dtype {Z.dtype}")
     if Z.shape[1] == 0:
@@ -94,44 +37,44 @@ def check_cells(Z: Any, dtype: Any, xp: Any) -> Any:
 
 def check_values(cells: Any, chunk_size: int, run: Callable[..., None], xp: Any) -> None:
     """Refuse values that are not finite and an embedding without variance; warn of zero rows."""
-    bad: list[int] = []
-    zero = 0
+    invalid_rows: list[int] = []
+    n_zero = 0
     constant = True
-    first = cells[:1]
+    first_cell = cells[:1]
 
     def measure(start: int, _: Any) -> tuple[list[int], int, bool]:
         rows = cells[start : start + chunk_size]
         with np.errstate(over="ignore"):
-            lengths = row_lengths(rows, xp)
-        wrong = xp.flatnonzero(~xp.isfinite(lengths)) + start
-        same = bool((rows == first).all()) if start == 0 or constant else False
-        return wrong.tolist(), int((lengths == 0).sum()), same
+            norms = row_norms(rows, xp)
+        invalid = xp.flatnonzero(~xp.isfinite(norms)) + start
+        same = constant and bool((rows == first_cell).all())
+        return invalid.tolist(), int((norms == 0).sum()), same
 
-    def collect(_: int, found: tuple[list[int], int, bool]) -> None:
-        nonlocal zero, constant
-        bad.extend(found[0])
-        zero += found[1]
-        constant &= found[2]
+    def collect(_: int, measured: tuple[list[int], int, bool]) -> None:
+        nonlocal n_zero, constant
+        invalid_rows.extend(measured[0])
+        n_zero += measured[1]
+        constant &= measured[2]
 
     run(measure, range(0, len(cells), chunk_size), collect)
-    if bad:
-        shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    if invalid_rows:
+        shown = ", ".join(map(str, invalid_rows[:5])) + (", ..." if len(invalid_rows) > 5 else "")
         raise ValueError(
-            f"the embedding is NaN, infinite or too large in {len(bad)} cells (rows {shown}); "
-            "remove these cells or compute the embedding anew"
+            f"the embedding is NaN, infinite or too large in {len(invalid_rows)} cells (rows "
+            f"{shown}); remove these cells or recompute the embedding"
         )
     if constant and len(cells) > 1:
         raise ValueError("the embedding has no variance: all cells are the same")
-    if zero:
+    if n_zero:
         warnings.warn(
-            f"{zero} cells have only zeros in the embedding; they have no direction and are "
-            "assigned to all clusters alike",
+            f"{n_zero} cells have only zeros in the embedding; they have no direction and are "
+            "assigned to all clusters equally",
             stacklevel=4,
         )
 
 
-def check_blocks(blocks: Any, n_cells: int, kept: np.ndarray | None) -> np.ndarray | None:
-    """Check the given blocks; number them in ascending order, without gaps."""
+def check_blocks(blocks: Any, n_cells: int, mask: np.ndarray | None) -> np.ndarray | None:
+    """Check the given blocks; renumber them in ascending order, without gaps."""
     if blocks is None:
         return None
     blocks = np.asarray(blocks)
@@ -140,4 +83,4 @@ def check_blocks(blocks: Any, n_cells: int, kept: np.ndarray | None) -> np.ndarr
             f"blocks must be {n_cells} whole numbers, one per cell; found {blocks.dtype} of "
             f"shape {blocks.shape}"
         )
-    return np.unique(blocks if kept is None else blocks[kept], return_inverse=True)[1]
+    return np.unique(blocks if mask is None else blocks[mask], return_inverse=True)[1]

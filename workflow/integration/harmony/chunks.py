@@ -1,4 +1,4 @@
-"""The order in which Harmony works: blocks of cells, sorted by batch, cut into chunks.
+"""Harmony's order of cells: in blocks, sorted by batch, cut into chunks.
 
 Inside a block, cells of the same batch combination need the same row of the diversity penalty.
 Sorted together they form a segment, and a segment's update is two matrix-vector products. Long
@@ -9,28 +9,29 @@ cells alone, never on the number of threads.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 
 @dataclass(frozen=True)
-class Portions:
-    """How much is worked on at a time.
+class ChunkSizes:
+    """The largest sizes of a task.
 
-    ``chunk`` and ``kmeans`` are rows of a task. Segments below half of ``shared`` rows share a
-    chunk of at most so many rows and ``pieces`` segments.
+    ``rows`` and ``kmeans_rows`` are cells of a chunk. Segments of at most half of
+    ``shared_rows`` share a chunk of at most that many rows and ``pieces`` segments.
     """
 
-    chunk: int
-    kmeans: int
-    shared: int
+    rows: int
+    kmeans_rows: int
+    shared_rows: int
     pieces: int
 
 
-CPU = Portions(chunk=1024, kmeans=4096, shared=512, pieces=32)  # a chunk stays in the cache
-GPU = Portions(chunk=2**18, kmeans=2**18, shared=2**18, pieces=128)  # few calls, each costs 10 us
+# On the CPU a chunk stays in the cache; on the GPU calls are few, as each costs 10 us.
+CPU = ChunkSizes(rows=1024, kmeans_rows=4096, shared_rows=512, pieces=32)
+GPU = ChunkSizes(rows=2**18, kmeans_rows=2**18, shared_rows=2**18, pieces=128)
 
 
 @dataclass(frozen=True)
@@ -38,32 +39,32 @@ class Chunk:
     """Rows ``start:stop`` of the sorted cells: one or more pieces of a batch combination each.
 
     ``pieces`` are positions among the combinations present in the block, ``edges`` the pieces'
-    bounds counted from ``start``. ``own`` is each row's own place in a flat table of rows x
-    pieces (None where there is one piece). ``slot`` is the number of the first piece within the
-    block.
+    bounds counted from ``start``. ``flat_index`` is where each row's piece is in a flat table of
+    rows x pieces (None where there is one piece). ``first_piece`` is the number of the first
+    piece within the block.
     """
 
     start: int
     stop: int
     block: int
-    slot: int
+    first_piece: int
     pieces: np.ndarray
     edges: tuple[int, ...]
-    own: Any | None
+    flat_index: Any | None
 
     @property
     def rows(self) -> slice:
-        """The chunk's place among the sorted cells."""
+        """The chunk's rows among the sorted cells."""
         return slice(self.start, self.stop)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One block: its chunks, the combinations present, and which piece opens each of them."""
+    """One block: its chunks, the combinations present, and the first piece of each of them."""
 
     chunks: tuple[Chunk, ...]
     combinations: np.ndarray
-    first_piece: np.ndarray
+    first_pieces: np.ndarray
     n_pieces: int
 
 
@@ -79,24 +80,12 @@ class Layout:
         """All chunks in order."""
         return [chunk for block in self.blocks for chunk in block.chunks]
 
-    def on(self, xp: Any) -> Layout:
-        """Return the layout with what belongs to every cell in arrays of ``xp``."""
-
-        def place(chunk: Chunk) -> Chunk:
-            return chunk if chunk.own is None else replace(chunk, own=xp.asarray(chunk.own))
-
-        blocks = [
-            replace(block, chunks=tuple(place(chunk) for chunk in block.chunks))
-            for block in self.blocks
-        ]
-        return Layout(xp.asarray(self.order), tuple(blocks))
-
 
 def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np.ndarray:
-    """Deal the cells at random into blocks of ``proportion`` of them.
+    """Draw random blocks of the cells, each with the share ``proportion`` of them.
 
-    Returns the block of every cell, shape (n_cells,). As in R, blocks below 40 cells in all are
-    of at least 20 %.
+    Returns the block of every cell, shape (n_cells,). As in R, the share is at least 20 % where
+    there are fewer than 40 cells.
     """
     if n_cells < 40:
         proportion = max(proportion, 0.2)
@@ -108,7 +97,9 @@ def draw_blocks(n_cells: int, proportion: float, rng: np.random.Generator) -> np
     return blocks
 
 
-def sort_cells(blocks: np.ndarray, combinations: np.ndarray, portions: Portions) -> Layout:
+def sort_cells(
+    blocks: np.ndarray, combinations: np.ndarray, sizes: ChunkSizes, xp: Any = np
+) -> Layout:
     """Sort the cells by block and batch combination and cut them into chunks.
 
     Parameters
@@ -117,8 +108,10 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, portions: Portions)
         Block of every cell, shape (n_cells,), numbered from 0 without gaps.
     combinations
         Batch combination of every cell, shape (n_cells,), numbered from 0.
-    portions
-        Most rows of a chunk, and what shares one.
+    sizes
+        The largest sizes of a chunk.
+    xp
+        Array namespace of the layout's arrays that have a number per cell.
 
     Returns
     -------
@@ -138,14 +131,15 @@ def sort_cells(blocks: np.ndarray, combinations: np.ndarray, portions: Portions)
     combination_of_segment = present % n_combinations
     bounds = np.searchsorted(block_of_segment, np.arange(n_blocks + 1))
     return Layout(
-        order=order,
+        order=xp.asarray(order),
         blocks=tuple(
             _cut_block(
                 number,
                 combination_of_segment[first:last],
                 starts[first:last].tolist(),
                 stops[first:last].tolist(),
-                portions,
+                sizes,
+                xp,
             )
             for number, (first, last) in enumerate(itertools.pairwise(bounds))
         ),
@@ -157,52 +151,50 @@ def _cut_block(
     combinations: np.ndarray,
     starts: list[int],
     stops: list[int],
-    portions: Portions,
+    sizes: ChunkSizes,
+    xp: Any,
 ) -> Block:
     """Cut one block's segments into chunks."""
     chunks: list[Chunk] = []
-    first_piece: list[int] = []
-    shared: list[tuple[int, int, int]] = []
-    slot = 0
-    limit = min(portions.shared, portions.chunk)
-
-    def close(pieces: list[tuple[int, int, int]]) -> None:
-        nonlocal slot
-        start, stop = pieces[0][1], pieces[-1][2]
-        sizes = [last - first for _, first, last in pieces]
-        own = None
-        if len(pieces) > 1:
-            own = np.arange(stop - start) * len(pieces) + np.repeat(np.arange(len(pieces)), sizes)
-        chunks.append(
-            Chunk(
-                start=start,
-                stop=stop,
-                block=number,
-                slot=slot,
-                pieces=np.array([index for index, _, _ in pieces]),
-                edges=(0, *np.cumsum(sizes).tolist()),
-                own=own,
-            )
-        )
-        slot += len(pieces)
-
+    first_pieces: list[int] = []
+    shared: list[tuple[int, int, int]] = []  # segments of the chunk that is being filled
     n_pieces = 0
+    limit = min(sizes.shared_rows, sizes.rows)
     for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        first_piece.append(n_pieces)
-        size = stop - start
-        full = shared and (stop - shared[0][1] > limit or len(shared) == portions.pieces)
-        if shared and (full or size > limit // 2):
-            close(shared)
+        is_long = stop - start > limit // 2
+        is_full = shared and (stop - shared[0][1] > limit or len(shared) == sizes.pieces)
+        if shared and (is_long or is_full):
+            chunks.append(_make_chunk(number, n_pieces - len(shared), shared, xp))
             shared = []
-        if size <= limit // 2:
+        first_pieces.append(n_pieces)
+        if not is_long:
             shared.append((index, start, stop))
             n_pieces += 1
             continue
-        parts = -(-size // portions.chunk)
-        cuts = [start + size * part // parts for part in range(parts + 1)]
+        n_parts = -(-(stop - start) // sizes.rows)
+        cuts = [start + (stop - start) * part // n_parts for part in range(n_parts + 1)]
         for first, last in itertools.pairwise(cuts):
-            close([(index, first, last)])
-        n_pieces += parts
+            chunks.append(_make_chunk(number, n_pieces, [(index, first, last)], xp))
+            n_pieces += 1
     if shared:
-        close(shared)
-    return Block(tuple(chunks), combinations, np.array(first_piece), n_pieces)
+        chunks.append(_make_chunk(number, n_pieces - len(shared), shared, xp))
+    return Block(tuple(chunks), combinations, np.array(first_pieces), n_pieces)
+
+
+def _make_chunk(block: int, first_piece: int, pieces: list[tuple[int, int, int]], xp: Any) -> Chunk:
+    """Build a chunk of consecutive pieces, each (combination's index, start, stop)."""
+    start, stop = pieces[0][1], pieces[-1][2]
+    n_rows = [last - first for _, first, last in pieces]
+    flat_index = None
+    if len(pieces) > 1:
+        piece_of_row = np.repeat(np.arange(len(pieces)), n_rows)
+        flat_index = xp.asarray(np.arange(stop - start) * len(pieces) + piece_of_row)
+    return Chunk(
+        start=start,
+        stop=stop,
+        block=block,
+        first_piece=first_piece,
+        pieces=np.array([index for index, _, _ in pieces]),
+        edges=(0, *np.cumsum(n_rows).tolist()),
+        flat_index=flat_index,
+    )

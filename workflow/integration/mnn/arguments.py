@@ -1,4 +1,4 @@
-"""What comes in: cells, batches and who may be paired, checked before anything runs."""
+"""Check the arguments of MNN: cells, batches, the cells that may be paired, parameters."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from integration.harmony.checks import encode_keys
+from integration.batches import encode_keys
 from utils.threads import resolve_threads
 
 
 @dataclass(frozen=True)
-class Batches:
+class MNNBatches:
     """The batches, numbered in the order of their sorted labels.
 
     Attributes
@@ -31,22 +31,22 @@ class Batches:
     restrict: np.ndarray | None
 
     def name(self, number: int) -> str:
-        """Write a label as it stands in words and columns."""
+        """Return the label of a batch as messages and columns have it."""
         label = self.labels[number]
         return "_".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
-def encode_batches(batch: Any, n_cells: int, restrict: Any = None) -> Batches:
-    """Give every batch a number, and check the mask of cells that may be paired.
+def number_batches(batch: Any, n_cells: int, restrict: Any = None) -> MNNBatches:
+    """Turn labels into numbered batches, and check the mask of cells that may be paired.
 
     Raises
     ------
     ValueError, TypeError
-        Labels that are missing or of another number than the cells, a mask of another shape, a
-        batch of which no cell may be paired.
+        Missing labels, another number of labels than cells, a mask of another shape, or a batch
+        of which no cell may be paired.
     """
     encoded, _ = encode_keys(batch, n_cells, None, True, "error", None)
-    batches = Batches(np.asarray(encoded.combinations), tuple(encoded.names), None)
+    batches = MNNBatches(np.asarray(encoded.combinations), tuple(encoded.names), None)
     if len(batches.labels) < 2:
         warnings.warn(
             f"there is only one batch, {batches.name(0)!r}; nothing is corrected", stacklevel=3
@@ -59,16 +59,16 @@ def encode_batches(batch: Any, n_cells: int, restrict: Any = None) -> Batches:
             f"restrict must be {n_cells} booleans, one per cell; found {restrict.dtype} of shape "
             f"{restrict.shape}"
         )
-    left = np.bincount(batches.codes[restrict], minlength=len(batches.labels))
-    if (left == 0).any():
+    n_pairable = np.bincount(batches.codes[restrict], minlength=len(batches.labels))
+    if not n_pairable.all():
         raise ValueError(
-            f"restrict leaves no cell of batch {batches.name(int(left.argmin()))!r}; every batch "
-            "needs cells to pair"
+            f"restrict leaves no cell of batch {batches.name(int(n_pairable.argmin()))!r}; every "
+            "batch needs cells to pair"
         )
-    return Batches(batches.codes, batches.labels, restrict)
+    return MNNBatches(batches.codes, batches.labels, restrict)
 
 
-def check_cells(matrix: Any, what: str = "the embedding") -> np.ndarray:
+def as_cells(matrix: Any, what: str = "the embedding") -> np.ndarray:
     """Return a matrix of cells as a new float64 array."""
     if not hasattr(matrix, "ndim") or matrix.ndim != 2 or 0 in matrix.shape:
         shape = getattr(matrix, "shape", None) or type(matrix).__name__
@@ -86,10 +86,10 @@ def check_cells(matrix: Any, what: str = "the embedding") -> np.ndarray:
     return cells
 
 
-def check_options(
+def check_pairing(
     *, k: int, prop_k: float | None, ndist: float, min_batch_skip: float, threads: int
 ) -> int:
-    """Check the parameters that several methods share; return the number of threads."""
+    """Check the parameters of pairing and smoothing; return the number of threads."""
     check_number("k", k, least=1, whole=True)
     if prop_k is not None and not 0 < prop_k <= 1:
         raise ValueError(f"prop_k must be a share of a batch's cells, above 0; found {prop_k!r}")
@@ -99,7 +99,7 @@ def check_options(
 
 
 def subset_genes(subset: Any, n_genes: int) -> np.ndarray | None:
-    """Return the positions of some genes; None for all."""
+    """Check a choice of genes and return their positions; None for all."""
     if subset is None:
         return None
     subset = np.asarray(subset)
@@ -125,7 +125,7 @@ def check_number(
     above: float | None = None,
     whole: bool = False,
 ) -> None:
-    """Raise one line if a parameter is no number or too small."""
+    """Refuse a parameter that is no number or too small."""
     kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kinds):
         raise TypeError(f"{name} must be a {'whole ' if whole else ''}number; found {value!r}")

@@ -1,8 +1,8 @@
-"""Whether MNN's assumptions hold, merge by merge: figures, and words where they do not.
+"""Measure whether the assumptions of MNN hold at each merge, and note where they do not.
 
 Haghverdi 2018 assumes (i) a population that both batches have, (ii) a batch effect that is almost
 orthogonal to the biology, (iii) a batch effect that is much smaller than the differences between
-cell types. For each there are a few figures; a figure on the wrong side of its bound is a note.
+cell types. Each has a few measures; a measure beyond its bound is a note.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from integration.mnn.arguments import Batches
+    from integration.mnn.arguments import MNNBatches
     from integration.mnn.orders import Part
 
-FEW_CELLS = 20  # cells in pairs, below which a merge rests on little
+FEW_CELLS = 20  # in pairs, below which the batch effect is uncertain
 MUCH_LOST = 0.1  # share of a batch's variance
 LOW_SIZE = 0.5  # batch size below which the vectors do not agree
-SMALL_CLUSTER = 10  # cells, below which a cluster without pairs is no news
-# Preliminary clusters: one per so many cells of a batch, at most so many, on so many cells.
-CELLS_PER_CLUSTER, MOST_CLUSTERS, SAMPLE = 50, 20, 10_000
+SMALL_CLUSTER = 10  # cells, below which a cluster often has no pairs by chance
+# Preliminary clusters of a batch: cells for each, the maximum, cells that k-means runs on.
+CELLS_PER_CLUSTER, MAX_CLUSTERS, KMEANS_CELLS = 50, 20, 10_000
 BIOLOGY = 0.9  # share of the variance between clusters that spans the biological subspace
-PAIRS = 100_000  # of which the distances are measured, at most
+MAX_PAIRS = 100_000  # whose distances are measured
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Clusters:
 
 
 def find_clusters(
-    cells: np.ndarray, batches: Batches, clusters: Any, *, threads: int, seed: int
+    cells: np.ndarray, batches: MNNBatches, clusters: Any, *, threads: int, seed: int
 ) -> Clusters:
     """Take the given clusters, or run k-means in every batch.
 
@@ -72,19 +72,19 @@ def find_clusters(
         return Clusters(label, tuple(map(str, names)))
     label = np.zeros(len(cells), dtype=np.intp)
     rng = np.random.default_rng(seed)
-    most = 1
+    n_clusters = 1
     with workers(threads) as run:
         for number in range(len(batches.labels)):
             rows = np.flatnonzero(batches.codes == number)
-            count = min(MOST_CLUSTERS, max(1, len(rows) // CELLS_PER_CLUSTER))
-            sample = cells[np.sort(rng.choice(rows, min(len(rows), SAMPLE), replace=False))]
+            count = min(MAX_CLUSTERS, max(1, len(rows) // CELLS_PER_CLUSTER))
+            sample = cells[np.sort(rng.choice(rows, min(len(rows), KMEANS_CELLS), replace=False))]
             centers = kmeans(sample, count, rng=rng, run=run, init="k-means++")
             half = (centers**2).sum(axis=1) / 2
-            for start in range(0, len(rows), SAMPLE):
-                part = rows[start : start + SAMPLE]
+            for start in range(0, len(rows), KMEANS_CELLS):
+                part = rows[start : start + KMEANS_CELLS]
                 label[part] = (cells[part] @ centers.T - half).argmax(axis=1)
-            most = max(most, count)
-    return Clusters(label, tuple(str(number) for number in range(most)))
+            n_clusters = max(n_clusters, count)
+    return Clusters(label, tuple(str(number) for number in range(n_clusters)))
 
 
 def describe(
@@ -92,7 +92,7 @@ def describe(
     data: tuple[np.ndarray, np.ndarray],
     pairs: np.ndarray,
     direction: np.ndarray,
-    batches: Batches,
+    batches: MNNBatches,
     clusters: Clusters,
 ) -> tuple[dict[str, Any], list[str]]:
     """Measure a merge before it moves a cell.
@@ -121,7 +121,7 @@ def describe(
         that length over the variance between clusters), ``pair_distance`` (median distance of
         pairs over the median distance between neighboring centroids).
     list of str
-        What these say, one line each.
+        Notes on these, one line each.
     """
     names = [_short(part, batches) for part in sides]
     cells = np.stack([part.cells[pairs[:, side]] for side, part in enumerate(sides)], axis=1)
@@ -137,48 +137,48 @@ def describe(
     for side, part in enumerate(sides):
         paired = np.zeros(len(part.cells), dtype=bool)
         paired[pairs[:, side]] = True
-        able = np.ones_like(paired)
+        pairable = np.ones_like(paired)
         if part.pairable is not None:
-            able[:] = False
-            able[part.pairable] = True
-        row[("left_paired", "right_paired")[side]] = paired.sum() / able.sum()
+            pairable[:] = False
+            pairable[part.pairable] = True
+        row[("left_paired", "right_paired")[side]] = paired.sum() / pairable.sum()
         in_pairs.append(int(paired.sum()))
         for number, start, stop in _segments(part):
-            here = slice(start, stop)
-            row[f"paired_{batches.name(number)}"] = paired[here].sum() / able[here].sum()
+            rows = slice(start, stop)
+            row[f"paired_{batches.name(number)}"] = paired[rows].sum() / pairable[rows].sum()
             unpaired += _unpaired(
                 batches.name(number),
-                clusters.label[part.cells[here]][able[here]],
-                paired[here][able[here]],
+                clusters.label[part.cells[rows]][pairable[rows]],
+                paired[rows][pairable[rows]],
                 clusters.names,
             )
     if min(in_pairs) < FEW_CELLS:
         notes.append(
             f"only {in_pairs[0]} cells of {names[0]} and {in_pairs[1]} of {names[1]} are in pairs: "
-            f"fewer than {FEW_CELLS} tell little of the batch effect"
+            f"fewer than {FEW_CELLS} say little about the batch effect"
         )
-    notes += _strangers(sides, pairs, batches)
+    notes += _unpaired_batches(sides, pairs, batches)
     row["unpaired_clusters"] = "; ".join(unpaired)
     if unpaired:
         notes.append(f"without pairs, batch-specific or mismatched: {'; '.join(unpaired)}")
-    figures, more = _compare_with_biology(sides, data, pairs, direction, clusters, names)
-    return {**row, **figures}, notes + more
+    measures, more = _compare_with_biology(sides, data, pairs, direction, clusters, names)
+    return {**row, **measures}, notes + more
 
 
 def describe_loss(
     row: dict[str, Any],
     sides: tuple[Part, Part],
     lost: dict[int, float],
-    batches: Batches,
+    batches: MNNBatches,
     notes: list[str],
 ) -> None:
-    """Add the share of its variance that each batch lost to a merge's row, and what it says."""
+    """Add the share of its variance that each batch lost to the row of a merge, and notes on it."""
     for number in range(len(batches.labels)):
         row[f"lost_var_{batches.name(number)}"] = lost.get(number, 0.0)
-    much = {number: share for number, share in lost.items() if share > MUCH_LOST}
-    if not much:
+    large = {number: share for number, share in lost.items() if share > MUCH_LOST}
+    if not large:
         return
-    named = ", ".join(f"{batches.name(number)} {share:.0%}" for number, share in much.items())
+    named = ", ".join(f"{batches.name(number)} {share:.0%}" for number, share in large.items())
     if row["batch_size"] < LOW_SIZE:
         notes.append(
             f"no consistent batch effect between {_short(sides[0], batches)} and "
@@ -187,7 +187,7 @@ def describe_loss(
         )
     else:
         notes.append(
-            f"of its variance, the batch effect took {named}: inspect whether it was biology"
+            f"removing the batch effect took much of the variance ({named}): was it biology?"
         )
 
 
@@ -202,17 +202,17 @@ def on_simplex(cells: np.ndarray) -> bool:
 
 
 def dimensions_note(n_dims: int, n_removed: int) -> str | None:
-    """Say so where the batch vectors cost a third of the dimensions or more."""
+    """Return a note where the batch vectors cost a third of the dimensions or more."""
     if n_removed == 0 or n_removed < n_dims / 3:
         return None
     return (
         f"{n_removed} batch vectors were removed from {n_dims} dimensions, "
-        f"{n_removed / n_dims:.0%} of what there was: more dimensions (topics) would lose less"
+        f"{n_removed / n_dims:.0%}: more dimensions (topics) would lose less"
     )
 
 
-def merge_table(rows: Sequence[dict[str, Any]], batches: Batches) -> pd.DataFrame:
-    """Put the rows of all merges together."""
+def merge_table(rows: Sequence[dict[str, Any]], batches: MNNBatches) -> pd.DataFrame:
+    """Make a table of all merges: what `describe` and `describe_loss` return, and the notes."""
     import pandas as pd
 
     names = [batches.name(number) for number in range(len(batches.labels))]
@@ -227,29 +227,31 @@ def merge_table(rows: Sequence[dict[str, Any]], batches: Batches) -> pd.DataFram
     return pd.DataFrame(rows, columns=columns)
 
 
-def say_merge(row: dict[str, Any], sides: tuple[Part, Part], batches: Batches, number: int) -> None:
-    """Say what the merge of this number found."""
+def say_merge(
+    row: dict[str, Any], sides: tuple[Part, Part], batches: MNNBatches, number: int
+) -> None:
+    """Report a merge: one line, and one for each note."""
     left, right = (_short(part, batches) for part in sides)
     lost = [(share, name[9:]) for name, share in row.items() if name.startswith("lost_var_")]
-    most = max((item for item in lost if item[0] == item[0]), default=None)
+    largest = max((item for item in lost if item[0] == item[0]), default=None)
     say(
         f"merge {number} of {len(batches.labels) - 1}, {left} <- {right}: {row['n_pairs']:,} pairs "
         f"of {row['left_paired']:.0%} and {row['right_paired']:.0%} of the cells, batch size "
         f"{row['batch_size']:.2f}{', skipped' if row['skipped'] else ''}"
-        + (f", most variance lost {most[0]:.1%} ({most[1]})" if most else "")
+        + (f", most variance lost {largest[0]:.1%} ({largest[1]})" if largest else "")
     )
     for note in row["notes"]:
         say(f"  {note}")
 
 
-def _short(part: Part, batches: Batches) -> str:
-    """Name a part in words: its first batch, and how many more."""
+def _short(part: Part, batches: MNNBatches) -> str:
+    """Name a part by its first batch and the number of others."""
     more = len(part.batches) - 1
     return batches.name(part.batches[0]) + (f" and {more} more" if more else "")
 
 
 def _segments(part: Part) -> list[tuple[int, int, int]]:
-    """List each batch of a part with its first cell and the end."""
+    """List the batches of a part with their first cell and the end."""
     return [
         (number, int(part.edges[i]), int(part.edges[i + 1]))
         for i, number in enumerate(part.batches)
@@ -259,7 +261,7 @@ def _segments(part: Part) -> list[tuple[int, int, int]]:
 def _unpaired(
     name: str, label: np.ndarray, paired: np.ndarray, names: tuple[str, ...]
 ) -> list[str]:
-    """Name the clusters of a batch of which no cell is in a pair."""
+    """Name the clusters of a batch without a cell in a pair."""
     known = label >= 0
     sizes = np.bincount(label[known], minlength=len(names))
     hits = np.bincount(label[known & paired], minlength=len(names))
@@ -270,7 +272,9 @@ def _unpaired(
     return [f"{name} cluster {listed}"]
 
 
-def _strangers(sides: tuple[Part, Part], pairs: np.ndarray, batches: Batches) -> list[str]:
+def _unpaired_batches(
+    sides: tuple[Part, Part], pairs: np.ndarray, batches: MNNBatches
+) -> list[str]:
     """Name the batches that share no pair."""
     left, right = (
         np.searchsorted(part.edges, pairs[:, side], side="right") - 1
@@ -319,11 +323,11 @@ def _compare_with_biology(
             np.fill_diagonal(apart, np.inf)
             gaps.append(apart.min(axis=1))
     length = float(np.linalg.norm(direction))
-    figures = dict.fromkeys(
+    measures = dict.fromkeys(
         ("bio_alignment", "random_alignment", "effect_ratio", "pair_distance"), np.nan
     )
     if not n_batches:
-        return figures, []
+        return measures, []
     notes = []
     scatter /= n_batches
     variance, axes = np.linalg.eigh(scatter)
@@ -333,36 +337,36 @@ def _compare_with_biology(
         rank = int(np.searchsorted(np.cumsum(variance), BIOLOGY * total)) + 1
         aligned = float(np.linalg.norm(direction @ axes[:, :rank]) / length)
         random = float(np.sqrt(rank / dims))
-        figures |= {"bio_alignment": aligned, "random_alignment": random}
+        measures |= {"bio_alignment": aligned, "random_alignment": random}
         if aligned > (1 + random) / 2:
             notes.append(
                 f"the batch effect lies along the biology: {aligned:.2f} of its length is within "
                 f"the {rank} of {dims} dimensions that separate clusters, {random:.2f} by chance"
             )
-        figures["effect_ratio"] = length**2 / total
-        if figures["effect_ratio"] > 1:
+        measures["effect_ratio"] = length**2 / total
+        if measures["effect_ratio"] > 1:
             notes.append(
                 f"the batch effect is as large as the biology: its square is "
-                f"{figures['effect_ratio']:.1f} times the variance between clusters"
+                f"{measures['effect_ratio']:.1f} times the variance between clusters"
             )
     gap = float(np.median(np.concatenate(gaps)))
     if gap > 0:
-        some = pairs[:: -(-len(pairs) // PAIRS)]
-        apart = np.linalg.norm(data[0][some[:, 0]] - data[1][some[:, 1]], axis=1)
-        figures["pair_distance"] = float(np.median(apart)) / gap
-        if figures["pair_distance"] > 1:
+        sample = pairs[:: -(-len(pairs) // MAX_PAIRS)]
+        apart = np.linalg.norm(data[0][sample[:, 0]] - data[1][sample[:, 1]], axis=1)
+        measures["pair_distance"] = float(np.median(apart)) / gap
+        if measures["pair_distance"] > 1:
             notes.append(
-                f"the pairs of {names[0]} and {names[1]} lie {figures['pair_distance']:.2f} times "
+                f"the pairs of {names[0]} and {names[1]} lie {measures['pair_distance']:.2f} times "
                 "as far apart as neighboring clusters: the two share no population, or the batch "
                 "effect hides which"
             )
-    return figures, notes
+    return measures, notes
 
 
 def _centroids(
     cells: np.ndarray, label: np.ndarray, n_clusters: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means and sizes of the clusters that are there."""
+    """Compute the means and sizes of the clusters that have cells."""
     from scipy import sparse
 
     rows = np.flatnonzero(label >= 0)

@@ -1,4 +1,4 @@
-"""MNN from expression values by way of principal components in which every batch counts alike."""
+"""MNN on principal components of expression values to which every batch contributes alike."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from integration.mnn.arguments import Batches, check_number, encode_batches, subset_genes
+from integration.mnn.arguments import MNNBatches, check_number, number_batches, subset_genes
 from integration.mnn.reduced import MNNResult, reduced_mnn
+from integration.options import FastMNNOptions
 from utils.threads import one_blas_thread, ordered_map, resolve_threads
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     Block = np.ndarray | sp.csr_matrix
     Blocks = Callable[[], Iterable[Block]]
 
-ROWS = 2048  # cells multiplied at once
+_ROWS = 2048  # cells multiplied at once
 
 
 @dataclass(frozen=True)
@@ -45,47 +46,35 @@ class BatchPCA:
 
 @dataclass(frozen=True)
 class FastMNNResult(MNNResult):
-    """An `MNNResult` with the components that it is in."""
+    """An `MNNResult` and the components that its cells were corrected in.
+
+    ``corrected @ pca.rotation.T + pca.centers`` are corrected expression values.
+    """
 
     pca: BatchPCA
-
-    @property
-    def rotation(self) -> np.ndarray:
-        """Loadings, genes x components."""
-        return self.pca.rotation
-
-    @property
-    def centers(self) -> np.ndarray:
-        """What was subtracted from every gene."""
-        return self.pca.centers
-
-    @property
-    def reconstructed(self) -> np.ndarray:
-        """Corrected values, cells x genes, about the centers; formed when asked for."""
-        return self.corrected @ self.rotation.T
 
 
 def fast_mnn(
     X: Any,
     batch: Any,
     *,
-    n_comps: int = 50,
-    k: int = 20,
+    n_comps: int = FastMNNOptions.n_comps,
+    k: int = FastMNNOptions.k,
     prop_k: float | None = None,
-    ndist: float = 3,
+    ndist: float = FastMNNOptions.ndist,
     cos_norm: bool = True,
     weights: Mapping[Any, float] | Sequence[float] | None = None,
     subset: Any = None,
     merge_order: Sequence[Any] | None = None,
     auto_merge: bool = False,
-    min_batch_skip: float = 0,
+    min_batch_skip: float = FastMNNOptions.min_batch_skip,
     restrict: Any = None,
     clusters: Any = None,
     threads: int = 1,
     seed: int = 0,
     verbose: bool = False,
 ) -> FastMNNResult:
-    """Normalize cells to length 1, find components of all batches alike, correct them by MNN.
+    """Normalize cells to length 1, compute components, correct these by mutual nearest neighbors.
 
     Parameters
     ----------
@@ -99,8 +88,8 @@ def fast_mnn(
     cos_norm
         Give every cell length 1 over the genes of `subset`.
     weights
-        How much each batch counts in the components: by label, or one number per batch in the
-        order of their sorted labels. Default: all alike.
+        Weight of each batch in the components: by label, or one number per batch in the order of
+        their sorted labels. Default: 1.
     subset
         Genes (bool per gene, or positions) to use; default: all.
     k, prop_k, ndist, merge_order, auto_merge, min_batch_skip, restrict, clusters, threads, seed, \
@@ -129,12 +118,12 @@ verbose
         blocks = _normalized(blocks)
     several = isinstance(batch, (list, tuple)) and np.ndim(batch[0]) == 1
     n_cells = X.shape[0] if not callable(X) else len(batch[0] if several else batch)
-    batches = encode_batches(batch, n_cells, restrict)
+    batches = number_batches(batch, n_cells, restrict)
     pca = multi_batch_pca(blocks, batches, n_comps=n_comps, weights=weights, threads=threads)
     with one_blas_thread():
         shift = pca.centers @ pca.rotation
         scores = np.concatenate([block @ pca.rotation - shift for block in blocks()])
-    found = reduced_mnn(
+    result = reduced_mnn(
         scores,
         batch,
         k=k,
@@ -149,11 +138,11 @@ verbose
         seed=seed,
         verbose=verbose,
     )
-    return FastMNNResult(found.corrected, found.merges, found.notes, pca)
+    return FastMNNResult(result.corrected, result.merges, result.notes, pca)
 
 
 def cosine_norm(X: Any) -> Any:
-    """Give every cell length 1, dense or sparse; lengths below 1e-8 count as 1e-8."""
+    """Scale every cell to length 1, dense or sparse; lengths below 1e-8 count as 1e-8."""
     lengths = cosine_lengths(X)
     if sp.issparse(X):
         return sp.diags_array(1 / lengths).astype(X.dtype) @ X
@@ -161,7 +150,7 @@ def cosine_norm(X: Any) -> Any:
 
 
 def cosine_lengths(X: Any) -> np.ndarray:
-    """Return the length of every cell, at least 1e-8."""
+    """Compute the length of every cell, at least 1e-8."""
     if sp.issparse(X):
         squares = X.astype(np.float64).power(2).sum(axis=1)
         return np.maximum(1e-8, np.sqrt(np.asarray(squares).ravel()))
@@ -172,24 +161,24 @@ def multi_batch_pca(
     blocks: Blocks,
     batches: Any,
     *,
-    n_comps: int = 50,
+    n_comps: int = FastMNNOptions.n_comps,
     weights: Mapping[Any, float] | Sequence[float] | None = None,
     threads: int = 1,
 ) -> BatchPCA:
-    """Compute principal components to which every batch contributes by its weight, not its size.
+    """Compute principal components to which batches contribute by weight, not by size.
 
     Parameters
     ----------
     blocks
         Returns blocks of consecutive cells x genes, dense or CSR; called once.
     batches
-        The batch of every cell: labels, or as `encode_batches` returns them.
+        The batch of every cell: labels, or the result of `number_batches`.
     n_comps
         Number of components; at most the number of genes or cells.
     weights
         See `fast_mnn`.
     threads
-        Blocks that are multiplied at a time; the result does not depend on it.
+        Blocks multiplied at a time; the result does not depend on it.
 
     Returns
     -------
@@ -200,12 +189,12 @@ def multi_batch_pca(
     With c the weighted mean of the batches' means, the components are the eigenvectors of
     ``sum_b w_b / n_b sum_i (x_i - c)(x_i - c)'``, formed in one pass as
     ``sum_b w_b / n_b sum_i x_i x_i' - (sum_b w_b) c c'``: products in the type of the blocks, their
-    sum in float64. Peak memory: 16 bytes per pair of genes, and per thread one product and `ROWS`
+    sum in float64. Peak memory: 16 bytes per pair of genes, and per thread one product and 2,048
     dense cells.
     """
     check_number("n_comps", n_comps, least=1, whole=True)
-    if not isinstance(batches, Batches):
-        batches = encode_batches(batches, len(batches))
+    if not isinstance(batches, MNNBatches):
+        batches = number_batches(batches, len(batches))
     weight = batch_weights(weights, batches)
     sizes = np.bincount(batches.codes)
     share = weight / sizes
@@ -265,7 +254,7 @@ def _components(sums: np.ndarray, gram: np.ndarray, weight: np.ndarray, n_comps:
 
 
 def batch_weights(
-    weights: Mapping[Any, float] | Sequence[float] | None, batches: Batches
+    weights: Mapping[Any, float] | Sequence[float] | None, batches: MNNBatches
 ) -> np.ndarray:
     """Return one positive weight per batch, 1 by default."""
     n_batches = len(batches.labels)
@@ -279,12 +268,12 @@ def batch_weights(
                 f"weights must name every batch, {', '.join(names)}; found {', '.join(by_name)}"
             )
         weights = [by_name[name] for name in names]
-    found = np.asarray(weights, dtype=float)
-    if found.shape != (n_batches,) or not (np.isfinite(found).all() and (found > 0).all()):
+    per_batch = np.asarray(weights, dtype=float)
+    if per_batch.shape != (n_batches,) or not (per_batch.min() > 0 and per_batch.max() < np.inf):
         raise ValueError(
             f"weights must be {n_batches} positive numbers, one per batch; found {weights!r}"
         )
-    return found
+    return per_batch
 
 
 def _in_blocks(X: Any, genes: np.ndarray | None) -> Blocks:
@@ -292,8 +281,8 @@ def _in_blocks(X: Any, genes: np.ndarray | None) -> Blocks:
     rows = X.tocsr() if sp.issparse(X) else X
 
     def blocks() -> Iterator[Block]:
-        for start in range(0, rows.shape[0], ROWS):
-            block = rows[start : start + ROWS]
+        for start in range(0, rows.shape[0], _ROWS):
+            block = rows[start : start + _ROWS]
             yield block if genes is None else block[:, genes]
 
     return blocks
@@ -301,8 +290,8 @@ def _in_blocks(X: Any, genes: np.ndarray | None) -> Blocks:
 
 def _small(blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
-        for start in range(0, block.shape[0], ROWS):
-            yield block[start : start + ROWS]
+        for start in range(0, block.shape[0], _ROWS):
+            yield block[start : start + _ROWS]
 
 
 def _chosen(blocks: Blocks, genes: np.ndarray) -> Blocks:

@@ -14,26 +14,27 @@ import numpy as np
 from scipy.special import logsumexp
 
 from integration.mnn.arguments import (
-    check_cells,
+    as_cells,
     check_number,
-    check_options,
-    encode_batches,
+    check_pairing,
+    number_batches,
     subset_genes,
 )
 from integration.mnn.diagnostics import describe, find_clusters, merge_table, say_merge
 from integration.mnn.fast import cosine_lengths
-from integration.mnn.orders import Part, join, merge_all, merge_tree, split
+from integration.mnn.orders import Part, batch_parts, join_parts, merge_all, merge_tree
 from integration.mnn.pairs import average_vectors, mutual_pairs
 from integration.mnn.reduced import MNNResult, batch_size
+from integration.options import MNNCorrectOptions
 from utils.log import progress
 from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MANY_CELLS = 10_000  # from here on the square of their number takes hours
-BLOCK = 64  # cells whose correction is found together
-# Two cumulated weights that differ by less are the same: the sums run in another order.
+MANY_CELLS = 10_000  # above, the square of their number takes hours
+_ROWS = 64  # cells whose corrections are computed together
+# Cumulated weights that differ by less are equal: their sums run in other orders.
 TIE = 1e-12
 
 
@@ -41,12 +42,12 @@ def mnn_correct(
     X: Any,
     batch: Any,
     *,
-    k: int = 20,
+    k: int = MNNCorrectOptions.k,
     prop_k: float | None = None,
-    sigma: float = 0.1,
+    sigma: float = MNNCorrectOptions.sigma,
     cos_norm_in: bool = True,
     cos_norm_out: bool = True,
-    svd_dim: int = 0,
+    svd_dim: int = MNNCorrectOptions.svd_dim,
     var_adj: bool = True,
     subset: Any = None,
     correct_all: bool = False,
@@ -105,12 +106,12 @@ def mnn_correct(
     -----
     Equal to batchelor's ``mnnCorrect``. Time grows with cells^2 x genes; above 10,000 cells a
     warning says so. Peak memory: three copies of X in float64, and per thread 32 bytes per cell
-    and each of the `BLOCK` cells worked on.
+    and each of the 64 cells worked on.
     """
-    threads = check_options(k=k, prop_k=prop_k, ndist=1, min_batch_skip=0, threads=threads)
+    threads = check_pairing(k=k, prop_k=prop_k, ndist=1, min_batch_skip=0, threads=threads)
     check_number("sigma", sigma, above=0)
     check_number("svd_dim", svd_dim, least=0, whole=True)
-    values = check_cells(X.toarray() if hasattr(X, "toarray") else X, "X")
+    values = as_cells(X.toarray() if hasattr(X, "toarray") else X, "X")
     if len(values) > MANY_CELLS:
         warnings.warn(
             f"mnn_correct compares all pairs of {len(values):,} cells, which takes hours from "
@@ -119,7 +120,7 @@ def mnn_correct(
         )
     genes = subset_genes(subset, values.shape[1])
     chosen, output = _spaces(values, genes, cos_norm_in, cos_norm_out, correct_all)
-    batches = encode_batches(batch, len(values), restrict)
+    batches = number_batches(batch, len(values), restrict)
     tree = None if auto_merge else merge_tree(merge_order, batches)
     known = find_clusters(chosen, batches, clusters, threads=threads, seed=seed)
     kernel = _Kernel(sigma, svd_dim, var_adj, genes if correct_all else None, threads)
@@ -146,14 +147,14 @@ def mnn_correct(
         moves = kernel.corrections(left, right, pairs)
         data = left.data, right.data + moves[0]
         if output is None:
-            return join(left, right, data)
-        return join(left, right, data, (left.output, right.output + moves[1]))
+            return join_parts(left, right, data)
+        return join_parts(left, right, data, (left.output, right.output + moves[1]))
 
     def count(left: Part, others: Sequence[Part]) -> list[int]:
         return [len(pairs_of(left, right)) for right in others]
 
     with one_blas_thread():  # the same bits whatever the threads
-        parts = split(batches, chosen, output)
+        parts = batch_parts(batches, chosen, output)
         last = parts[0]
         merges = merge_all(parts, tree, merge=merge, count=count)
         for merged in progress(merges, desc="MNN", total=n_merges, disable=not verbose):
@@ -172,7 +173,7 @@ def _spaces(
     cos_norm_out: bool,
     correct_all: bool,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the values that distances are of, and those to correct where they are others."""
+    """Return the values for distances, and the values to correct where these are others."""
     chosen = values if genes is None else values[:, genes]
     output = values if correct_all else chosen
     same = cos_norm_in == cos_norm_out and output is chosen
@@ -187,7 +188,7 @@ def _spaces(
 
 @dataclass(frozen=True)
 class _Kernel:
-    """How the vectors of paired cells become corrections of all right cells."""
+    """Turn the vectors of paired cells into corrections of all right cells."""
 
     sigma: float
     svd_dim: int
@@ -196,7 +197,7 @@ class _Kernel:
     threads: int
 
     def corrections(self, left: Part, right: Part, pairs: np.ndarray) -> list[np.ndarray]:
-        """Return the moves of the right cells, in the space of the distances and in the other."""
+        """Compute the moves of the right cells, of the genes of the distances and of all genes."""
         spaces = [(left.data, right.data, None)]
         if left.output is not None:
             spaces.append((left.output, right.output, self.genes))
@@ -205,17 +206,17 @@ class _Kernel:
             cells, mean = average_vectors(L, R, pairs)
             vectors.append(mean)
         moves = self._smooth(right.data, cells, vectors)
-        for place, (L, R, genes) in enumerate(spaces):
+        for space, (L, R, genes) in enumerate(spaces):
             if self.svd_dim:
-                for side, whole in ((0, L), (1, R)):
-                    span = _span(whole[np.unique(pairs[:, side])], self.svd_dim, genes)
-                    moves[place] = _subtract(moves[place], span, genes)
-        # The stretch takes what is left after all subtractions.
-        for place, (L, R, genes) in enumerate(spaces):
+                for side, cells_of_side in ((0, L), (1, R)):
+                    span = _span(cells_of_side[np.unique(pairs[:, side])], self.svd_dim, genes)
+                    moves[space] = _subtract(moves[space], span, genes)
+        # Stretched last: what remains after all subtractions.
+        for space, (L, R, genes) in enumerate(spaces):
             if self.var_adj:
-                inside = [M if genes is None else M[:, genes] for M in (L, R, moves[place])]
+                inside = [M if genes is None else M[:, genes] for M in (L, R, moves[space])]
                 stretch = self._stretch(*inside, left.pairable, right.pairable)
-                moves[place] = moves[place] * stretch[:, None]
+                moves[space] = moves[space] * stretch[:, None]
         return moves
 
     def _smooth(
@@ -226,15 +227,15 @@ class _Kernel:
         density = logsumexp(-_squares(paired, paired) / self.sigma, axis=1)
         result = [np.empty((len(R), mean.shape[1])) for mean in vectors]
 
-        def one_block(start: int) -> None:
-            rows = slice(start, start + BLOCK)
+        def smooth_rows(start: int) -> None:
+            rows = slice(start, start + _ROWS)
             log_weight = -_squares(R[rows], paired) / self.sigma - density
             weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
             weight /= weight.sum(axis=1, keepdims=True)
             for mean, moved in zip(vectors, result, strict=True):
                 moved[rows] = weight @ mean
 
-        list(ordered_map(one_block, range(0, len(R), BLOCK), threads=self.threads))
+        list(ordered_map(smooth_rows, range(0, len(R), _ROWS), threads=self.threads))
         return result
 
     def _stretch(
@@ -245,20 +246,20 @@ class _Kernel:
         pairable_left: np.ndarray | None,
         pairable_right: np.ndarray | None,
     ) -> np.ndarray:
-        """Return by how much each move has to grow for the cell to reach its quantile."""
-        own = np.arange(len(R)) if pairable_right is None else pairable_right
-        shift = R.mean(axis=0)  # nothing changes, but the products lose fewer digits
+        """Return the factor by which each move reaches the quantile of its cell."""
+        pairable = np.arange(len(R)) if pairable_right is None else pairable_right
+        shift = R.mean(axis=0)  # distances stay, but their products lose fewer digits
         R, L = R - shift, (L if pairable_left is None else L[pairable_left]) - shift
         lengths = np.linalg.norm(moves, axis=1)
         unit = moves / np.where(lengths > 0, lengths, 1)[:, None]
         stretch = np.ones(len(R))
 
-        def one_block(start: int) -> None:
-            rows = np.arange(start, min(start + BLOCK, len(R)))
+        def stretch_rows(start: int) -> None:
+            rows = np.arange(start, min(start + _ROWS, len(R)))
             rows = rows[lengths[rows] > 0]
             at = np.einsum("ij,ij->i", R[rows], unit[rows])
-            along, log_weight = self._around_lines(R[rows], unit[rows], at, R[own])
-            itself = own[None] == rows[:, None]
+            along, log_weight = self._around_lines(R[rows], unit[rows], at, R[pairable])
+            itself = pairable[None] == rows[:, None]
             along[itself], log_weight[itself] = np.repeat(at, itself.sum(axis=1)), 0
             low = along <= at[:, None] + TIE * (1 + np.abs(at[:, None]))
             below = np.where(low, log_weight, -np.inf)
@@ -268,17 +269,17 @@ class _Kernel:
             total = np.take_along_axis(log_weight, order, axis=1)
             np.logaddexp.accumulate(total, axis=1, out=total)
             reached = total >= (share + total[:, -1])[:, None] - TIE
-            place = np.take_along_axis(order, reached.argmax(axis=1)[:, None], axis=1)
-            value = np.take_along_axis(along, place, axis=1)[:, 0]
-            stretch[rows] = np.maximum(1, (value - at) / lengths[rows])
+            at_quantile = np.take_along_axis(order, reached.argmax(axis=1)[:, None], axis=1)
+            target = np.take_along_axis(along, at_quantile, axis=1)[:, 0]
+            stretch[rows] = np.maximum(1, (target - at) / lengths[rows])
 
-        list(ordered_map(one_block, range(0, len(R), BLOCK), threads=self.threads))
+        list(ordered_map(stretch_rows, range(0, len(R), _ROWS), threads=self.threads))
         return stretch
 
     def _around_lines(
         self, cells: np.ndarray, unit: np.ndarray, at: np.ndarray, others: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return where others lie along each cell's line, and the log kernel of how far off it."""
+        """Return the positions of others along each cell's line, and their log kernels."""
         along = unit @ others.T
         off = _squares(cells, others) - (along - at[:, None]) ** 2
         return along, -np.maximum(off, 0) / self.sigma
@@ -310,6 +311,6 @@ def _span(cells: np.ndarray, n_dims: int, genes: np.ndarray | None) -> np.ndarra
 
 
 def _subtract(moves: np.ndarray, span: np.ndarray, genes: np.ndarray | None) -> np.ndarray:
-    """Remove what lies within a span, as measured on some genes."""
+    """Remove the part of moves within a span, as measured on some genes."""
     inside = (moves, span) if genes is None else (moves[:, genes], span[genes])
     return moves - inside[0] @ inside[1] @ span.T

@@ -1,9 +1,9 @@
-"""Nearest neighbors of some cells among other cells: exact where that is quick, else by lists.
+"""Nearest neighbors of some cells among other cells: exact where that is quick, else approximate.
 
-Three ways, chosen by the size of the data and never by the number of threads: a k-d tree where
-dimensions are few, all distances as blocks of a matrix product where cells are few, and above that
-the inverted file of the clustering. Distances are always computed anew in float64 from the
-differences of the cells, so that the last digits do not depend on the way.
+The search depends on the size of the data, never on the number of threads: a k-d tree in few
+dimensions, all distances as blocks of a matrix product for few cells, and above that the inverted
+file of `numerics.knn`. Distances are computed anew in float64 from the differences of the cells, so
+that their last digits do not depend on the search.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from utils.threads import one_blas_thread
 
 # A k-d tree takes 0.3 ms a query for 100,000 cells in 10 dimensions, and 2 ms in 20.
 TREE_DIMS = 10
-# For up to so many points and as many queries, or another two of that product, all distances are
-# computed.
-EXACT_UP_TO = 50_000
+# Up to this many distances between points and queries are all computed.
+MAX_DISTANCES = 50_000**2
 
 
 @dataclass(frozen=True)
-class Found:
-    """The nearest of some points for every query.
+class NearestCells:
+    """The nearest points of every query.
 
     Attributes
     ----------
@@ -32,7 +31,7 @@ class Found:
     distances
         float64, of the same shape.
     recall
-        Share of the true neighbors found for 1000 sampled queries; None where the search is exact.
+        Share of the true neighbors found for 1,000 sampled queries; None for an exact search.
     """
 
     indices: np.ndarray
@@ -42,7 +41,7 @@ class Found:
 
 def nearest(
     points: np.ndarray, queries: np.ndarray, k: int, *, threads: int = 1, seed: int = 0
-) -> Found:
+) -> NearestCells:
     """Find the nearest points of every query.
 
     Parameters
@@ -52,13 +51,13 @@ def nearest(
     k
         Neighbors per query; at most the number of points.
     threads
-        Blocks that are worked on at a time; the result does not depend on it.
+        Blocks that are searched at a time; the result does not depend on it.
     seed
-        Of the lists and the sample; without effect where the search is exact.
+        Of the lists and the sample; no effect on an exact search.
 
     Notes
     -----
-    Exact in up to `TREE_DIMS` dimensions or for up to `EXACT_UP_TO`^2 distances. Peak memory: the
+    Exact in up to 10 dimensions or for up to 50,000^2 distances. Peak memory: the
     result; where all distances are computed, a quarter of it and a copy of points and queries;
     above, two copies of the points and one of the queries in float32, and four squares of the
     number of lists, which is 2 sqrt(points).
@@ -68,22 +67,22 @@ def nearest(
         from scipy.spatial import cKDTree
 
         distances, indices = cKDTree(points).query(queries, k=np.arange(1, k + 1), workers=threads)
-        return Found(indices, distances, None)
+        return NearestCells(indices, distances, None)
     from numerics.knn import Lists, exact, look_up
 
     points, queries = (np.ascontiguousarray(part, dtype=np.float64) for part in (points, queries))
     shift = points.mean(axis=0)  # distances stay, but the product loses fewer digits
     with one_blas_thread():  # the same bits whatever the threads
-        if len(points) * len(queries) <= EXACT_UP_TO**2:
-            nobody = np.full(len(queries), -1, dtype=np.int32)
+        if len(points) * len(queries) <= MAX_DISTANCES:
+            no_self = np.full(len(queries), -1, dtype=np.int32)
             lists = Lists.one(points - shift)
-            indices, distances = exact(lists, queries - shift, nobody, k, threads)
-            return Found(indices.astype(np.int64), distances, None)
+            indices, distances = exact(lists, queries - shift, no_self, k, threads)
+            return NearestCells(indices.astype(np.int64), distances, None)
         rng = np.random.default_rng(seed)
         lists = Lists.build(_rounded(points, shift), rng, threads)
         places, precise = _rounded(queries, shift), (points, queries)
-        found = look_up(lists, k, places=places, precise=precise, rng=rng, threads=threads)
-        return Found(*found)
+        neighbors = look_up(lists, k, places=places, precise=precise, rng=rng, threads=threads)
+        return NearestCells(*neighbors)
 
 
 def _rounded(cells: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The order of merges: one after the other, a permutation, a tree, or by the number of pairs."""
+"""The order of merges: one batch after the other, a tree, or by the number of pairs."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from utils.errors import unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from integration.mnn.arguments import Batches
+    from integration.mnn.arguments import MNNBatches
 
-Tree = int | tuple["Tree", "Tree"]
+MergeTree = int | tuple["MergeTree", "MergeTree"]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Cells that belong together at some stage of the merging: a batch, or several merged.
+    """The cells of one batch, or of several that have been merged.
 
     Attributes
     ----------
     batches
         Numbers of the batches, in the order in which they were merged.
     cells
-        Row in the input of every cell, batch after batch in that order.
+        Row of every cell in the input, batch after batch in that order.
     edges
         Where each batch starts in `cells`, and the end; shape (n_batches + 1,).
     data
         Coordinates, cells x dimensions.
     output
-        Coordinates in the space that is returned, where that is another one; else None.
+        Coordinates in the space of the result, where that is another one; else None.
     vectors
         Unit vectors along which the cells have been centered (`reduced_mnn`).
     pairable
@@ -51,7 +51,9 @@ class Part:
 P = TypeVar("P", bound=Part)
 
 
-def split(batches: Batches, data: np.ndarray, output: np.ndarray | None = None) -> list[Part]:
+def batch_parts(
+    batches: MNNBatches, data: np.ndarray, output: np.ndarray | None = None
+) -> list[Part]:
     """Make one part of every batch."""
     parts = []
     order = np.argsort(batches.codes, kind="stable")
@@ -72,14 +74,14 @@ def split(batches: Batches, data: np.ndarray, output: np.ndarray | None = None) 
     return parts
 
 
-def join(
+def join_parts(
     left: Part,
     right: Part,
     data: tuple[np.ndarray, np.ndarray],
     output: tuple[np.ndarray, np.ndarray] | None = None,
     vector: np.ndarray | None = None,
 ) -> Part:
-    """Put the cells of two parts, with new coordinates, one after the other."""
+    """Join two parts with new coordinates of their cells."""
     pairable = None
     if left.pairable is not None:
         pairable = np.concatenate([left.pairable, right.pairable + len(left.cells)])
@@ -94,17 +96,17 @@ def join(
     )
 
 
-def merge_tree(merge_order: Any, batches: Batches) -> Tree:
+def merge_tree(merge_order: Any, batches: MNNBatches) -> MergeTree:
     """Turn a merge order into a tree of batch numbers.
 
     Parameters
     ----------
     merge_order
         None: in the order of the batches, each merged into all before it. A flat list of all
-        labels: the same in that order. A nested list: a tree, whose nodes have two children each,
+        labels: the same in that order. A nested list: a tree whose nodes have two children each,
         such as ``[["a", "b"], ["c", "d"]]``.
     batches
-        The batches, of which there are two or more.
+        Two or more batches.
 
     Raises
     ------
@@ -125,9 +127,9 @@ def merge_tree(merge_order: Any, batches: Batches) -> Tree:
         if nested
         else _chain([_number(item, batches) for item in merge_order])
     )
-    found = list(_leaves(tree))
-    twice = {number for number in found if found.count(number) > 1}
-    absent = set(range(len(batches.labels))) - set(found)
+    leaves = list(_leaves(tree))
+    twice = {number for number in leaves if leaves.count(number) > 1}
+    absent = set(range(len(batches.labels))) - set(leaves)
     for problem, numbers in (("names a batch twice", twice), ("misses a batch", absent)):
         if numbers:
             named = ", ".join(repr(batches.name(number)) for number in sorted(numbers))
@@ -135,21 +137,21 @@ def merge_tree(merge_order: Any, batches: Batches) -> Tree:
     return tree
 
 
-def _chain(numbers: Sequence[int]) -> Tree:
+def _chain(numbers: Sequence[int]) -> MergeTree:
     if not len(numbers):
         raise ValueError("merge_order is empty; name every batch once")
-    tree: Tree = numbers[0]
+    tree: MergeTree = numbers[0]
     for number in numbers[1:]:
         tree = (tree, number)
     return tree
 
 
-def _is_node(item: Any, batches: Batches) -> bool:
-    """Tell a subtree from the label of a batch, which may be a tuple itself."""
+def _is_node(item: Any, batches: MNNBatches) -> bool:
+    """Whether this is a subtree, not the label of a batch, which may be a tuple itself."""
     return isinstance(item, list) or (isinstance(item, tuple) and item not in batches.labels)
 
 
-def _node(item: Any, batches: Batches) -> Tree:
+def _node(item: Any, batches: MNNBatches) -> MergeTree:
     if not _is_node(item, batches):
         return _number(item, batches)
     if len(item) != 2:
@@ -160,7 +162,7 @@ def _node(item: Any, batches: Batches) -> Tree:
     return _node(item[0], batches), _node(item[1], batches)
 
 
-def _number(label: Any, batches: Batches) -> int:
+def _number(label: Any, batches: MNNBatches) -> int:
     for number, known in enumerate(batches.labels):
         if label == known:
             return number
@@ -170,7 +172,7 @@ def _number(label: Any, batches: Batches) -> int:
     raise ValueError(f"merge_order: {unknown('batch', label, names)}")
 
 
-def _leaves(tree: Tree) -> Iterator[int]:
+def _leaves(tree: MergeTree) -> Iterator[int]:
     if isinstance(tree, tuple):
         for child in tree:
             yield from _leaves(child)
@@ -180,19 +182,19 @@ def _leaves(tree: Tree) -> Iterator[int]:
 
 def merge_all(
     parts: list[P],
-    tree: Tree | None,
+    tree: MergeTree | None,
     *,
     merge: Callable[[P, P], P],
     count: Callable[[P, Sequence[P]], list[int]],
 ) -> Iterator[P]:
-    """Merge all parts in order; yield the result of every merge, all cells last.
+    """Merge all parts in order; yield the result of every merge, the last with all cells.
 
     Parameters
     ----------
     parts
-        One per batch; the list is emptied, so that no part outlives its merge.
+        One per batch; the list is emptied so that no part outlives its merge.
     tree
-        As `merge_tree` returns it; None merges those with most pairs first.
+        As `merge_tree` returns it; None merges the two with most pairs first.
     merge
         Called with the left and the right part.
     count
@@ -201,13 +203,13 @@ def merge_all(
     if tree is None:
         yield from _by_pairs(parts, merge, count)
         return
-    by_node: dict[Tree, P] = dict(enumerate(parts))
+    by_node: dict[MergeTree, P] = dict(enumerate(parts))
     parts.clear()
     yield from _by_tree(by_node, tree, merge)
 
 
-def _by_tree(parts: dict[Tree, P], node: Tree, merge: Callable[[P, P], P]) -> Iterator[P]:
-    """Merge what is below a node, its right child first, then its two children."""
+def _by_tree(parts: dict[MergeTree, P], node: MergeTree, merge: Callable[[P, P], P]) -> Iterator[P]:
+    """Merge below a node, its right child first, then the two children."""
     if not isinstance(node, tuple):
         return
     for child in reversed(node):
@@ -222,10 +224,10 @@ def _by_pairs(
     merge: Callable[[P, P], P],
     count: Callable[[P, Sequence[P]], list[int]],
 ) -> Iterator[P]:
-    """Merge the two parts with most pairs, the later one left, until one is left."""
+    """Merge the two parts with most pairs, the later one as the left, until one remains."""
     pairs = [count(part, parts[:number]) for number, part in enumerate(parts)]
     while len(parts) > 1:
-        # The first of the largest, column by column.
+        # Of equal numbers the first, column by column.
         candidates = ((j, i) for j in range(len(parts)) for i in range(j + 1, len(parts)))
         right, left = max(candidates, key=lambda place: pairs[place[1]][place[0]])
         merged = merge(parts[left], parts[right])

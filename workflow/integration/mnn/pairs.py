@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from integration.mnn.nearest import Found, nearest
+from integration.mnn.nearest import NearestCells, nearest
 from utils.log import say
 
 
 def neighbors_of(n_cells: int, k: int, prop_k: float | None) -> int:
-    """Return the number of neighbors in a batch: ``min(n, max(k, round(prop_k n)))``."""
+    """Compute the number of neighbors in a batch: ``min(n, max(k, round(prop_k n)))``."""
     return min(n_cells, k if prop_k is None else max(k, round(prop_k * n_cells)))
 
 
@@ -32,13 +32,13 @@ def mutual_pairs(
     left, right
         Cells x dimensions, float64.
     k, prop_k
-        Neighbors per cell, see `neighbors_of`; a batch counts the cells that may be paired.
+        Neighbors per cell, see `neighbors_of`; of a batch, the cells that may be paired count.
     pairable
         Positions of the cells of both batches that may be paired; None for all.
     threads, seed
-        See `search.nearest`.
+        See `nearest.nearest`.
     verbose
-        Say the recall of the search where it is not exact.
+        Report the recall of an approximate search.
 
     Returns
     -------
@@ -55,22 +55,24 @@ def mutual_pairs(
         right = right[pairable[1]]
     k_left, k_right = (neighbors_of(len(part), k, prop_k) for part in (left, right))
     options = {"threads": threads, "seed": seed}
-    # The fewer ask first: of the others, only those that are somebody's neighbors have to ask.
+    # Queries of the smaller side come first: of the larger one, only cells that are a neighbor of
+    # one of these can be in a pair.
     swapped = len(left) < len(right)
-    few, many, k_few, k_many = (
+    small, large, k_small, k_large = (
         (left, right, k_left, k_right) if swapped else (right, left, k_right, k_left)
     )
-    there = nearest(many, few, k_many, **options)
-    asked = np.unique(there.indices)
-    back = nearest(few, many[asked], k_few, **options)
+    of_small = nearest(large, small, k_large, **options)
+    candidates = np.unique(of_small.indices)
+    of_large = nearest(small, large[candidates], k_small, **options)
     if verbose:
-        say_recall(there, back)
-    forth = there.indices + np.arange(len(few))[:, None] * len(many)
+        say_recall(of_small, of_large)
+    # A pair as one number: its cell of the smaller side times `len(large)`, plus its other cell.
+    from_small = of_small.indices + np.arange(len(small))[:, None] * len(large)
+    from_large = of_large.indices * len(large) + candidates[:, None]
     # One more sort than np.isin needs, but it is sorted as the pairs are to be.
-    returned = np.sort((back.indices * len(many) + asked[:, None]).ravel())
-    mutual = np.intersect1d(forth.ravel(), returned, assume_unique=True)
-    of_few, of_many = np.divmod(mutual, len(many))
-    pairs = np.stack([of_few, of_many] if swapped else [of_many, of_few], axis=1)
+    mutual = np.intersect1d(from_small.ravel(), np.sort(from_large.ravel()), assume_unique=True)
+    small_cell, large_cell = np.divmod(mutual, len(large))
+    pairs = np.stack([small_cell, large_cell] if swapped else [large_cell, small_cell], axis=1)
     for side, cells in enumerate(pairable):
         if cells is not None:
             pairs[:, side] = cells[pairs[:, side]]
@@ -91,7 +93,7 @@ def average_vectors(
     return cells, mean
 
 
-def tricube_average(vectors: np.ndarray, found: Found, ndist: float) -> np.ndarray:
+def tricube_average(vectors: np.ndarray, neighbors: NearestCells, ndist: float) -> np.ndarray:
     """Average the vectors of every cell's neighbors with tricube weights.
 
     The weight at distance d is ``(1 - (d / h)^3)^3``, with h `ndist` times the distance to the
@@ -101,25 +103,25 @@ def tricube_average(vectors: np.ndarray, found: Found, ndist: float) -> np.ndarr
     ----------
     vectors
         Vector of every point, points x dimensions.
-    found
-        Which points are the neighbors of every cell.
+    neighbors
+        Nearest points of every cell.
     ndist
         Bandwidth in distances to the middle neighbor.
     """
-    n_cells, k = found.indices.shape
-    middle = found.distances[:, [(k + 1) // 2 - 1]]
-    share = np.minimum(found.distances / np.maximum(1e-8, ndist * middle), 1)
+    n_cells, k = neighbors.indices.shape
+    middle = neighbors.distances[:, [(k + 1) // 2 - 1]]
+    share = np.minimum(neighbors.distances / np.maximum(1e-8, ndist * middle), 1)
     weights = (1 - share**3) ** 3
     total = weights.sum(axis=1, keepdims=True)
-    # All on the edge of the kernel, as a single neighbor with ndist of 1 is: all alike.
+    # Equal weights where all lie on the edge of the kernel, as a single neighbor with ndist 1 does.
     weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / k)
-    entries = (weights.ravel(), found.indices.ravel(), np.arange(0, n_cells * k + 1, k))
+    entries = (weights.ravel(), neighbors.indices.ravel(), np.arange(0, n_cells * k + 1, k))
     return sparse.csr_array(entries, shape=(n_cells, len(vectors))) @ vectors
 
 
-def say_recall(*searches: Found) -> None:
-    """Say what share of the true neighbors some searches found, where they are not exact."""
-    recalls = [found.recall for found in searches if found.recall is not None]
+def say_recall(*searches: NearestCells) -> None:
+    """Report the recall of approximate searches."""
+    recalls = [search.recall for search in searches if search.recall is not None]
     if recalls:
         shown = " and ".join(f"{recall:.4f}" for recall in recalls)
         say(f"mnn: approximate search, recall {shown} of 1,000 sampled queries")

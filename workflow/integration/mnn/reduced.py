@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from integration.mnn.arguments import check_cells, check_options, encode_batches
+from integration.mnn.arguments import as_cells, check_pairing, number_batches
 from integration.mnn.diagnostics import (
     describe,
     describe_loss,
@@ -17,8 +17,8 @@ from integration.mnn.diagnostics import (
     merge_table,
     say_merge,
 )
-from integration.mnn.nearest import Found, nearest
-from integration.mnn.orders import Part, join, merge_all, merge_tree, split
+from integration.mnn.nearest import NearestCells, nearest
+from integration.mnn.orders import Part, batch_parts, join_parts, merge_all, merge_tree
 from integration.mnn.pairs import (
     average_vectors,
     mutual_pairs,
@@ -26,6 +26,7 @@ from integration.mnn.pairs import (
     say_recall,
     tricube_average,
 )
+from integration.options import MNNOptions
 from utils.log import progress, say
 from utils.threads import one_blas_thread
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-ROWS = 65_536  # cells that are centered at a time
+_ROWS = 65_536  # cells that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class MNNResult:
     corrected
         float64, cells x dimensions, in the order of the input.
     merges
-        One row per merge, see `diagnostics.Diagnostics`.
+        One row per merge, see `diagnostics.describe`.
     notes
-        What the diagnostics say of the method's assumptions, one line each.
+        Where an assumption of the method does not hold, one line each.
     """
 
     corrected: np.ndarray
@@ -60,12 +61,12 @@ def reduced_mnn(
     matrix: Any,
     batch: Any,
     *,
-    k: int = 20,
+    k: int = MNNOptions.k,
     prop_k: float | None = None,
-    ndist: float = 3,
+    ndist: float = MNNOptions.ndist,
     merge_order: Sequence[Any] | None = None,
     auto_merge: bool = False,
-    min_batch_skip: float = 0,
+    min_batch_skip: float = MNNOptions.min_batch_skip,
     restrict: Any = None,
     clusters: Any = None,
     threads: int = 1,
@@ -92,22 +93,22 @@ def reduced_mnn(
     ndist
         Bandwidth of the tricube weights, in distances to the middle one of the neighbors.
     merge_order
-        None (the order of the sorted labels), a list of all labels, or a nested list (a tree of
-        twos; the right one is corrected to the left one).
+        None (the order of the sorted labels), a list of all labels, or a nested list (a binary
+        tree; the right child is corrected to the left one).
     auto_merge
-        Merge those with the most pairs first; `merge_order` is then ignored.
+        Merge batches with the most pairs first; `merge_order` is then ignored.
     min_batch_skip
-        Correct nothing at merges of a smaller batch size, which is the length of the mean vector
-        over the root of the mean square of the vectors: 1 where all agree, 0 where none do.
+        Skip the correction at merges with a smaller batch size: the length of the mean vector
+        over the root of the mean square of the vectors, 1 where all agree, 0 where none do.
     restrict
-        bool per cell: only these are paired; all are corrected.
+        bool per cell: only these are paired, but all are corrected.
     clusters
         Preliminary cluster of every cell, for the diagnostics; default: k-means in every batch.
     threads, seed
-        The result does not depend on `threads`; `seed` is that of the search where it is not exact
-        and of the diagnostics' clusters.
+        The result does not depend on `threads`; `seed` is for the approximate search and the
+        clusters of the diagnostics.
     verbose
-        Say what the diagnostics found, and the recall of the search.
+        Report every merge and the recall of the search.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def reduced_mnn(
     Raises
     ------
     ValueError, TypeError, KeyError
-        Input or parameters that are wrong, in one line.
+        Wrong input or parameters, in one line.
 
     Notes
     -----
@@ -124,11 +125,11 @@ def reduced_mnn(
     batch is returned as it is, with a warning. Peak memory: about 24 bytes per cell and dimension,
     and 24 per cell and neighbor.
     """
-    cells = check_cells(matrix)
-    threads = check_options(
+    cells = as_cells(matrix)
+    threads = check_pairing(
         k=k, prop_k=prop_k, ndist=ndist, min_batch_skip=min_batch_skip, threads=threads
     )
-    batches = encode_batches(batch, len(cells), restrict)
+    batches = number_batches(batch, len(cells), restrict)
     tree = None if auto_merge else merge_tree(merge_order, batches)
     known = find_clusters(cells, batches, clusters, threads=threads, seed=seed)
     n_merges = len(batches.labels) - 1
@@ -149,7 +150,7 @@ def reduced_mnn(
     def merge(left: Part, right: Part) -> Part:
         sides = left, right
         before = {**_variances(left, left.data), **_variances(right, right.data)}
-        data = left.data, right.data  # in place: nobody needs the parts any more
+        data = left.data, right.data  # in place: the parts are not needed any more
         _center_along(left, data[0], right.vectors)
         _center_along(right, data[1], left.vectors)
         pairs = pairs_of(sides, data)
@@ -168,17 +169,17 @@ def reduced_mnn(
         lost = {n: 1 - after[n] / before[n] if before[n] > 0 else 0.0 for n in before}
         if not row["skipped"]:
             paired, vectors = average_vectors(*data, pairs)
-            most = neighbors_of(len(data[1]), k, prop_k)
-            around = nearest(data[1][paired], data[1], most, threads=threads, seed=seed)
+            n_neighbors = neighbors_of(len(data[1]), k, prop_k)
+            neighbors = nearest(data[1][paired], data[1], n_neighbors, threads=threads, seed=seed)
             if verbose:
-                say_recall(around)
-            _add_average(data[1], vectors, around, ndist)
+                say_recall(neighbors)
+            _add_average(data[1], vectors, neighbors, ndist)
         describe_loss(row, sides, lost, batches, notes)
         row["notes"] = tuple(notes)
         rows.append(row)
         if verbose:
             say_merge(row, (left, right), batches, len(rows))
-        return join(left, right, data, vector=vector)
+        return join_parts(left, right, data, vector=vector)
 
     def count(left: Part, others: Sequence[Part]) -> list[int]:
         counts = []
@@ -191,7 +192,7 @@ def reduced_mnn(
         return counts
 
     with one_blas_thread():  # the same bits whatever the threads
-        parts = split(batches, cells)
+        parts = batch_parts(batches, cells)
         merges = merge_all(parts, tree, merge=merge, count=count)
         last = parts[0]
         for merged in progress(merges, desc="MNN", total=n_merges, disable=not verbose):
@@ -207,38 +208,40 @@ def reduced_mnn(
 
 
 def project_simplex(cells: np.ndarray) -> np.ndarray:
-    """Return the nearest proportions of every row: nothing negative, sum 1.
+    """Project every row to the nearest proportions: nothing negative, sum 1.
 
     Notes
     -----
-    Duchi 2008: subtract the one number that leaves a sum of 1 of what is above 0. Peak memory:
-    three copies of `ROWS` cells and the result.
+    Duchi 2008: subtract the number that leaves a sum of 1 over the values above 0. Peak memory:
+    three copies of 65,536 cells and the result.
     """
     result = np.empty_like(cells, dtype=np.float64)
-    place = np.arange(1, cells.shape[1] + 1)
-    for start in range(0, len(cells), ROWS):
-        rows = np.asarray(cells[start : start + ROWS], dtype=np.float64)
+    rank = np.arange(1, cells.shape[1] + 1)
+    for start in range(0, len(cells), _ROWS):
+        rows = np.asarray(cells[start : start + _ROWS], dtype=np.float64)
         ordered = -np.sort(-rows, axis=1)
-        excess = (np.cumsum(ordered, axis=1) - 1) / place
+        excess = (np.cumsum(ordered, axis=1) - 1) / rank
         last = (ordered > excess).sum(axis=1)[:, None] - 1
         np.maximum(
-            rows - np.take_along_axis(excess, last, axis=1), 0, out=result[start : start + ROWS]
+            rows - np.take_along_axis(excess, last, axis=1),
+            0,
+            out=result[start : start + _ROWS],
         )
     return result
 
 
 def batch_size(vectors: np.ndarray, mean: np.ndarray) -> float:
-    """Return the length of the mean vector over the root of the mean square of the vectors."""
+    """Compute the length of the mean vector over the root of the mean square of the vectors."""
     squares = float((vectors**2).mean(axis=0).sum())
     return float(np.sqrt((mean**2).sum() / squares)) if squares > 0 else 0.0
 
 
 def center(cells: np.ndarray, vector: np.ndarray, pairable: np.ndarray | None = None) -> None:
-    """Move all cells, in place, to the mean along a unit vector, that of the pairable ones."""
+    """Move all cells, in place, to the mean of the pairable ones along a unit vector."""
     along = cells @ vector
     mean = along.mean() if pairable is None else along[pairable].mean()
-    for start in range(0, len(cells), ROWS):
-        rows = slice(start, start + ROWS)
+    for start in range(0, len(cells), _ROWS):
+        rows = slice(start, start + _ROWS)
         cells[rows] += np.outer(mean - along[rows], vector)
 
 
@@ -257,9 +260,11 @@ def _variances(part: Part, cells: np.ndarray) -> dict[int, float]:
     }
 
 
-def _add_average(cells: np.ndarray, vectors: np.ndarray, around: Found, ndist: float) -> None:
+def _add_average(
+    cells: np.ndarray, vectors: np.ndarray, neighbors: NearestCells, ndist: float
+) -> None:
     """Move the cells, in place, by the average of their neighbors' vectors."""
-    for start in range(0, len(cells), ROWS):
-        rows = slice(start, start + ROWS)
-        part = Found(around.indices[rows], around.distances[rows], None)
+    for start in range(0, len(cells), _ROWS):
+        rows = slice(start, start + _ROWS)
+        part = NearestCells(neighbors.indices[rows], neighbors.distances[rows], None)
         cells[rows] += tricube_average(vectors, part, ndist)

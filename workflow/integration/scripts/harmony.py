@@ -7,8 +7,10 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import json
 
+from integration.options import HarmonyOptions, IntegrationOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -16,15 +18,19 @@ def make_parser():
     parser = cli.script_parser("Integrate the batches of an embedding with Harmony.")
     add = parser.add_argument
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
-    add("--basis", default="X_pca", help="obsm key to start from (default: %(default)s)")
+    add(
+        "--basis",
+        default=IntegrationOptions.basis,
+        help="obsm key to start from (default: %(default)s)",
+    )
     add(
         "--key_added",
-        type=cli.element_name,
+        type=cli.new_element,
         default="X_harmony",
         help="obsm key of the result (default: %(default)s)",
     )
     add("--qc_column", metavar="COLUMN", help="Only cells that are true here; others become NaN")
-    cli.add_model(parser, "Harmony")
+    add_options(parser, HarmonyOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -33,15 +39,9 @@ def make_parser():
 def main(args):
     """Integrate, write one embedding."""
     from utils.elements import read_batch, read_column, read_embedding
-    from utils.io import (
-        keep_existing,
-        keys,
-        new_store,
-        open_store,
-        write_element,
-    )
+    from utils.io import keep_existing, keys, new_store, open_store, write_element
 
-    options = vars(cli.from_options("Harmony", args))
+    options = as_arguments(read_options(HarmonyOptions, args))
     if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-import json
-
+from integration.options import METHODS, GMVAEOptions, missing_package
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -24,13 +25,13 @@ def make_parser():
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
     add("--batch", nargs="+", required=True, metavar="COLUMN", help="obs column(s) of the batch")
     add("--layer", help="The layer that holds the raw counts, or raw (default: X)")
-    cli.add_model(parser, "Values")
+    add_options(parser, ValuesOptions)
     add(
         "--key_added",
-        type=cli.element_name,
+        type=cli.new_element,
         help="obsm key of the result (default: X_pvae or X_gmvae)",
     )
-    cli.add_model(parser, "GMVAE")
+    add_options(parser, GMVAEOptions)
     cli.add_device_options(parser)
     cli.add_run_options(parser, overwrite="Replace a result that is there")
     return parser
@@ -38,124 +39,57 @@ def make_parser():
 
 def main(args):
     """Fit, write the embedding, its record and the labels."""
-    import pandas as pd
-    from anndata import AnnData
+    from integration import stores
+    from preprocessing.stores import counts_of
+    from utils.io import keep_existing, open_store
 
-    from integration.gene_counts import read_counts, variable_genes
-    from preprocessing.counts import counts_of
-    from utils.extras import missing_package
-    from utils.io import keep_existing, keys, open_store, read_index, write_zarr_linked
-
-    options = vars(cli.from_options(args.method.upper(), args))
+    options = as_arguments(read_options(METHODS[args.method], args))
     key = args.key_added or f"X_{args.method}"
-    label = f"{key.removeprefix('X_')}_label"
+    label = f"obs/{key.removeprefix('X_')}_label"
     if keep_existing(args.output_file, overwrite=args.overwrite):
         return
     root = open_store(args.input_file)
-    if problem := missing_package(args.method):
+    if problem := missing_package(METHODS[args.method]):
         raise ValueError(problem)
-    present = [f"obsm/{key}"] if key in keys(root, "obsm") else []
-    if args.method == "gmvae" and label in keys(root, "obs"):
-        present.append(f"obs/{label}")
-    if present and not args.overwrite:
-        raise ValueError(
-            f"{args.input_file} has {' and '.join(present)} already; --overwrite replaces it, "
-            "--key_added names another"
-        )
-    matrix = counts_of(
-        root, args.layer, needed_by=args.method, **vars(cli.from_options("Values", args))
-    )
-    covariates = read_covariates(root, args.batch, options.pop("covariates"))
-    genes = variable_genes(root)
-    counts = read_counts(matrix, genes)
+    new = [f"obsm/{key}", *([label] if args.method == "gmvae" else [])]
+    stores.check_new_elements(root, new, overwrite=args.overwrite)
+    values = as_arguments(read_options(ValuesOptions, args))
+    matrix = counts_of(root, args.layer, needed_by=args.method, **values)
+    names = options.pop("covariates") or args.batch
+    covariates = stores.read_covariates(root, names, batch=args.batch)
+    genes = stores.highly_variable_positions(root)
+    counts = stores.read_counts(matrix, genes)
     chosen = "all" if genes is None else "var/highly_variable"
     say(f"{counts.shape[0]:,} cells x {counts.shape[1]:,} genes ({chosen})")
-    found, device = embed(args, counts, covariates, options)
+
+    import torch
+
+    from integration.vae import embed_counts, labels_by_size
+
+    run = {"seed": args.seed, "use_gpu": args.use_gpu, "n_cell_cpu": args.n_cell_cpu}
+    result = embed_counts(counts, covariates, verbose=True, **run, **options)
     record = {
         "method": args.method,
         "covariates": list(covariates),
         "genes": chosen,
         "n_genes": counts.shape[1],
-        "n_epochs": len(found["history"]),
-        "history": found["history"],
+        "n_epochs": len(result.history),
+        "history": result.history,
         "seed": args.seed,
-        **device.record(),
-        "torch": found["torch"],
+        **result.device.record(),
+        "torch": torch.__version__,
         "params": options,
     }
-    obs = pd.DataFrame(index=read_index(root, "obs"))
-    new = [f"obsm/{key}", f"uns/{key}"]
-    if args.method == "gmvae":
-        obs[label] = labels_by_size(found["probabilities"])
-        new.append(f"obs/{label}")
-    adata = AnnData(obs=obs, obsm={key: found["latent"]}, uns={key: json.dumps(record)})
-    write_zarr_linked(adata, args.input_file, args.output_file, files_to_keep=new)
-    last = max(found["history"], key=lambda epoch: epoch.get("held_out_elbo", epoch["epoch"]))
+    others = {}
+    if result.probabilities is not None:
+        others[label] = labels_by_size(result.probabilities)
+    stores.write_embedding(args.output_file, args.input_file, key, result.latent, record, others)
+    last = max(result.history, key=lambda epoch: epoch.get("held_out_elbo", epoch["epoch"]))
     kind = "held_out_elbo" if "held_out_elbo" in last else "elbo"
     say(
-        f"{args.output_file}: {key}, {len(found['history'])} epochs; {kind} {last[kind]:.2f} "
+        f"{args.output_file}: {key}, {len(result.history)} epochs; {kind} {last[kind]:.2f} "
         f"in epoch {last['epoch']}"
     )
-
-
-def read_covariates(root, batch, covariates):
-    """Read the columns that the decoder is given: the batch, or those that were named."""
-    from utils.elements import read_column
-
-    columns = {name: read_column(root, name) for name in covariates or batch}
-    # A batch is a category, however it is written.
-    return {k: v.astype(object) if k in batch else v for k, v in columns.items()}
-
-
-def embed(args, counts, covariates, options):
-    """Fit on the GPU where that was decided and works, else on the CPU."""
-    import torch
-
-    from integration import vae
-    from integration.vae.design import design
-    from utils.device import choose_device, try_gpu
-
-    columns = design(covariates)
-    label_dim = options.get("label_dim")
-    fitting = {k: v for k, v in options.items() if not k.endswith("_dim")}
-
-    def compute(where):
-        shape = (counts.shape[1], options["latent_dim"], columns.shape[1])
-        sizes = {"hidden_dim": options["hidden_dim"], "seed": args.seed}
-        if label_dim is None:
-            model = vae.PVAE(*shape, **sizes)
-        else:
-            model = vae.GMVAE(*shape, label_dim, **sizes)
-        model.fit(counts, columns, seed=args.seed, verbose=True, device=where, **fitting)
-        found = {"latent": model.latent(counts, device=where), "history": model.history}
-        if label_dim is not None:
-            found["probabilities"] = model.probabilities(counts, device=where)
-        return found | {"torch": torch.__version__}
-
-    device = choose_device(
-        counts.shape[0],
-        use_gpu=args.use_gpu,
-        n_cell_cpu=args.n_cell_cpu,
-        problem=vae.gpu_problem,
-    )
-    result, device = try_gpu(device, lambda: compute("cuda"))
-    say(f"device: {device}")
-    return result or compute("cpu"), device
-
-
-def labels_by_size(probabilities):
-    """Return the likeliest label of every cell as a categorical, the largest group is 0."""
-    import numpy as np
-    import pandas as pd
-
-    there = ~np.isnan(probabilities[:, 0])
-    likeliest = probabilities[there].argmax(axis=1)
-    sizes = np.bincount(likeliest, minlength=probabilities.shape[1])
-    rank = np.argsort(np.argsort(-sizes, kind="stable"))
-    codes = np.full(len(probabilities), -1)
-    codes[there] = rank[likeliest]
-    names = [str(number) for number in range(np.count_nonzero(sizes))]
-    return pd.Categorical.from_codes(codes, names)
 
 
 if __name__ == "__main__":

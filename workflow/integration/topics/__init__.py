@@ -1,7 +1,8 @@
 """Topic models of counts: cells as mixtures of topics, topics as distributions over genes."""
 
+from integration.topics.fit import fit_topics
 from integration.topics.lda import lda
 from integration.topics.model import TopicModel, top_genes
-from integration.topics.nmf import poisson_nmf, project
+from integration.topics.nmf import poisson_nmf, project_poisson_nmf
 
-__all__ = ["TopicModel", "lda", "poisson_nmf", "project", "top_genes"]
+__all__ = ["TopicModel", "fit_topics", "lda", "poisson_nmf", "project_poisson_nmf", "top_genes"]

@@ -2,7 +2,7 @@
 
 Arrays alone do not get there. Every coordinate step needs the ratio of a row's counts to their
 rates, which the step before has changed: in NumPy that is eight passes over memory per topic and
-step, here one vectorised loop over values that stay in the cache. The first run of an installation
+step, here one vectorized loop over values that stay in the cache. The first run of an installation
 compiles for two to three seconds; the result is kept beside this file (or where ``NUMBA_CACHE_DIR``
 says) and takes half a second to load.
 """
@@ -17,7 +17,9 @@ from utils.jit import compiled
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
-@compiled(fastmath=_FAST)
+# Inlined: as a function of its own it would be optimized once alone and once within `sweep`, and
+# rounds otherwise in the run that compiles than in those that load the compiled code.
+@compiled(fastmath=_FAST, forceinline=True)
 def _slopes(counts, rates, moved, step, feature):
     """Move the rates by `step` along `moved`, then return both sums of Newton's step."""
     first = step - step  # zero of the same type

@@ -1,4 +1,4 @@
-"""The topic model with Dirichlet priors, by scikit-learn's variational Bayes."""
+"""Latent Dirichlet allocation: the topic model with Dirichlet priors, by scikit-learn."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from integration.options import TopicsOptions
 from integration.topics.model import (
     TopicModel,
-    check_counts,
     check_n_topics,
+    positive_counts,
     put_back,
     without_empty,
 )
@@ -19,7 +20,7 @@ from integration.topics.model import (
 
 def lda(
     counts: Any,
-    n_topics: int = 10,
+    n_topics: int = TopicsOptions.n_topics,
     *,
     weight_prior: float | None = None,
     topic_prior: float | None = None,
@@ -34,14 +35,14 @@ def lda(
     counts
         Cells x genes, 0 or more; a SciPy sparse matrix, or an array.
     n_topics
-        Number of topics, less than cells and genes.
+        Number of topics, less than the cells and the genes.
     weight_prior, topic_prior
         Concentration of the Dirichlet priors of a cell's weights and of a topic's genes; None:
         1 / n_topics. Larger ones smooth more.
     max_iter
         Passes over all cells.
     seed
-        Of the start.
+        Of the random start.
     verbose
         Write a line per pass to stderr.
 
@@ -57,7 +58,7 @@ def lda(
     """
     from sklearn.decomposition import LatentDirichletAllocation
 
-    matrix, cells, genes = without_empty(check_counts(counts, np.float64))
+    matrix, cells, genes = without_empty(positive_counts(counts, np.float64))
     check_n_topics(n_topics, matrix.shape)
     fitted = LatentDirichletAllocation(
         n_topics,

@@ -1,4 +1,4 @@
-"""What the topic models take and give: the check of the counts, the result."""
+"""What the topic models share: checks of the counts, the fitted model, its top genes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
+
+from integration.count_matrix import as_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+    import scipy.sparse as sp
 
-RARE = 1e-5  # shares below count as this in comparisons: a gene is never infinitely special
+MIN_SHARE = 1e-5  # shares below count as this: no gene is infinitely specific to a topic
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TopicModel:
     deviance
         2 sum (x log(x / rate) - x + rate), lower is better; NaN for LDA.
     residual
-        Share of all counts that the KKT conditions find in the wrong place; NaN for LDA.
+        Share of all counts that violate the KKT conditions; NaN for LDA.
     n_iterations, converged
         Iterations of the best start, and whether its residual came below the tolerance.
     deviances
@@ -51,44 +53,18 @@ class TopicModel:
     deviances: list[float]
 
 
-def check_counts(counts: Any, dtype: Any = np.float32) -> sp.csr_matrix:
-    """Return counts as CSR; a copy only where the format or type is another.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are not numbers in two dimensions, or one is missing, infinite or negative.
-        Fractions (counts that are corrected for ambient RNA) are taken as they are.
-    """
-    if not sp.issparse(counts):
-        counts = np.asarray(counts)
-        if counts.ndim != 2:
-            raise ValueError(f"counts must be cells x genes; found the shape {counts.shape}")
-    if counts.dtype.kind not in "biuf":
-        raise TypeError(f"counts must be numbers; found {counts.dtype}")
-    matrix = sp.csr_matrix(counts)
-    if not matrix.has_canonical_format:
-        if matrix is counts:
-            matrix = matrix.copy()
+def positive_counts(counts: Any, dtype: Any = np.float32) -> sp.csr_matrix:
+    """Check counts and return those above 0 as CSR in canonical format, see `as_counts`."""
+    matrix = as_counts(counts, dtype=dtype)
+    if not matrix.has_canonical_format or not matrix.data.all():
+        matrix = matrix.copy()  # of the caller's arrays, which stay as they are
         matrix.sum_duplicates()
-    for start in range(0, matrix.nnz, 1 << 22):
-        values = matrix.data[start : start + (1 << 22)]
-        wrong = values[~(np.isfinite(values) & (values >= 0))]
-        if len(wrong):
-            what = "missing" if np.isnan(wrong[0]) else f"{wrong[0]:g}"
-            raise ValueError(
-                f"counts must be numbers of 0 or more; found {what}. Topics need raw counts, not "
-                "scaled values; name the layer that holds them"
-            )
-    if matrix.nnz and matrix.data.min() == 0:
-        if matrix is counts:
-            matrix = matrix.copy()
         matrix.eliminate_zeros()
-    return matrix.astype(dtype, copy=False)
+    return matrix
 
 
 def without_empty(counts: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
-    """Drop cells and genes without counts, with a warning; return masks of what is kept."""
+    """Drop cells and genes without counts, with a warning; return masks of the others."""
     cells = np.diff(counts.indptr) > 0
     genes = np.bincount(counts.indices, minlength=counts.shape[1]) > 0
     dropped = [
@@ -105,7 +81,7 @@ def without_empty(counts: sp.csr_matrix) -> tuple[sp.csr_matrix, np.ndarray, np.
 
 
 def check_n_topics(n_topics: int, shape: tuple[int, int]) -> None:
-    """Refuse as many topics as cells or genes that have counts."""
+    """Refuse a number of topics below 1, or not below the cells and genes that have counts."""
     if n_topics < 1:
         raise ValueError(f"n_topics must be at least 1; found {n_topics}")
     if n_topics >= min(shape):
@@ -115,17 +91,17 @@ def check_n_topics(n_topics: int, shape: tuple[int, int]) -> None:
         )
 
 
-def put_back(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Give every dropped cell or gene a row of NaN."""
-    if kept.all():
+def put_back(values: np.ndarray, has_counts: np.ndarray) -> np.ndarray:
+    """Add a row of NaN for every dropped cell or gene."""
+    if has_counts.all():
         return values
-    whole = np.full((len(kept), *values.shape[1:]), np.nan, values.dtype)
-    whole[kept] = values
-    return whole
+    rows = np.full((len(has_counts), *values.shape[1:]), np.nan, values.dtype)
+    rows[has_counts] = values
+    return rows
 
 
 def top_genes(topics: np.ndarray, names: Sequence[str], *, n_genes: int = 20) -> pd.DataFrame:
-    """List the genes that tell each topic from the others.
+    """List the genes that distinguish each topic from the others.
 
     Parameters
     ----------
@@ -147,21 +123,23 @@ def top_genes(topics: np.ndarray, names: Sequence[str], *, n_genes: int = 20) ->
     import pandas as pd
 
     known = np.flatnonzero(~np.isnan(topics[:, 0]))
-    shares = np.maximum(topics[known].astype(np.float64), RARE)
+    shares = np.maximum(topics[known].astype(np.float64), MIN_SHARE)
     labels = np.asarray(names, dtype=object)[known]
     tables = []
     for k in range(shares.shape[1]):
-        own = shares[:, k]
+        share = shares[:, k]
         others = np.delete(shares, k, axis=1)
-        lift = own / others.max(axis=1) if others.size else np.ones(len(own))
-        order = np.argsort(-own * np.log(lift) if others.size else -own, kind="stable")[:n_genes]
+        lift = share / others.max(axis=1) if others.size else np.ones(len(share))
+        order = np.argsort(-share * np.log(lift) if others.size else -share, kind="stable")[
+            :n_genes
+        ]
         tables.append(
             pd.DataFrame(
                 {
                     "topic": k,
                     "rank": np.arange(1, len(order) + 1),
                     "gene": labels[order],
-                    "share": own[order],
+                    "share": share[order],
                     "lift": lift[order],
                 }
             )

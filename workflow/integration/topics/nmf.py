@@ -2,7 +2,7 @@
 
 X ~ Poisson(L F'). With u the column sums of F, topics are F / u, and L u = scale * weights, with
 rows of the weights that sum to 1. F is kept at u = 1, so that L holds the counts of each cell that
-a topic explains. Each half of an iteration holds one factor and improves every row of the other on
+a topic explains. Each half of an iteration holds one factor and updates every row of the other on
 its own, first by EM (multiplicative updates: Lee and Seung 2001), then by coordinate descent (Hsieh
 and Dhillon 2011; Lin and Boutros 2020; fastTopics: Carbonetto 2021).
 """
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from integration.options import TopicsOptions
 from integration.topics.kernel import sweep
 from integration.topics.model import (
     TopicModel,
-    check_counts,
     check_n_topics,
+    positive_counts,
     put_back,
     without_empty,
 )
@@ -34,17 +35,17 @@ if TYPE_CHECKING:
     # (rows of counts, factor of the columns, factor of the rows) -> counts out of place, fit
     Sweep = Callable[..., tuple[float, float]]
 
-PARTS = 16  # tasks per thread: rows differ in length
+TASKS_PER_THREAD = 16  # several, as rows differ in length
 
 
 def poisson_nmf(
     counts: Any,
-    n_topics: int = 10,
+    n_topics: int = TopicsOptions.n_topics,
     *,
     n_em: int = 4,
     n_inner: int = 4,
     max_iter: int = 100,
-    tol: float = 1e-3,
+    tol: float = TopicsOptions.tol,
     n_restarts: int = 1,
     floor: float = 1e-10,
     init: tuple[np.ndarray, np.ndarray] | None = None,
@@ -60,15 +61,15 @@ def poisson_nmf(
     counts
         Cells x genes, 0 or more; a SciPy sparse matrix, or an array.
     n_topics
-        Number of topics, less than cells and genes.
+        Number of topics, less than the cells and the genes.
     n_em
-        Iterations of EM at the start; ``max_iter`` makes all of them EM.
+        Iterations of EM at the start; `max_iter` makes all of them EM.
     n_inner
         Rounds of coordinate descent over the topics of a row, per iteration.
     max_iter
-        Most iterations, those of EM included.
+        Maximum of iterations, those of EM included.
     tol
-        Stop when the KKT residual, the share of all counts that are in the wrong place, is below.
+        Stop when the KKT residual, the share of all counts in the wrong place, is below.
     n_restarts
         Random starts; the one with the lowest deviance is returned.
     floor
@@ -80,7 +81,7 @@ def poisson_nmf(
     seed
         Of the starts.
     threads
-        Rows that are improved at the same time; the result does not depend on it.
+        Rows that are updated at the same time; the result does not depend on it.
     verbose
         Show a progress bar.
 
@@ -91,12 +92,12 @@ def poisson_nmf(
     Raises
     ------
     TypeError, ValueError
-        One line: what is wrong, what was found, what is allowed.
+        Wrong input or parameters, in one line.
 
     Warns
     -----
     UserWarning
-        If cells or genes have no counts: they are left out and become NaN.
+        If cells or genes have no counts: they take no part and become NaN.
 
     Notes
     -----
@@ -110,13 +111,13 @@ def poisson_nmf(
         raise ValueError(f"init is one start; found n_restarts={n_restarts}")
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1; found {max_iter}")
-    by_cell, cells, genes = without_empty(check_counts(counts, dtype))
+    by_cell, cells, genes = without_empty(positive_counts(counts, dtype))
     check_n_topics(n_topics, by_cell.shape)
     by_gene = by_cell.T.tocsr()
     total = float(by_cell.sum(dtype=np.float64))
     best, deviances = None, []
     with workers(threads) as run:
-        sweeps = partial(_sweep_all, run, n_tasks=threads * PARTS, floor=floor)
+        sweeps = partial(_sweep_all, run, n_tasks=threads * TASKS_PER_THREAD, floor=floor)
         for start in range(n_restarts):
             if init is None:
                 rng = np.random.default_rng([seed, start])
@@ -159,18 +160,18 @@ def poisson_nmf(
     )
 
 
-def project(
+def project_poisson_nmf(
     counts: Any,
     topics: np.ndarray,
     *,
     n_inner: int = 4,
     max_iter: int = 100,
-    tol: float = 1e-3,
+    tol: float = TopicsOptions.tol,
     floor: float = 1e-10,
     dtype: Any = np.float32,
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find the weights of new cells in fixed topics; the problem is convex.
+    """Project new cells onto the topics of a fitted model; the problem is convex.
 
     Parameters
     ----------
@@ -189,9 +190,9 @@ def project(
     Raises
     ------
     TypeError, ValueError
-        One line: what is wrong, what was found, what is allowed.
+        Wrong input or parameters, in one line.
     """
-    by_cell = check_counts(counts, dtype)
+    by_cell = positive_counts(counts, dtype)
     F = np.asarray(topics)
     if F.ndim != 2 or len(F) != by_cell.shape[1]:
         raise ValueError(f"{by_cell.shape[1]:,} genes have counts, topics have {len(F):,}")
@@ -205,7 +206,7 @@ def project(
     L = np.repeat(np.asarray(total) / F.shape[1], F.shape[1], axis=1).astype(dtype)
     _unit_columns(F, L)
     with workers(threads) as run:
-        sweeps = partial(_sweep_all, run, n_tasks=threads * PARTS, floor=floor)
+        sweeps = partial(_sweep_all, run, n_tasks=threads * TASKS_PER_THREAD, floor=floor)
         _improve_cells(sweeps, by_cell, F, L, n_inner, max_iter, tol * float(total.sum()))
     weights, scale = _weights(L)
     return put_back(weights, cells), put_back(scale, cells)
@@ -218,12 +219,12 @@ def _improve_cells(
     L: np.ndarray,
     n_inner: int,
     max_iter: int,
-    enough: float,
+    tolerance: float,
 ) -> None:
-    """Solve for the cells alone, in place."""
+    """Update the factor of the cells alone, in place."""
     for _ in range(max_iter):
         moved, _ = sweeps(by_cell, F, L, n_inner=n_inner)
-        if moved < enough:
+        if moved < tolerance:
             break
 
 
@@ -238,7 +239,7 @@ def _sweep_all(
     n_inner: int = 0,
     em: bool = False,
 ) -> tuple[float, float]:
-    """Improve (or with `n_inner` 0 and without `em` measure) all rows of a factor.
+    """Update all rows of a factor, or only measure them (`n_inner` 0, no `em`).
 
     A row's update depends on that row and the fixed factor alone, and sums over rows are made
     afterwards in the order of the rows: the number of threads changes no bit.
@@ -276,12 +277,12 @@ def _given_start(
     init: tuple[np.ndarray, np.ndarray], cells: np.ndarray, genes: np.ndarray, n_topics: int
 ) -> tuple[np.ndarray, np.ndarray]:
     factors = []
-    for values, kept, name in zip(init, (cells, genes), ("cells", "genes"), strict=True):
-        shape = (len(kept), n_topics)
+    for values, has_counts, name in zip(init, (cells, genes), ("cells", "genes"), strict=True):
+        shape = (len(has_counts), n_topics)
         factor = np.array(values, dtype=np.float64)
         if factor.shape != shape:
             raise ValueError(f"init of the {name} must have shape {shape}; found {factor.shape}")
-        factor = factor[kept]
+        factor = factor[has_counts]
         if not (factor >= 0).all() or not np.isfinite(factor).all():
             raise ValueError(f"init of the {name} must be finite and not negative")
         factors.append(factor)

@@ -1,6 +1,7 @@
 """PVAE and GMVAE: variational autoencoders of counts with covariates. The only user of torch."""
 
+from integration.vae.embed import embed_counts, labels_by_size
 from integration.vae.models import GMVAE, PVAE
-from integration.vae.training import fit, gpu_problem, latent, probabilities
+from integration.vae.training import fit, latent, probabilities
 
-__all__ = ["GMVAE", "PVAE", "fit", "gpu_problem", "latent", "probabilities"]
+__all__ = ["GMVAE", "PVAE", "embed_counts", "fit", "labels_by_size", "latent", "probabilities"]

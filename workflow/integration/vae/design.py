@@ -1,4 +1,4 @@
-"""Counts and covariates: checked, sparse, float32. Needs no torch."""
+"""Covariates as sparse columns, and what is constant in the likelihood. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,56 +9,18 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.special import gammaln
 
-from numerics.normalize import check_counts
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def as_counts(counts: Any, *, n_genes: int | None = None, first_cell: int = 0) -> sp.csr_matrix:
-    """Check counts and return them as sparse rows.
-
-    Parameters
-    ----------
-    counts
-        Cells x genes, sparse or dense, any real type of number.
-    n_genes
-        Number of genes that there must be.
-    first_cell
-        Number of the first cell, for the words of an error.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix, float32
-        Shares the memory of a float32 CSR; exact up to 2**24 counts.
-
-    Raises
-    ------
-    ValueError
-        If a count is negative or not finite, or the shape is wrong. Fractions (counts that are
-        corrected for ambient RNA) are taken as they are.
-    TypeError
-        If the values are no real numbers.
-    """
-    if getattr(counts, "ndim", None) != 2:
-        raise ValueError(f"counts must be a matrix of cells x genes; found {type(counts).__name__}")
-    if counts.dtype.kind not in "biuf":
-        raise TypeError(f"counts must be real numbers; found {counts.dtype}")
-    if n_genes is not None and counts.shape[1] != n_genes:
-        raise ValueError(f"counts have {counts.shape[1]} genes, the model has {n_genes}")
-    matrix = sp.csr_matrix(counts)
-    check_counts(matrix, first_cell=first_cell)
-    return matrix.astype(np.float32, copy=False)
-
-
 def log_factorials(counts: sp.csr_matrix) -> np.ndarray:
-    """Σ_j log Γ(x_j + 1) of every cell, from the stored values only; float32."""
+    """Compute Σ_j log Γ(x_j + 1) of every cell from the stored values; float32."""
     logs = sp.csr_matrix((gammaln(counts.data + 1), counts.indices, counts.indptr), counts.shape)
     return (logs @ np.ones(counts.shape[1])).astype(np.float32)
 
 
 def design(columns: Mapping[str, Any]) -> sp.csr_matrix:
-    """Write covariates as the columns that the decoder is given.
+    """Encode covariates as the columns that the decoder is given.
 
     Parameters
     ----------
@@ -118,7 +80,7 @@ def design(columns: Mapping[str, Any]) -> sp.csr_matrix:
 
 
 def as_covariates(covariates: Any, *, n_cells: int, n_columns: int) -> sp.csr_matrix:
-    """Return covariates as sparse rows; ``None`` stands for none.
+    """Check covariates and return them as sparse rows; None is none.
 
     Raises
     ------

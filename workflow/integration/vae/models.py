@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from integration.options import GMVAEOptions, PVAEOptions
 from integration.vae.training import fit, latent, probabilities
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class PVAE(nn.Module):
     latent_dim
         Dimensions of the embedding.
     covar_dim
-        Columns of the covariates (``inputs.design``).
+        Columns of the covariates (see `design.design`).
     hidden_dim
         Width of the two layers of every network.
     seed
@@ -109,9 +110,9 @@ class PVAE(nn.Module):
     def __init__(
         self,
         input_dim: int,
-        latent_dim: int = 10,
+        latent_dim: int = PVAEOptions.latent_dim,
         covar_dim: int = 0,
-        hidden_dim: int = 128,
+        hidden_dim: int = PVAEOptions.hidden_dim,
         *,
         seed: int = 0,
     ) -> None:
@@ -170,7 +171,7 @@ class GMVAE(PVAE):
     label_dim
         Number M of mixture components, at least 2. Time grows in proportion.
     input_dim, latent_dim, covar_dim, hidden_dim, seed
-        As for :class:`PVAE`.
+        As for `PVAE`.
 
     Notes
     -----
@@ -180,10 +181,10 @@ class GMVAE(PVAE):
     def __init__(
         self,
         input_dim: int,
-        latent_dim: int = 10,
+        latent_dim: int = PVAEOptions.latent_dim,
         covar_dim: int = 0,
-        label_dim: int = 10,
-        hidden_dim: int = 128,
+        label_dim: int = GMVAEOptions.label_dim,
+        hidden_dim: int = PVAEOptions.hidden_dim,
         *,
         seed: int = 0,
     ) -> None:

@@ -1,6 +1,6 @@
-"""Fit a model on minibatches of counts; take its latent variables.
+"""Fit a model on minibatches of counts, and compute its latent variables.
 
-Of the counts only the stored values are kept; a minibatch is made dense when its turn comes.
+Counts stay sparse; each minibatch is made dense when it is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from integration.vae.design import as_counts, as_covariates, log_factorials
+from integration.count_matrix import as_counts
+from integration.options import PVAEOptions
+from integration.vae.design import as_covariates, log_factorials
 from utils.log import progress
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 MIN_EPOCHS = 10
 MIN_STEPS = 4000
 MIN_HELD_OUT = 20  # cells; the mean over fewer is too noisy to stop by
-VALUES = 1 << 22  # numbers in the largest array where no gradient is taken
+MAX_DENSE_VALUES = 1 << 22  # in the largest array where no gradient is computed
 
 
 def fit(
@@ -39,12 +41,12 @@ def fit(
     covariates: Any = None,
     *,
     max_epochs: int | None = None,
-    batch_size: int = 64,
-    lr: float = 1e-3,
-    n_samples: int = 1,
-    kl_warmup: float = 0.25,
-    held_out: float = 0.1,
-    patience: int = 10,
+    batch_size: int = PVAEOptions.batch_size,
+    lr: float = PVAEOptions.lr,
+    n_samples: int = PVAEOptions.n_samples,
+    kl_warmup: float = PVAEOptions.kl_warmup,
+    held_out: float = PVAEOptions.held_out,
+    patience: int = PVAEOptions.patience,
     seed: int = 0,
     device: str = "cpu",
     verbose: bool = False,
@@ -60,7 +62,7 @@ def fit(
     counts
         Raw counts, cells x genes, sparse or dense. Cells without a count are left out.
     covariates
-        Cells x ``model.covar_dim``, sparse or dense (``inputs.design``).
+        Cells x ``model.covar_dim``, sparse or dense (see `design.design`).
     max_epochs
         Passes over the cells at most. None: 10, and as many as make 4,000 minibatches.
     batch_size
@@ -140,9 +142,11 @@ def fit(
             record = _record(step // n_batches, sums / len(train), lr)
             sums[:] = 0
             if len(test):
-                record["held_out_elbo"] = found = _held_out_elbo(model, data, test, device, seed)
-                if found > best:
-                    best, best_weights, waited = found, copy.deepcopy(model.state_dict()), 0
+                record["held_out_elbo"] = held_out_elbo = _held_out_elbo(
+                    model, data, test, device, seed
+                )
+                if held_out_elbo > best:
+                    best, best_weights, waited = held_out_elbo, copy.deepcopy(model.state_dict()), 0
                 elif step > n_warm:
                     waited += 1
             model.history.append(record)
@@ -165,7 +169,7 @@ def latent(model: PVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
     counts
         Raw counts, cells x genes, sparse or dense; also of cells that it was not fitted on.
     device
-        As for :func:`fit`.
+        As for `fit`.
 
     Returns
     -------
@@ -180,8 +184,8 @@ def probabilities(model: GMVAE, counts: Any, *, device: str = "cpu") -> np.ndarr
     return _of_every_cell(model, model.label_probabilities, counts, device)
 
 
-def gpu_problem() -> str | None:
-    """Say why PyTorch can use no GPU here; ``None`` where it can."""
+def torch_gpu_problem() -> str | None:
+    """Return why PyTorch can use no GPU here; None where it can."""
     return None if torch.cuda.is_available() else "torch sees no GPU"
 
 
@@ -190,7 +194,7 @@ def gpu_problem() -> str | None:
 
 @dataclass(frozen=True)
 class _Data:
-    """What is trained on; `cells` are those with a count."""
+    """The data of a fit; `cells` are those with a count."""
 
     counts: sp.csr_matrix
     covariates: sp.csr_matrix
@@ -248,8 +252,8 @@ def _shuffled(
         yield from np.array_split(rng.permutation(cells), n_batches)
 
 
-def _pieces(model: PVAE, cells: np.ndarray) -> list[np.ndarray]:
-    rows = max(16, VALUES // (model.input_dim * max(1, model.label_dim)))
+def _evaluation_rows(model: PVAE, cells: np.ndarray) -> list[np.ndarray]:
+    rows = max(16, MAX_DENSE_VALUES // (model.input_dim * max(1, model.label_dim)))
     return [cells[start : start + rows] for start in range(0, len(cells), rows)]
 
 
@@ -278,13 +282,13 @@ def _check_options(
 
 
 def _held_out_elbo(model: PVAE, data: _Data, cells: np.ndarray, device: str, seed: int) -> float:
-    """Mean ELBO of cells that were not trained on, with the same noise in every epoch."""
+    """Compute the mean ELBO of held-out cells, with the same noise in every epoch."""
     generator = torch.Generator().manual_seed(seed)
     model.eval()
     with torch.no_grad():
         parts = [
             _sums(model(*data.minibatch(rows, device), generator=generator))
-            for rows in _pieces(model, cells)
+            for rows in _evaluation_rows(model, cells)
         ]
     return float(np.sum(parts, axis=0) @ [1, -1, -1]) / len(cells)
 
@@ -315,11 +319,11 @@ def _of_every_cell(
     model.to(device).eval()
     result = None
     with torch.no_grad(), _one_thread():
-        for rows in _pieces(model, cells):
-            found = function(_dense(counts[rows], device)).cpu().numpy()
+        for rows in _evaluation_rows(model, cells):
+            values = function(_dense(counts[rows], device)).cpu().numpy()
             if result is None:
-                result = np.full((counts.shape[0], found.shape[1]), np.nan, np.float32)
-            result[rows] = found
+                result = np.full((counts.shape[0], values.shape[1]), np.nan, np.float32)
+            result[rows] = values
     model.to("cpu")
     if result is None:
         raise ValueError(f"none of the {counts.shape[0]} cells has a count")

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
+from preprocessing.options import PrepareOptions, ValuesOptions
 from utils import cli
 from utils.log import say
+from utils.options import add_options, as_arguments, read_options
 
 
 def make_parser():
@@ -14,13 +16,10 @@ def make_parser():
     parser = cli.script_parser(
         "Turn one or several files into one zarr store.\n\n"
         "A .zarr file that nothing is dropped from is linked, an .h5ad file is converted in\n"
-        "blocks of rows, several files are joined on their genes; a line says what is dropped."
-    )
-    files = parser._actions[1]
-    files.nargs = "+"
-    files.help = (
-        "Input files: anndata (.h5ad, .zarr), one table of several (file.h5mu::rna, "
-        "store.zarr::tables/table), or a 10x matrix (.h5, a folder with matrix.mtx)"
+        "blocks of rows, several files are joined on their genes; a line says what is dropped.",
+        inputs="Input files: anndata (.h5ad, .zarr), one table of several (file.h5mu::rna, "
+        "store.zarr::tables/table), or a 10x matrix (.h5, a folder with matrix.mtx)",
+        several=True,
     )
     parser.add_argument(
         "--batch",
@@ -44,8 +43,8 @@ def make_parser():
             help=f"Drop {what} that each of several files has; else it is refused after "
             "preprocessing",
         )
-    cli.add_model(parser, "Preparation")
-    cli.add_model(parser, "Values")
+    add_options(parser, PrepareOptions)
+    add_options(parser, ValuesOptions)
     cli.add_run_options(parser, overwrite="Replace an output that is there")
     return parser
 
@@ -64,8 +63,8 @@ def main(args):
         stage=args.stage,
         recompute_umap=args.recompute_umap,
         recompute_neighbors=args.recompute_neighbors,
-        **vars(cli.from_options("Preparation", args)),
-        **vars(cli.from_options("Values", args)),
+        **as_arguments(read_options(PrepareOptions, args)),
+        **as_arguments(read_options(ValuesOptions, args)),
     )
     say(f"{args.output_file}: {shape[0]:,} cells x {shape[1]:,} genes")
 

@@ -9,13 +9,14 @@ import pytest
 import scipy.sparse as sp
 
 from evaluation.stores import read_expression
-from integration.gene_counts import read_counts
+from integration.stores import read_counts
 from numerics.normalize import check_counts
-from preprocessing.counts import counts_of, named_values, stored_matrix
-from preprocessing.gene_choice import read_gene_choice, read_names, variable_genes
+from preprocessing.gene_choice import read_gene_choice, read_gene_list, select_genes
+from preprocessing.options import VariableGenesOptions
+from preprocessing.stores import counts_of, named_values, stored_matrix
 from utils.blocks import row_blocks
-from utils.config_values import VariableGenes
 from utils.io import open_store
+from utils.validation import check_options
 
 COUNTS = np.random.default_rng(0).poisson(2.0, (60, 40)).astype(np.float32)
 LOG = np.log1p(COUNTS / COUNTS.sum(axis=1, keepdims=True) * 1e4)
@@ -171,7 +172,7 @@ def choose(tmp_path):
     names = adata.var_names.to_numpy()
 
     def run(**hvg):
-        choice = read_gene_choice(root, names, VariableGenes(**hvg))
+        choice = read_gene_choice(root, names, VariableGenesOptions(**hvg))
         return [None if mask is None else np.flatnonzero(mask).tolist() for mask in choice]
 
     return run
@@ -191,9 +192,9 @@ def test_genes_are_excluded_by_column_and_by_pattern(choose, capsys):
     with pytest.raises(ValueError, match="excludes all 40 genes"):
         choose(exclude=["^g"])
     with pytest.raises(ValueError, match="nor a regular expression: missing"):
-        VariableGenes(exclude=["("])
+        check_options(VariableGenesOptions, {"exclude": ["("]})
     with pytest.raises(ValueError, match="would exclude every gene"):
-        VariableGenes(exclude=[""])
+        check_options(VariableGenesOptions, {"exclude": [""]})
 
 
 def test_genes_of_a_column_or_file_are_used(choose, capsys, tmp_path):
@@ -208,7 +209,7 @@ def test_genes_of_a_column_or_file_are_used(choose, capsys, tmp_path):
         choose(use=str(file))
     file.write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(ValueError, match="holds no name"):
-        read_names(file)
+        read_gene_list(file)
     with pytest.raises(ValueError, match="must be true or false"):
         choose(use="text")
     with pytest.raises(
@@ -221,7 +222,7 @@ def test_the_choice_is_kept_where_nothing_is_selected(choose):
     from preprocessing.gene_choice import GeneChoice
 
     excluded = np.arange(40) < 3
-    genes, table = variable_genes(list, 40, GeneChoice(excluded=excluded), n_top_genes=None)
+    genes, table = select_genes(list, 40, GeneChoice(excluded=excluded), n_top_genes=None)
     assert genes.tolist() == list(range(3, 40))
     assert np.array_equal(table["highly_variable"], ~excluded)
-    assert variable_genes(list, 40, GeneChoice(), n_top_genes=None) == (None, None)
+    assert select_genes(list, 40, GeneChoice(), n_top_genes=None) == (None, None)

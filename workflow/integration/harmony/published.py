@@ -1,6 +1,6 @@
-"""The block update as it was published: R is formed, the blocks are redrawn before every pass.
+"""The block update as published: R is formed, the blocks are redrawn before every pass.
 
-The yardstick for :mod:`clustering` (``original=True``): slower, on one thread, and with the
+A reference for `soft_clusters` (``original=True``): slower, on one thread, and with the
 n_cells x n_clusters matrices S and R in memory.
 """
 
@@ -11,26 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from integration.harmony.chunks import draw_blocks
-from integration.harmony.soft_clusters import (
-    Kernel,
-    diversity_penalty,
-    diversity_terms,
-    normalize_rows,
-)
+from integration.harmony.soft_clusters import Kernel, diversity_penalty, diversity_terms
+from numerics.arrays import normalize_rows
 
 if TYPE_CHECKING:
-    from integration.batches import Batches
+    from integration.batches import EncodedBatches
     from integration.harmony.parameters import Parameters
     from integration.harmony.soft_clusters import Sums
 
 
-class PaperClustering:
-    """The soft clustering of all cells, held as R. The methods mirror ``Clustering``'s."""
+class PublishedSoftClusters:
+    """The soft assignment of all cells to clusters, held as R; methods as in `SoftClusters`."""
 
     def __init__(
         self,
         cells: np.ndarray,
-        batches: Batches,
+        batches: EncodedBatches,
         parameters: Parameters,
         rng: np.random.Generator,
         blocks: np.ndarray | None,
@@ -53,91 +49,86 @@ class PaperClustering:
         """Counts per level and cluster if every cluster had the batches' overall proportions."""
         return self.proportions[:, None] * self.totals.sum(axis=0)
 
-    def _sums(self, cells: np.ndarray) -> np.ndarray:
-        """R summed over some cells, by combination."""
+    def _sum(self, cells: np.ndarray) -> np.ndarray:
+        """Sum R over some cells, by combination."""
         sums = np.zeros_like(self.totals)
         np.add.at(sums, self.batches.combinations[cells], self.R[cells])
         return sums
 
     def _set_similarities(self, centroids: np.ndarray) -> None:
+        """Compute S, and per cell what turns log S into distances: 2 / sigma, less the shift."""
         kernel = Kernel.build(centroids, self.parameters.sigma, self.cells.dtype, np)
         self.similarities = np.empty_like(self.R)
         shift = kernel.similarities(self.directions, self.similarities, np)
         scale = kernel.constant + (0 if shift is None else -shift[:, None])
         self.constant = np.broadcast_to(scale, (len(self.cells), 1))
 
-    def start(self, centroids: np.ndarray) -> None:
+    def assign(self, centroids: np.ndarray) -> None:
         """Assign all cells to ``centroids`` by distance alone."""
         self._set_similarities(centroids)
         self.R = self.similarities / self.similarities.sum(axis=1, keepdims=True)
-        self.totals = self._sums(np.arange(len(self.cells)))
+        self.totals = self._sum(np.arange(len(self.cells)))
 
-    def move(self, coefficients: np.ndarray, centroids: np.ndarray) -> None:
+    def correct_and_assign(self, coefficients: np.ndarray, centroids: np.ndarray) -> None:
         """Correct the cells, then assign them to ``centroids`` by distance alone."""
-        self.directions = normalize_rows(self.finish(coefficients), np)
-        self.start(centroids)
+        self.directions = normalize_rows(self.corrected_cells(coefficients), np)
+        self.assign(centroids)
 
-    def carry(self, coefficients: np.ndarray) -> np.ndarray:
+    def correct(self, coefficients: np.ndarray) -> np.ndarray:
         """Correct the cells and keep R (harmony1); return R' times the new directions."""
-        self.directions = normalize_rows(self.finish(coefficients), np)
-        return self.direction_sums()
+        self.directions = normalize_rows(self.corrected_cells(coefficients), np)
+        return self.sums("directions")
 
-    def finish(self, coefficients: np.ndarray) -> np.ndarray:
+    def corrected_cells(self, coefficients: np.ndarray) -> np.ndarray:
         """Return the corrected cells."""
         corrected = self.cells.copy()
         for combination, levels in enumerate(self.batches.levels):
-            of_it = self.batches.combinations == combination
+            members = self.batches.combinations == combination
             effect = coefficients[levels].sum(axis=0).astype(self.cells.dtype)
-            corrected[of_it] -= self.R[of_it] @ effect
+            corrected[members] -= self.R[members] @ effect
         return corrected
 
     def update(
         self, centroids: np.ndarray | None = None, collect: Sums | None = None
     ) -> np.ndarray | None:
-        """One pass of block updates over newly drawn blocks."""
+        """Update the assignments block by block, over newly drawn blocks."""
         if centroids is not None:
             self._set_similarities(centroids)
-        theta, flavor = self.parameters.theta, self.parameters.flavor
         blocks = self.blocks
         if blocks is None:
             blocks = draw_blocks(len(self.cells), self.parameters.block_proportion, self.rng)
         for number in range(int(blocks.max()) + 1):
             block = np.flatnonzero(blocks == number)
-            self.totals -= self._sums(block)
+            self.totals -= self._sum(block)
             np.maximum(self.totals, 0, out=self.totals)
-            rho = self.membership.T @ diversity_penalty(self.observed, self.expected, theta, flavor)
+            rho = diversity_penalty(self.observed, self.expected, self.parameters)
+            rho = self.membership.T @ rho
             R = self.similarities[block] * rho[self.batches.combinations[block]]
             self.R[block] = R / R.sum(axis=1, keepdims=True)
-            self.totals += self._sums(block)
-        if collect is None:
-            return None
-        return self.regression_sums() if collect == "cells" else self.direction_sums()
+            self.totals += self._sum(block)
+        return None if collect is None else self.sums(collect)
 
-    def regression_sums(self) -> np.ndarray:
-        """R' z over the cells of every combination, (n_combinations, n_clusters, n_dims)."""
+    def sums(self, collect: Sums) -> np.ndarray:
+        """Compute R' times the cells, by combination, or R' times the directions."""
+        if collect == "directions":
+            return (self.R.T @ self.directions).astype(np.float64)
         sums = np.empty((*self.totals.shape, self.cells.shape[1]))
         for combination in range(self.batches.n_combinations):
-            of_it = self.batches.combinations == combination
-            sums[combination] = self.R[of_it].T @ self.cells[of_it]
+            members = self.batches.combinations == combination
+            sums[combination] = self.R[members].T @ self.cells[members]
         return sums
 
-    def direction_sums(self) -> np.ndarray:
-        """R' times the directions, shape (n_clusters, n_dims)."""
-        return (self.R.T @ self.directions).astype(np.float64)
-
     def objective(self) -> float:
-        """Harmony's objective as it is written in the paper, scaled by 2000 / n_cells."""
+        """Compute Harmony's objective as written in the paper, scaled by 2000 / n_cells."""
         R = self.R.astype(np.float64)
         sigma = self.parameters.sigma
         tiny = np.finfo(self.cells.dtype).tiny
         distance = sigma * (self.constant - np.log(np.maximum(self.similarities, tiny)))
         entropy = sigma * R * np.log(np.maximum(R, tiny))
-        terms = diversity_terms(
-            self.observed, self.expected, self.parameters.theta, self.parameters.flavor
-        )
+        terms = diversity_terms(self.observed, self.expected, self.parameters)
         value = (R * distance).sum() + entropy.sum() + (sigma * terms).sum()
         return float(value) * 2000 / len(self.cells)
 
     def assignments(self) -> Any:
-        """R, shape (n_cells, n_clusters)."""
+        """Return R, shape (n_cells, n_clusters)."""
         return self.R

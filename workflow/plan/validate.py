@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from utils.config import Config, DataSet
-from utils.config_methods import METHODS
-from utils.config_values import AS_TEXT, number_in
-from utils.errors import one_line, unknown
-from utils.plan import BENCHMARKS, LOGS, REPORTS, STORES
+from plan.config import Config, DataSet
+from plan.plan import BENCHMARKS, LOGS, REPORTS, STORES
+from utils.errors import one_line
+from utils.validation import explain, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,7 +58,7 @@ def check_config(
         config = Config.model_validate(_plain(mapping))
     except ValidationError as error:
         for item in error.errors():
-            problems += explain(item)
+            problems += _explain(item)
     datasets = config.DATASETS if config else readable_data_sets(mapping)
     problems += name_problems({name: tuple(dataset.methods) for name, dataset in datasets.items()})
     return config, list(dict.fromkeys(problems))
@@ -195,91 +194,9 @@ def _plain(value: Any) -> Any:
 _SCATLASTB = ("images", "env_mode", "resources")
 
 
-def _no_key(found: Any) -> str:
-    return (
-        f"has the key {one_line(found)}, which is no name; a list is written in brackets, such as "
-        "[0.5, 1.0]"
-    )
-
-
-# What pydantic adds to a path for the branch of a union or the key of a mapping.
-_BRANCH = re.compile(r"\[key\]|(list|dict)\[.*\]|int|float|str")
-
-
-def _path(location: tuple[Any, ...]) -> str:
-    """``("DATASETS", "a", "resolutions", 1)`` as ``DATASETS.a.resolutions[1]``."""
-    if not location:
-        return "the config"
-    path = ""
-    for i, part in enumerate(location):
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not (_BRANCH.fullmatch(part) or location[i - 2 : i - 1] == ("methods",)):
-            name = one_line(part) or '""'
-            path += f".{name}" if path else name
-    return path
-
-
-def _section(location: tuple[Any, ...], model: type[BaseModel]) -> type[BaseModel]:
-    """Find the model of the section that a path names."""
-    for i, part in enumerate(location):
-        if location[i - 2 : i - 1] == ("methods",):
-            model = METHODS[part]
-        elif field := model.model_fields.get(str(part)):
-            model = next(iter(_models(field.annotation)), model)
-    return model
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for arg in get_args(annotation) for model in _models(arg)]
-
-
-def explain(item: Any, model: type[BaseModel] = Config) -> list[str]:
-    """Turn one pydantic error into lines: path, what was found, what to write.
-
-    Parameters
-    ----------
-    item
-        One of ``ValidationError.errors()``.
-    model
-        What was validated.
-
-    Returns
-    -------
-    list of str
-        Mostly one line; a check of a whole data set may find several things.
-    """
-    location, kind, found = item["loc"], item["type"], item.get("input")
-    path = _path(location)
-    if kind == "extra_forbidden":
-        known = _section(location[:-1], model).model_fields
-        if location[-1] in _SCATLASTB and len(location) < 4:
-            return [f"{path}: is a key of scAtlasTb that is not needed here; remove it"]
-        return [f"{path}: {unknown('key', location[-1], known)}"]
-    if kind in ("invalid_key", "string_type") and location[-1:] == ("[key]",):
-        return [f"{_path(location[:-2])}: {_no_key(found)}"]
-    if kind == "invalid_key":
-        return [f"{_path(location[:-1])}: {_no_key(location[-1])}"]
-    if kind == "missing":
-        return [f"{path}: is missing"]
-    if kind == "value_error":
-        prefix = f"{path}." if location and location[0] == "DATASETS" and len(location) == 2 else ""
-        lines = str(item["ctx"]["error"]).split("\n")
-        return [f"{prefix}{line}" if prefix else f"{path}: {line}" for line in lines]
-    if kind == "literal_error":
-        known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
-        where = _path(location[:-2]) if location[-1] == "[key]" else path
-        return [f"{where}: {unknown('value', found, known)}"]
-    message = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    message = re.sub(r"dictionary( or instance of \w+)?", "mapping", message)
-    message = message.replace("boolean", "true or false")
-    if kind == "bool_type" and str(found).lower() in ("true", "false"):
-        right = f"{str(found).lower()} without quotes, after --config {str(found).capitalize()}"
-        return [f'{path}: must be {message}, found the text "{found}"; write {right}']
-    if isinstance(found, str) and number_in(found) is not None and "str" not in kind:
-        right = f"{number_in(found):g} {AS_TEXT}"
-        return [f'{path}: must be {message}, found the text "{found}"; write {right}']
-    shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
-    return [f"{path}: must be {message}, found {shown}"]
+def _explain(item: Any) -> list[str]:
+    """Turn one pydantic error into lines, each with its whole path in the config."""
+    location = item["loc"]
+    if item["type"] == "extra_forbidden" and location[-1] in _SCATLASTB and len(location) < 4:
+        return [f"{path_of(location)}: is a key of scAtlasTb that is not needed here; remove it"]
+    return explain(item, Config)

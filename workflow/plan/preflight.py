@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import ClusterColumn
-from utils.config_methods import Counts, Latent, start
-from utils.contents import read_contents
+from evaluation.steps import scored_methods
+from integration.options import (
+    CountsMethodOptions,
+    EmbeddingMethodOptions,
+    IntegrationOptions,
+    start,
+)
+from plan.contents import read_contents
 from utils.errors import missing
+from utils.options import options_of
 from utils.paths import is_store
-from utils.plan import depth
-from utils.plan_evaluation import scored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from utils.config import DataSet
-    from utils.contents import Contents
+    from plan.config import DataSet
+    from plan.contents import Contents
 
 
 def input_problems(datasets: Mapping[str, tuple[DataSet, bool]]) -> list[str]:
@@ -93,9 +98,9 @@ class _Check:
         section = self.dataset.preprocessing
         chosen = {
             "preprocessing.subset": ("obs", section.subset),
-            "preprocessing.keep_cells": ("obs", getattr(section, "keep_cells", None)),
-            "preprocessing.keep_genes": ("var", getattr(section, "keep_genes", None)),
-            "preprocessing.var_names": ("var", getattr(section, "var_names", None)),
+            "preprocessing.keep_cells": ("obs", section.keep_cells),
+            "preprocessing.keep_genes": ("var", section.keep_genes),
+            "preprocessing.var_names": ("var", section.var_names),
         }
         quality = _quality_columns(self.dataset)
         for names in self.files:
@@ -114,7 +119,7 @@ class _Check:
         dataset = self.dataset
         layer = dataset.preprocessing.layer
         counts = dataset.clustering.refines or any(
-            isinstance(params, Counts) for params in dataset.methods.values()
+            isinstance(params, CountsMethodOptions) for params in dataset.methods.values()
         )
         needed = dataset.stage == "preprocessing" or counts
         for names in self.files:
@@ -133,44 +138,64 @@ class _Check:
 
     def _embeddings(self) -> None:
         """Check the obsm keys that the files must bring."""
-        dataset = self.dataset
-        made = [f"X_{name}" for name in dataset.methods if name != "unintegrated"]
-        made += ["X_pca"] if dataset.stage == "preprocessing" else []
-        wanted: dict[str, str] = {}
-        if dataset.stage == "integration":
-            basis = dataset.integration.basis
-            given = self.as_written or "basis" in dataset.integration.model_fields_set
-            if given and "unintegrated" in {*dataset.methods, *scored(dataset)}:
-                wanted["integration.basis"] = basis
-            for name, params in dataset.methods.items():
-                key, before = start(name, dataset.methods, basis)
-                if isinstance(params, Latent) and before is None:
-                    if params.basis is not None:
-                        wanted[f"integration.methods.{name}.basis"] = key
-                    elif given:
-                        wanted["integration.basis"] = key
-        clustering = dataset.clustering
-        if dataset.stage == "clustering":
-            recomputed = self.as_written and (
-                clustering.recompute_neighbors
-                or any(clustering.neighbors_key not in names["uns"] for names in self.files)
-            )
-            representation = clustering.neighbors.use_rep or ("X_pca" if recomputed else None)
-            if representation:
-                wanted["clustering.neighbors.use_rep"] = representation
-        levels = clustering.hierarchy if isinstance(clustering.hierarchy, list) else []
-        for level, sub in enumerate(levels):
+        wanted = self._basis_wanted() if self.dataset.stage == "integration" else {}
+        if self.dataset.stage == "clustering" and (key := self._representation_wanted()):
+            wanted["clustering.neighbors.use_rep"] = key
+        made = [f"X_{name}" for name in self.dataset.methods if name != "unintegrated"]
+        made += ["X_pca"] if self.dataset.stage == "preprocessing" else []
+        for level, sub in enumerate(self.dataset.clustering.levels):
             if sub.use_rep is not None and sub.use_rep not in made:
                 wanted[f"clustering.hierarchy[{level}].use_rep"] = sub.use_rep
         for path, key in wanted.items():
             for names in self.files:
                 self._need(path, names, "obsm", key)
 
+    def _basis_wanted(self) -> dict[str, str]:
+        """Return the obsm keys that methods start from, each by the key that names it."""
+        dataset = self.dataset
+        basis = dataset.integration.basis
+        given = self.as_written or "basis" in dataset.integration.given
+        wanted = {}
+        if given and "unintegrated" in {*dataset.methods, *scored_methods(dataset)}:
+            wanted["integration.basis"] = basis
+        for name, params in dataset.methods.items():
+            key, before = start(name, dataset.methods, basis)
+            if not isinstance(params, EmbeddingMethodOptions) or before is not None:
+                continue
+            if params.basis is not None:
+                wanted[f"integration.methods.{name}.basis"] = key
+            elif given:
+                wanted["integration.basis"] = key
+        return wanted
+
+    def _representation_wanted(self) -> str | None:
+        """Return the obsm key that neighbors are searched in, where they are."""
+        clustering = self.dataset.clustering
+        recomputed = self.as_written and (
+            clustering.recompute_neighbors
+            or any(clustering.neighbors_key not in names["uns"] for names in self.files)
+        )
+        return clustering.neighbors.use_rep or (IntegrationOptions.basis if recomputed else None)
+
     def _columns(self) -> None:
         """Check the obs columns that are used after the files were joined."""
         dataset = self.dataset
         made = [*self._file_column(), *_quality_columns(dataset)]
-        for key in _texts(dataset.integration.batch):
+        self._batch(made)
+        if dataset.stage == "preprocessing":
+            self._joined("preprocessing.batch_key", dataset.preprocessing.batch_key, made)
+        for name, params in dataset.methods.items():
+            for key, option in options_of(type(params)).items():
+                if option.names_obs:
+                    self._joined(f"integration.methods.{name}.{key}", getattr(params, key), made)
+            made += params.new_obs(name)
+        self._joined("evaluation.label", dataset.evaluation.label, made)
+        made += _cluster_columns(dataset)
+        self._joined("clustering.umap_colors", dataset.clustering.umap_colors, made)
+
+    def _batch(self, made: list[str]) -> None:
+        """Check the columns of the batch, which every file must have or none."""
+        for key in _texts(self.dataset.integration.batch):
             with_it = [names for names in self.files if key in names["obs"]]
             without = [names for names in self.files if key not in names["obs"]]
             if not with_it and self.complete:
@@ -180,19 +205,6 @@ class _Check:
                     f"{self.where}.integration.batch: {without[0].file}: adata.obs has no column "
                     f'"{key}", other files of the data set do'
                 )
-        if dataset.stage == "preprocessing":
-            self._joined("preprocessing.batch_key", dataset.preprocessing.batch_key, made)
-        for name, params in dataset.methods.items():
-            for option in ("groups", "covariates", "restrict", "clusters"):
-                value = getattr(params, option, None)
-                self._joined(f"integration.methods.{name}.{option}", value, made)
-            if params.method == "gmvae":
-                made.append(f"{name}_label")
-            if params.method == "topics":
-                made.append("topic_scale")
-        self._joined("evaluation.label", dataset.evaluation.label, made)
-        made += _cluster_columns(dataset)
-        self._joined("clustering.umap_colors", dataset.clustering.umap_colors, made)
 
     def _joined(self, key: str, value: Any, made: list[str]) -> None:
         """Check columns of which one file at least must have each, or a step must make it."""
@@ -210,11 +222,11 @@ class _Check:
 
 def _quality_columns(dataset: DataSet) -> list[str]:
     """Name the obs columns of quality control that `prepare` adds."""
-    groups = getattr(dataset.preprocessing, "qc", None)
+    groups = dataset.preprocessing.qc
     if not groups:
         return []
     columns = ["n_genes_by_counts", "total_counts"]
-    for group in groups if isinstance(groups, dict | list) else []:
+    for group in groups:
         columns += [f"total_counts_{group}", f"pct_counts_{group}"]
     return columns
 
@@ -226,7 +238,7 @@ def _cluster_columns(dataset: DataSet) -> list[str]:
         str(ClusterColumn(algorithm, resolution, level))
         for algorithm in clustering.algorithm
         for resolution in clustering.resolutions
-        for level in range(1, depth(clustering) + 1)
+        for level in range(1, clustering.depth + 1)
     ]
 
 

@@ -9,17 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from utils.config import VERSION
-from utils.extras import missing_package
-from utils.plan import depth
-from utils.preflight import input_problems
-from utils.validate import check_config, readable_data_sets
+from integration.options import missing_package
+from plan.config import VERSION
+from plan.preflight import input_problems
+from plan.validate import check_config, readable_data_sets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from utils.config import Config, DataSet
-    from utils.plan import Plan
+    from plan.config import Config, DataSet
+    from plan.plan import Plan
 
 DEMO = Path(__file__).resolve().parents[2] / "config" / "config.yaml"
 
@@ -80,7 +79,7 @@ def _missing_packages(datasets: Mapping[str, DataSet]) -> list[str]:
         f"DATASETS.{name}.integration.methods.{method}: {problem}"
         for name, dataset in datasets.items()
         for method, params in dataset.methods.items()
-        if (problem := missing_package(params.method))
+        if (problem := missing_package(type(params)))
     ]
 
 
@@ -94,7 +93,7 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
     ]
     for name, dataset in config.DATASETS.items():
         clustering = dataset.clustering
-        levels = depth(clustering)
+        levels = clustering.depth
         files = dataset.input[dataset.stage]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         lines += [

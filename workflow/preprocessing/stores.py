@@ -1,7 +1,7 @@
-"""Where the values of a step are in a store, and whether they are what it needs.
+"""Stores of this stage: find the counts or values that a step needs, write components.
 
-Every step that starts from counts, and the markers, ask here, so that log-normalized values are
-never taken for counts in one step and refused in another.
+Every step that starts from counts, and the markers, find them here, so that log-normalized values
+are never taken for counts in one step and refused in another.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import numpy as np
 
 from numerics.normalize import WrongValue, check_counts
 from preprocessing.matrix_kind import COUNTS, EMPTY, FRACTIONS, LINEAR, LOG, describe_matrix
-from utils.blocks import matrix_shape, row_blocks
+from utils.blocks import matrix_shape, row_blocks, write_blocks
 from utils.errors import listed, missing
-from utils.io import keys, read_index
+from utils.io import keys, new_store, read_index, write_element
 from utils.log import say
 from utils.opening import location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    import pandas as pd
+
+    from preprocessing.pca import PrincipalComponents
     from utils.blocks import Block
 
 
@@ -35,12 +39,12 @@ class StoredMatrix(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The matrix and its file, for the words of an error."""
+        """The matrix and its file, for errors."""
         return f"{self.name} of {location(self.root)}"
 
 
 def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = False) -> StoredMatrix:
-    """Find X, a layer, or (``raw``, where there is one) the matrix of raw.
+    """Find X, a layer, or with ``raw`` the matrix of raw, if there is one.
 
     Parameters
     ----------
@@ -54,7 +58,7 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
     Raises
     ------
     KeyError
-        If it is not there; says what is.
+        If it is missing; lists those that exist.
     ValueError
         If raw has other genes than var.
     """
@@ -81,7 +85,7 @@ def stored_matrix(root: Any, layer: str | None = None, *, own_genes: bool = Fals
 
 
 def has_x(root: Any) -> bool:
-    """Say whether there is an X."""
+    """Return whether a store has an X."""
     return "X" in root and root["X"].attrs.get("encoding-type") != "null"
 
 
@@ -105,72 +109,72 @@ def counts_of(
     values: str | None = None,
     as_they_are: str = "",
 ) -> StoredMatrix:
-    """Find the counts of a store; say it where they have fractions.
+    """Find the counts of a store; log if they have fractions.
 
     Parameters
     ----------
     root, layer
         As for `stored_matrix`.
     needed_by
-        Who needs counts, for the words of an error: ``PCA with normalize: true``.
+        What needs counts, for the error: ``PCA with normalize: true``.
     values
-        ``counts`` or ``log-normalized`` where the user knows; None: looked at.
+        ``counts`` or ``log-normalized`` if the user says so; None: recognized.
     as_they_are
-        What to write where the values are to be used without normalizing them; empty: they cannot.
+        What to write so that the values are used without normalization; empty: they cannot be.
 
     Raises
     ------
     ValueError
-        If it holds no counts: one line that says what was seen and where counts are.
+        If it holds no counts: one line with what it holds and where counts are.
     KeyError
         As `stored_matrix`.
     """
-    found = stored_matrix(root, layer)
+    stored = stored_matrix(root, layer)
     if values == COUNTS:
-        return found
+        return stored
     if values is None:
-        seen = describe_matrix(found.values)
-        if seen.kind == FRACTIONS:
-            say(f"{found.name}: {seen}, taken as counts")
-        # Whole numbers of which some are negative are damaged counts: who reads them names one.
-        if seen.kind in (*LINEAR, EMPTY) or seen.whole == 1:
-            return found
-        what = f"holds {seen}"
+        described = describe_matrix(stored.values)
+        if described.kind == FRACTIONS:
+            say(f"{stored.name}: {described}, taken as counts")
+        # Whole numbers of which some are negative are damaged counts: reading them names one.
+        if described.kind in (*LINEAR, EMPTY) or described.whole_share == 1:
+            return stored
+        what = f"holds {described}"
     else:
-        seen, what = None, f"holds {values} values, as --values says"
-    where = where_counts_are(root, found.name)
+        described, what = None, f"holds {values} values, as --values says"
+    where = where_counts_are(root, stored.name)
     if not where:
         where = "no other matrix of the file holds counts"
         if as_they_are:
             where += f"; to use these values as they are, write {as_they_are}"
-        if seen is not None and seen.kind == LOG:
+        if described is not None and described.kind == LOG:
             where += (
                 f"{', or,' if as_they_are else ';'} if they are counts after all, "
                 "preprocessing: {values: counts} (by hand --values counts)"
             )
-    raise ValueError(f"{found.label} {what}, and {needed_by} needs counts; {where}")
+    raise ValueError(f"{stored.label} {what}, and {needed_by} needs counts; {where}")
 
 
 def where_counts_are(root: Any, name: str, *, stage: str = "preprocessing") -> str:
-    """Name what else than a matrix holds counts, and the line to write; empty: nothing does.
+    """Name other matrices that hold counts, and the line to write; empty: there are none.
 
     Parameters
     ----------
     root
         A store.
     name
-        The matrix that holds none, as `StoredMatrix.name`.
+        The matrix that holds no counts, as `StoredMatrix.name`.
     stage
         ``preprocessing`` or ``evaluation``: whose keys name a layer.
     """
     prefix = "" if stage == "preprocessing" else "markers_"
     option = f"{prefix}layer"
-    places = {f"layers/{key}": key for key in keys(root, "layers")}
+    others = {f"layers/{key}": key for key in keys(root, "layers")}
     if _has_raw(root):
-        places.pop("layers/raw", None)  # "raw" is raw
-        places["raw/X"] = "raw"
-    places.pop(name, None)
-    holding = {path: key for path, key in places.items() if _holds_counts(root[path])}
+        others.pop("layers/raw", None)  # "raw" means raw
+        others["raw/X"] = "raw"
+    others.pop(name, None)
+    holding = {path: key for path, key in others.items() if _holds_counts(root[path])}
     if holding:
         first = next(iter(holding.values()))
         by_hand = f"--{option} {first}"
@@ -192,7 +196,7 @@ def _holds_counts(matrix: Any) -> bool:
 
 
 def counts_blocks(matrix: StoredMatrix) -> Iterator[Block]:
-    """Read counts in blocks of rows; one that is negative or not finite is an error with names."""
+    """Read counts in blocks of rows; a negative or not finite one is an error with its names."""
     n_read = 0
     for block in row_blocks(matrix.values):
         with named_values(matrix):
@@ -203,7 +207,7 @@ def counts_blocks(matrix: StoredMatrix) -> Iterator[Block]:
 
 @contextlib.contextmanager
 def named_values(matrix: StoredMatrix) -> Iterator[None]:
-    """Give the cell and gene of a wrong value their names, and say where it is."""
+    """Name the matrix, cell and gene in the error of a wrong value."""
     try:
         yield
     except WrongValue as error:
@@ -212,3 +216,50 @@ def named_values(matrix: StoredMatrix) -> Iterator[None]:
             f'{matrix.label}: cell "{cells[error.cell]}", gene "{genes[error.gene]}": '
             f"{error.problem}"
         ) from error
+
+
+def write_pca(
+    out: str | Path,
+    source: str | Path,
+    pca: PrincipalComponents,
+    scores: Iterator[np.ndarray],
+    *,
+    genes: np.ndarray | None,
+    columns: pd.DataFrame | None,
+    shape: tuple[int, int],
+) -> None:
+    """Write principal components into a store that links to its source, in scanpy's layout.
+
+    Parameters
+    ----------
+    out, source
+        As for `utils.io.new_store`.
+    pca
+        The components.
+    scores
+        The scores of consecutive blocks of cells: ``obsm/X_pca``.
+    genes
+        Positions of the genes of the components; None: all. The others get loadings of 0.
+    columns
+        Columns of var to add; None: none.
+    shape
+        Number of cells and of all genes.
+    """
+    n_cells, n_genes = shape
+    n_chosen, n_comps = pca.components.shape
+    columns = {} if columns is None else columns
+    new = ["obsm/X_pca", "varm/PCs", "uns/pca", *(f"var/{name}" for name in columns)]
+    with new_store(out, source=source, new=new) as store:
+        write_blocks(store["obsm"], "X_pca", scores, n_cells=n_cells, n_genes=n_comps)
+        loadings = np.zeros((n_genes, n_comps), dtype=pca.components.dtype)
+        loadings[slice(None) if genes is None else genes] = pca.components
+        write_element(store, "varm/PCs", loadings)
+        params = {"zero_center": True, "n_top_genes": n_chosen}
+        variances = {"variance": pca.variance, "variance_ratio": pca.variance_ratio}
+        write_element(store, "uns/pca", {"params": params, **variances})
+        for name, column in columns.items():
+            write_element(store, f"var/{name}", column)
+    say(
+        f"{out}: X_pca of {n_cells:,} cells, {n_comps} components of {n_chosen:,} genes "
+        f"({pca.variance_ratio.sum():.1%} of their variance)"
+    )
