@@ -210,10 +210,7 @@ def _windows(matrix: Any) -> list[sp.csr_matrix]:
     """Return up to `WINDOWS` runs of consecutive cells, spread over the matrix."""
     if sp.issparse(matrix) or isinstance(matrix, np.ndarray):
         rows = sp.csr_matrix(matrix)
-        return [
-            sum_duplicates(rows[start:stop])
-            for start, stop in _spread(np.asarray(rows.indptr, dtype=np.int64))
-        ]
+        return [sum_duplicates(rows[a:b]) for a, b in _spread(rows.indptr.astype(np.int64))]
     encoding = matrix.attrs.get("encoding-type", "array")
     if encoding == "csr_matrix":
         return _csr_windows(matrix)
