@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from utils.atomic import NO_PLACE
 from utils.device import N_CELL_CPU
-from utils.errors import bad_name
 from utils.log import say
+from utils.option_checks import element_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,12 +83,6 @@ def add_device_options(parser: Any) -> None:
     )
 
 
-def add_names(parser: Any, option: str, help: str, **how: Any) -> None:
-    """Add an option that takes the names of several columns."""
-    how = {"metavar": "COLUMN", **({} if "required" in how else {"default": []}), **how}
-    parser.add_argument(option, nargs="+", help=help, **how)
-
-
 def json_option(text: str) -> dict[str, Any]:
     """Read an option that is a JSON mapping."""
     try:
@@ -103,11 +97,12 @@ def json_option(text: str) -> dict[str, Any]:
     return value
 
 
-def element_name(text: str) -> str:
-    """Read the name of something new in a store: it becomes the name of a folder."""
-    if problem := bad_name(text):
-        raise argparse.ArgumentTypeError(problem)
-    return text
+def new_element(text: str) -> str:
+    """Read the name of something new in a store."""
+    try:
+        return element_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(

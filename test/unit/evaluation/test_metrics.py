@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from evaluation.scores import agreement
 from evaluation.scores.batch_mixing import kbet_accepted, lisi, neighborhoods
 from evaluation.scores.metrics import (
-    COLUMNS,
+    METRIC_COLUMNS,
     Labels,
     graph_connectivity,
     method_metrics,
@@ -191,7 +191,7 @@ def test_the_table_has_all_cells_batches_and_types(reference, graph):
         label=Labels("cell_type", reference["label"], names),
         clusters={"leiden_1.0_1": reference["label"] // 2, "leiden_2.0_1": reference["label"]},
     )
-    assert list(table.columns) == COLUMNS
+    assert list(table.columns) == METRIC_COLUMNS
     assert table["value"].dropna().between(0, 1).all()
     whole = table[table["group"] == "all"].set_index("metric")["value"]
     assert set(whole.index) == {

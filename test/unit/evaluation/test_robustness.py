@@ -104,9 +104,9 @@ def test_the_finest_robust_resolution_is_suggested():
 
 
 def _with(score):
-    from evaluation.clusters.robustness import unknown
+    from evaluation.clusters.robustness import unknown_robustness
 
-    return unknown(len(score))._replace(score=score)
+    return unknown_robustness(len(score))._replace(score=score)
 
 
 @pytest.mark.parametrize(("rounds", "subsample"), [(0, 0.8), (3, 1.0), (3, 0)])

@@ -10,6 +10,8 @@ from utils.device import choose_device, gpu_problem
 from utils.log import progress
 
 WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"
+# Files whose ending is looked at first.
+OUTPUTS = {"explorer.py": "out.html", "structure.py": "out.png"}
 SCRIPTS = sorted(str(path.relative_to(WORKFLOW)) for path in WORKFLOW.glob("*/scripts/*.py"))
 
 
@@ -36,7 +38,7 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "trees.py": ["--clusters", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
-    out = tmp_path / ("out.html" if name.endswith("explorer.py") else "out.zarr")
+    out = tmp_path / OUTPUTS.get(name.rpartition("/")[2], "out.zarr")
     done = script(name, missing, out, *more, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

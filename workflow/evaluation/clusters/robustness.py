@@ -226,7 +226,7 @@ def restricted_within(
     return recluster
 
 
-def unknown(n_clusters: int) -> Robustness:
+def unknown_robustness(n_clusters: int) -> Robustness:
     """Stand for clusters that cannot be made again."""
     nothing = np.full(n_clusters, np.nan)
     return Robustness(nothing, nothing, nothing, nothing, np.full(n_clusters, -1))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluation.scores.metrics import Labels
 
 # Cells of one parent that the silhouette is computed of.
-SILHOUETTE_CELLS = 5_000
+SPLIT_SILHOUETTE_CELLS = 5_000
 # A child with less than this share of its parent's mixing of batches is said to be of few batches,
 # where the parent is mixed at all.
 ONE_BATCH, MIXED = 0.5, 0.2
@@ -177,7 +177,7 @@ def _silhouettes(
 ) -> dict[int, float]:
     """Mean silhouette of each child among its siblings."""
     among = np.where(np.isin(codes, children), codes, -1)
-    cells = sample_cells(among, SILHOUETTE_CELLS, seed=seed)
+    cells = sample_cells(among, SPLIT_SILHOUETTE_CELLS, seed=seed)
     found = silhouette(embedding[cells], among[cells])
     means = {}
     for child in children:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 # Up to here the silhouette is that of all cells; above, of a sample of this many.
 SILHOUETTE_CELLS = 20_000
-BLOCK = 1024
+DISTANCE_ROWS = 1024
 BATCH_METRICS = ("ilisi", "kbet", "kbet_within_label", "pc_regression", "pc_regression_change")
 LABEL_METRICS = ("clisi", "graph_connectivity", "silhouette", "nmi", "ari")
-COLUMNS = ["metric", "key", "group_by", "group", "n_cells", "value", "raw"]
+METRIC_COLUMNS = ["metric", "key", "group_by", "group", "n_cells", "value", "raw"]
 
 
 class Labels(NamedTuple):
@@ -102,7 +102,8 @@ def pc_regression(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     means, counts = _group_means(X, codes)
     center = counts @ means / len(X)
     total = sum(
-        float(((X[start : start + BLOCK] - center) ** 2).sum()) for start in range(0, len(X), BLOCK)
+        float(((X[start : start + DISTANCE_ROWS] - center) ** 2).sum())
+        for start in range(0, len(X), DISTANCE_ROWS)
     )
     between = counts * ((means - center) ** 2).sum(axis=1)
     return between / total if total > 0 else np.zeros(len(counts))
@@ -150,8 +151,8 @@ def silhouette(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
     counts = np.bincount(codes)
     starts = np.cumsum(counts) - counts
     norms = np.einsum("ij,ij->i", X, X)
-    for start in range(0, len(X), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(X)))
+    for start in range(0, len(X), DISTANCE_ROWS):
+        rows = np.arange(start, min(start + DISTANCE_ROWS, len(X)))
         squared = norms[rows, None] + norms - 2 * (X[rows] @ X.T)
         squared[np.arange(len(rows)), rows] = 0
         distance = np.sqrt(np.maximum(squared, 0))
@@ -243,7 +244,7 @@ def method_metrics(
     if label is not None:
         rows += _label_rows(label, views, embedding, near, connectivities, perplexity, seed)
         rows += _cluster_rows(label, clusters or {})
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=METRIC_COLUMNS)
 
 
 def _batch_rows(

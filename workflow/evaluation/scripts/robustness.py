@@ -42,7 +42,12 @@ def main(args):
     import pandas as pd
 
     from clustering.cluster_names import families
-    from evaluation.clusters.robustness import as_table, resolution_table, robustness, unknown
+    from evaluation.clusters.robustness import (
+        as_table,
+        resolution_table,
+        robustness,
+        unknown_robustness,
+    )
     from evaluation.stores import read_codes, read_parents, siblings
     from utils.atomic import atomic_file
     from utils.io import open_store
@@ -56,7 +61,7 @@ def main(args):
     tables = []
     for name, column in progress(columns.items(), desc="robustness", total=len(columns)):
         recluster = way_to_cluster(root, name, columns, args)
-        found = unknown(len(column.groups))
+        found = unknown_robustness(len(column.groups))
         if recluster is not None:
             found = robustness(
                 column.codes,

@@ -25,7 +25,7 @@ def make_parser():
     )
     add(
         "--key_added",
-        type=cli.element_name,
+        type=cli.new_element,
         default="X_harmony",
         help="obsm key of the result (default: %(default)s)",
     )

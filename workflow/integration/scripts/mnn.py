@@ -43,7 +43,7 @@ def make_parser(argv=None):
         add_options(parser, ValuesOptions)
     add(
         "--key_added",
-        type=cli.element_name,
+        type=cli.new_element,
         default=f"X_{method}",
         help="obsm key of the result (default: %(default)s)",
     )

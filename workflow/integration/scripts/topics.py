@@ -21,7 +21,7 @@ def make_parser():
     add = parser.add_argument
     add(
         "--key_added",
-        type=cli.element_name,
+        type=cli.new_element,
         default="X_topics",
         help="obsm key of the result (default: %(default)s)",
     )

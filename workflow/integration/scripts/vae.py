@@ -28,7 +28,7 @@ def make_parser():
     add_options(parser, ValuesOptions)
     add(
         "--key_added",
-        type=cli.element_name,
+        type=cli.new_element,
         help="obsm key of the result (default: X_pvae or X_gmvae)",
     )
     add_options(parser, GMVAEOptions)
