@@ -12,7 +12,7 @@ from clustering.cluster_tree import parent_names
 from clustering.hierarchy import in_natural_order
 from clustering.stores import graph_key, neighbors_params
 from evaluation.scores.batch_mixing import Neighborhoods, neighborhoods
-from evaluation.scores.metrics import Labels
+from evaluation.scores.metrics import Labeling
 from utils.elements import read_categorical
 from utils.io import keys, read_element
 from utils.log import say
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from evaluation.clusters.robustness import Recluster
     from preprocessing.stores import StoredMatrix
 
 
-def read_codes(root: Any, column: str) -> Labels:
+def read_codes(root: Any, column: str) -> Labeling:
     """Read a column of obs as codes, its labels as people count (2 before 10).
 
     Raises
@@ -38,7 +39,7 @@ def read_codes(root: Any, column: str) -> Labels:
     codes, groups = in_natural_order(*read_categorical(root, column))
     if not groups:
         raise ValueError(f'adata.obs["{column}"] has no value in any of {len(codes):,} cells')
-    return Labels(column, codes.astype(np.int32), groups)
+    return Labeling(column, codes.astype(np.int32), groups)
 
 
 def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
@@ -53,7 +54,7 @@ def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> 
     return neighborhoods(neighbor_graph(embedding, n_neighbors=n_neighbors).distances)
 
 
-def read_parents(root: Any, columns: Mapping[str, Labels]) -> dict[str, list[str]]:
+def read_parents(root: Any, columns: Mapping[str, Labeling]) -> dict[str, list[str]]:
     """Name the parent of each cluster of some columns, from the cells of the level above.
 
     Parameters
@@ -85,6 +86,64 @@ def read_parents(root: Any, columns: Mapping[str, Labels]) -> dict[str, list[str
         )
         parents[name] = names or parents[name]
     return parents
+
+
+def read_reclustering(
+    root: Any, name: str, columns: Mapping[str, Labeling], *, neighbors_key: str, threads: int
+) -> Recluster | None:
+    """Read from uns how a column was clustered; return a function that does it again.
+
+    None, with a message, where that is not recorded (the column came with the input), or would take
+    a whole integration in each round (parents with genes of their own).
+    """
+    from clustering.communities import build
+    from clustering.stores import read_graph, read_record, read_representation
+    from evaluation.clusters.robustness import restricted, restricted_within
+
+    record = read_record(root, name)
+    if not record:
+        say(
+            f"{name} came with the input: how it was clustered is not recorded, so its "
+            "robustness is not known"
+        )
+        return None
+    if any(isinstance(why, str) for why in record.get("unsplit", {}).values()):
+        say(
+            f"{name} was made by an earlier version, which did not record what this needs: its "
+            "robustness is not known; recompute the column (clustering: {overwrite: true})"
+        )
+        return None
+    refine = record.get("refine", "neighbors")
+    if refine not in ("neighbors", "graph"):
+        say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
+        return None
+    options = {"algorithm": record["algorithm"], **record["clustering_args"]}
+    if record["level"] == 1:
+        graph = read_graph(root, neighbors_key)
+        return restricted(graph, resolution=record["resolution"], **options)
+    parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
+    wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
+    resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
+    # A parent that stayed one community may fall apart in a part of the cells; it is tried again.
+    reasons = {group: why["reason"] for group, why in record["unsplit"].items()}
+    tried = [
+        group in wanted and reasons.get(group, "one_community") == "one_community"
+        for group in parent.groups
+    ]
+    if refine == "graph":
+        basis = build(read_graph(root, neighbors_key)).adjacency
+    else:
+        basis = read_representation(root, record["use_rep"], neighbors_key)[1]
+    return restricted_within(
+        parent.codes,
+        basis,
+        split=np.array(tried),
+        resolutions=resolutions,
+        threads=threads,
+        seed=record["seed"],
+        **record["neighbors_args"],
+        **options,
+    )
 
 
 def siblings(parents: Sequence[str]) -> np.ndarray:
@@ -154,3 +213,17 @@ def read_table(path: str) -> pd.DataFrame:
     text = dict.fromkeys(names, str)
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
     return table.fillna({name: "" for name in names if name in table})
+
+
+def read_metrics(paths: Sequence[str | Path], methods: Sequence[str]) -> pd.DataFrame:
+    """Read tables of `metrics.py`, one per method, and join them: the method comes first."""
+    import pandas as pd
+
+    # A group may be called "NA"; only what is empty is missing.
+    options = {"sep": "\t", "keep_default_na": False, "na_values": {"value": "", "raw": ""}}
+    tables = [
+        pd.read_csv(path, dtype={"group": str}, **options).assign(method=method)
+        for path, method in zip(paths, methods, strict=True)
+    ]
+    joined = pd.concat(tables)
+    return joined[["method", *joined.columns[:-1]]]

@@ -11,12 +11,12 @@ from evaluation.clusters.splits import Evidence, split_table, suggest
 from evaluation.figures.charts import composition_chart
 from evaluation.figures.clustree import draw_tree, place_nodes, stability, tree_tables
 from evaluation.figures.page import save_figure
-from evaluation.scores.metrics import Labels
+from evaluation.scores.metrics import Labeling
 
 
 def layer(name, codes):
     codes = np.asarray(codes)
-    return Labels(name, codes, [str(i) for i in range(codes.max() + 1)])
+    return Labeling(name, codes, [str(i) for i in range(codes.max() + 1)])
 
 
 def test_edges_and_parents():
@@ -97,9 +97,9 @@ def test_splits_bring_everything_together():
     rng = np.random.default_rng(0)
     codes = np.repeat([0, 1, 2], 50)
     X = rng.normal(size=(150, 2)) + 20 * codes[:, None]
-    column = Labels("leiden_1.0_2", codes, ["0_0", "0_1", "1_0"])
+    column = Labeling("leiden_1.0_2", codes, ["0_0", "0_1", "1_0"])
     parents = {"leiden_1.0_2": ["0", "0", "1"]}
-    batch = Labels("batch", np.where(codes == 1, 0, np.arange(150) % 2), ["a", "b"])
+    batch = Labeling("batch", np.where(codes == 1, 0, np.arange(150) % 2), ["a", "b"])
     markers = pd.DataFrame(
         {
             "column": "leiden_1.0_2",
@@ -131,8 +131,8 @@ def test_splits_bring_everything_together():
 
 
 def test_a_cluster_of_cells_that_had_no_cluster_has_no_parent(tmp_path):
-    before = Labels("a", np.array([0, 0, 1, -1, -1]), ["0", "1"])
-    after = Labels("b", np.array([0, 0, 1, 2, 2]), ["x", "y", "z"])
+    before = Labeling("a", np.array([0, 0, 1, -1, -1]), ["0", "1"])
+    after = Labeling("b", np.array([0, 0, 1, 2, 2]), ["x", "y", "z"])
     nodes, edges = tree_tables([before, after])
     assert list(nodes["parent"]) == ["", "", "0", "1", ""]
     assert np.isfinite(place_nodes(nodes)).all()

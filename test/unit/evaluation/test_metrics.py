@@ -13,8 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from evaluation.scores import agreement
 from evaluation.scores.batch_mixing import kbet_accepted, lisi, neighborhoods
 from evaluation.scores.metrics import (
-    METRIC_COLUMNS,
-    Labels,
+    COLUMNS,
+    Labeling,
     graph_connectivity,
     method_metrics,
     pc_regression,
@@ -177,7 +177,7 @@ def test_the_sample_keeps_every_label():
 
 
 def test_the_table_has_all_cells_batches_and_types(reference, graph):
-    batch = Labels("study", reference["batch"], list("abcde"))
+    batch = Labeling("study", reference["batch"], list("abcde"))
     names = [f"type {i}" for i in range(reference["label"].max() + 1)]
     options = {
         "embedding": reference["X"],
@@ -188,10 +188,10 @@ def test_the_table_has_all_cells_batches_and_types(reference, graph):
         **options,
         uncorrected=reference["before"],
         batches=[batch],
-        label=Labels("cell_type", reference["label"], names),
+        label=Labeling("cell_type", reference["label"], names),
         clusters={"leiden_1.0_1": reference["label"] // 2, "leiden_2.0_1": reference["label"]},
     )
-    assert list(table.columns) == METRIC_COLUMNS
+    assert list(table.columns) == COLUMNS
     assert table["value"].dropna().between(0, 1).all()
     whole = table[table["group"] == "all"].set_index("metric")["value"]
     assert set(whole.index) == {

@@ -12,10 +12,10 @@ from evaluation.scores.agreement import contingency, mixing, normalized_mutual_i
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.scores.metrics import Labels
+    from evaluation.scores.metrics import Labeling
 
 
-def composition(clusters: Labels, others: list[Labels]) -> tuple[list[Bars], str]:
+def composition(clusters: Labeling, others: list[Labeling]) -> tuple[list[Bars], str]:
     """Count the cells of each cluster by each other labeling, for a chart of bars.
 
     Returns
@@ -32,7 +32,7 @@ def composition(clusters: Labels, others: list[Labels]) -> tuple[list[Bars], str
     return bars, "Share of each cluster's cells; NMI: 0 says nothing of each other, 1 the same."
 
 
-def composition_table(clusters: Labels, others: list[Labels]) -> pd.DataFrame:
+def composition_table(clusters: Labeling, others: list[Labeling]) -> pd.DataFrame:
     """Write the counts as a table.
 
     Returns
@@ -66,6 +66,6 @@ def composition_table(clusters: Labels, others: list[Labels]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=names)
 
 
-def _table(clusters: Labels, other: Labels) -> np.ndarray:
+def _table(clusters: Labeling, other: Labeling) -> np.ndarray:
     shape = (len(clusters.groups), len(other.groups))
     return contingency(clusters.codes, other.codes, shape=shape)

@@ -18,10 +18,10 @@ from evaluation.scores.metrics import sample_cells, silhouette
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evaluation.scores.metrics import Labels
+    from evaluation.scores.metrics import Labeling
 
 # Cells of one parent that the silhouette is computed of.
-SPLIT_SILHOUETTE_CELLS = 5_000
+CELLS_PER_PARENT = 5_000
 # A child with less than this share of its parent's mixing of batches is said to be of few batches,
 # where the parent is mixed at all.
 ONE_BATCH, MIXED = 0.5, 0.2
@@ -83,11 +83,11 @@ def suggest(evidence: Evidence) -> tuple[str, str]:
 
 
 def split_table(
-    columns: list[Labels],
+    columns: list[Labeling],
     embedding: np.ndarray,
     *,
     parents: Mapping[str, Sequence[str]],
-    batch: Labels | None = None,
+    batch: Labeling | None = None,
     markers: pd.DataFrame | None = None,
     robustness: pd.DataFrame | None = None,
     seed: int = 0,
@@ -177,7 +177,7 @@ def _silhouettes(
 ) -> dict[int, float]:
     """Mean silhouette of each child among its siblings."""
     among = np.where(np.isin(codes, children), codes, -1)
-    cells = sample_cells(among, SPLIT_SILHOUETTE_CELLS, seed=seed)
+    cells = sample_cells(among, CELLS_PER_PARENT, seed=seed)
     found = silhouette(embedding[cells], among[cells])
     means = {}
     for child in children:

@@ -22,13 +22,13 @@ from evaluation.scores.agreement import contingency
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from evaluation.scores.metrics import Labels
+    from evaluation.scores.metrics import Labeling
 
 EDGES_FROM = 0.05  # share of a cluster's cells below which an edge is not drawn
 TALLEST = 40.0  # inches; a taller tree is drawn with less room for each cluster
 
 
-def tree_tables(layers: list[Labels]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def tree_tables(layers: list[Labeling]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Describe a tree of clusterings.
 
     Parameters

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 # Cells worked on at a time; bounds the memory.
-CELLS_AT_A_TIME = 16_384
+CELLS_AT_ONCE = 16_384
 # Bisection for the bandwidth stops here, as in the authors' code.
 TOLERANCE, MOST_TRIES = 1e-5, 50
 ALPHA = 0.05
@@ -110,8 +110,8 @@ def lisi(near: Neighborhoods, codes: np.ndarray, *, perplexity: float | None = N
         )
     n_labels = int(codes.max(initial=-1)) + 1
     result = np.full(n, np.nan)
-    for start in range(0, n, CELLS_AT_A_TIME):
-        part = slice(start, start + CELLS_AT_A_TIME)
+    for start in range(0, n, CELLS_AT_ONCE):
+        part = slice(start, start + CELLS_AT_ONCE)
         found = np.where(near.indices[part] >= 0, codes[near.indices[part]], -1)
         weights = _weights(near.distances[part].astype(np.float64), float(np.log(perplexity)))
         weights[found < 0] = 0
@@ -206,8 +206,8 @@ def kbet_accepted(
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     freedom = (counts > 0).sum(axis=1) - 1
     result = np.full(n, np.nan)
-    for start in range(0, n, CELLS_AT_A_TIME):
-        part = slice(start, start + CELLS_AT_A_TIME)
+    for start in range(0, n, CELLS_AT_ONCE):
+        part = slice(start, start + CELLS_AT_ONCE)
         cells = np.arange(n)[part]
         everyone = np.column_stack([cells, near.indices[part]])
         found = everyone >= 0

@@ -31,10 +31,10 @@ SILHOUETTE_CELLS = 20_000
 DISTANCE_ROWS = 1024
 BATCH_METRICS = ("ilisi", "kbet", "kbet_within_label", "pc_regression", "pc_regression_change")
 LABEL_METRICS = ("clisi", "graph_connectivity", "silhouette", "nmi", "ari")
-METRIC_COLUMNS = ["metric", "key", "group_by", "group", "n_cells", "value", "raw"]
+COLUMNS = ["metric", "key", "group_by", "group", "n_cells", "value", "raw"]
 
 
-class Labels(NamedTuple):
+class Labeling(NamedTuple):
     """A column of obs as codes."""
 
     name: str
@@ -196,8 +196,8 @@ def method_metrics(
     near: Neighborhoods,
     connectivities: sp.spmatrix,
     uncorrected: np.ndarray | None = None,
-    batches: list[Labels] = (),
-    label: Labels | None = None,
+    batches: list[Labeling] = (),
+    label: Labeling | None = None,
     clusters: Mapping[str, np.ndarray] | None = None,
     perplexity: float | None = None,
     seed: int = 0,
@@ -244,13 +244,13 @@ def method_metrics(
     if label is not None:
         rows += _label_rows(label, views, embedding, near, connectivities, perplexity, seed)
         rows += _cluster_rows(label, clusters or {})
-    return pd.DataFrame(rows, columns=METRIC_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _batch_rows(
-    batch: Labels,
-    label: Labels | None,
-    views: list[Labels],
+    batch: Labeling,
+    label: Labeling | None,
+    views: list[Labeling],
     embedding: np.ndarray,
     uncorrected: np.ndarray | None,
     near: Neighborhoods,
@@ -290,8 +290,8 @@ def _batch_rows(
 
 
 def _label_rows(
-    label: Labels,
-    views: list[Labels],
+    label: Labeling,
+    views: list[Labeling],
     embedding: np.ndarray,
     near: Neighborhoods,
     connectivities: sp.spmatrix,
@@ -314,7 +314,7 @@ def _label_rows(
     yield from _rows("silhouette", name, near_own, views, np.nanmean, lambda raw: (raw + 1) / 2)
 
 
-def _cluster_rows(label: Labels, clusters: Mapping[str, np.ndarray]) -> Iterator[tuple]:
+def _cluster_rows(label: Labeling, clusters: Mapping[str, np.ndarray]) -> Iterator[tuple]:
     """Compare each cluster column with the labels; `all` is the best of them, as in scib."""
     tables = {name: contingency(codes, label.codes) for name, codes in clusters.items()}
     for metric, score in (("nmi", normalized_mutual_information), ("ari", adjusted_rand_index)):
@@ -338,7 +338,7 @@ def _rows(
     metric: str,
     key: str,
     scores: np.ndarray,
-    views: list[Labels],
+    views: list[Labeling],
     summary: Callable[[np.ndarray], float],
     scaled: Callable[[float], float],
 ) -> Iterator[tuple]:

@@ -38,8 +38,10 @@ def make_parser():
 
 def main(args):
     """Draw each column, join and draw the scores."""
+    from evaluation.figures.charts import score_charts
     from evaluation.figures.embedding import compare_embeddings
     from evaluation.figures.page import file_stem, save_figure
+    from evaluation.stores import read_metrics
     from utils.atomic import atomic_folder
     from utils.elements import read_column, read_embedding
     from utils.io import open_store
@@ -57,29 +59,13 @@ def main(args):
             panels = list(zip(args.names, layouts, columns, strict=True))
             save_figure(compare_embeddings(panels, title=name), folder / f"{file_stem(name)}.png")
         if args.metrics:
-            write_scores(args.metrics, folder)
+            paths = [Path(file).resolve() for file in args.metrics]
+            scores = read_metrics(paths, [path.parent.name for path in paths])
+            scores.to_csv(folder / "metrics.tsv", sep="\t", index=False)
+            for name, figure in score_charts(scores, title=paths[0].parent.parent.name):
+                save_figure(figure, folder / f"{file_stem(name)}.png")
         pictures = sum(1 for _ in folder.glob("*.png"))
     say(f"{args.output_file}: {pictures} pictures")
-
-
-def write_scores(files, folder):
-    """Join the tables, with the method (the name of the folder) first; draw them."""
-    import pandas as pd
-
-    from evaluation.figures.charts import score_charts
-    from evaluation.figures.page import file_stem, save_figure
-
-    paths = [Path(file).resolve() for file in files]
-    # A group may be called "NA"; only what is empty is missing.
-    read = {"sep": "\t", "keep_default_na": False, "na_values": {"value": "", "raw": ""}}
-    tables = [pd.read_csv(path, dtype={"group": str}, **read) for path in paths]
-    joined = pd.concat(
-        [table.assign(method=path.parent.name) for table, path in zip(tables, paths, strict=True)]
-    )
-    joined = joined[["method", *tables[0].columns]]
-    joined.to_csv(folder / "metrics.tsv", sep="\t", index=False)
-    for name, figure in score_charts(joined, title=paths[0].parent.parent.name):
-        save_figure(figure, folder / f"{file_stem(name)}.png")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def main(args):
         robustness,
         unknown_robustness,
     )
-    from evaluation.stores import read_codes, read_parents, siblings
+    from evaluation.stores import read_codes, read_parents, read_reclustering, siblings
     from utils.atomic import atomic_file
     from utils.io import open_store
 
@@ -60,7 +60,9 @@ def main(args):
     parents = read_parents(root, columns)
     tables = []
     for name, column in progress(columns.items(), desc="robustness", total=len(columns)):
-        recluster = way_to_cluster(root, name, columns, args)
+        recluster = read_reclustering(
+            root, name, columns, neighbors_key=args.neighbors_key, threads=args.threads
+        )
         found = unknown_robustness(len(column.groups))
         if recluster is not None:
             found = robustness(
@@ -88,65 +90,6 @@ def main(args):
     say(
         f"{args.output_file}: {len(columns)} clusterings, {options.rounds} rounds with "
         f"{options.subsample:.0%} of the cells"
-    )
-
-
-def way_to_cluster(root, name, columns, args):
-    """Read from uns how a column was made; return the function that makes it of some cells.
-
-    None where that is not known (the column came with the input), or would be a whole integration
-    for each round (parents with genes of their own).
-    """
-    import numpy as np
-
-    from clustering.communities import build
-    from clustering.stores import read_graph, read_record, read_representation
-    from evaluation.clusters.robustness import restricted, restricted_within
-    from evaluation.stores import read_codes
-
-    record = read_record(root, name)
-    if not record:
-        say(
-            f"{name} came with the input: its clusters cannot be made again, so their robustness "
-            "is not known"
-        )
-        return None
-    if any(isinstance(why, str) for why in record.get("unsplit", {}).values()):
-        say(
-            f"{name} was made by an earlier version, which did not record what this needs: its "
-            "robustness is not known; make the column again (clustering: {overwrite: true})"
-        )
-        return None
-    refine = record.get("refine", "neighbors")
-    if refine not in ("neighbors", "graph"):
-        say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
-        return None
-    options = {"algorithm": record["algorithm"], **record["clustering_args"]}
-    if record["level"] == 1:
-        graph = read_graph(root, args.neighbors_key)
-        return restricted(graph, resolution=record["resolution"], **options)
-    parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
-    wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
-    resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
-    # A parent that stayed one community may fall apart in a part of the cells; it is tried again.
-    reasons = {group: why["reason"] for group, why in record["unsplit"].items()}
-    tried = [
-        group in wanted and reasons.get(group, "one_community") == "one_community"
-        for group in parent.groups
-    ]
-    if refine == "graph":
-        basis = build(read_graph(root, args.neighbors_key)).adjacency
-    else:
-        basis = read_representation(root, record["use_rep"], args.neighbors_key)[1]
-    return restricted_within(
-        parent.codes,
-        basis,
-        split=np.array(tried),
-        resolutions=resolutions,
-        threads=args.threads,
-        seed=record["seed"],
-        **record["neighbors_args"],
-        **options,
     )
 
 
