@@ -95,9 +95,7 @@ def _check_genome(path: Path, root: Any, genome: str) -> str:
     if "obs" in root:
         raise Refused(f"{path}: is an AnnData file; rename it to {path.stem}.h5ad")
     if "matrix" in root:
-        features = root["matrix"].get("features", {})
-        stored = features["genome"][()] if genome and "genome" in features else []
-        genomes = sorted({name.decode() for name in stored})
+        genomes = _genomes(root["matrix"].get("features", {})) if genome else []
     else:
         genomes = [name for name in sorted(root) if {"barcodes", "genes"} <= set(root[name])]
         if not genomes:
@@ -112,6 +110,11 @@ def _check_genome(path: Path, root: Any, genome: str) -> str:
     if genome and genome not in genomes:
         raise KeyError(missing(f"{path} has no genome", genome, genomes))
     return genome
+
+
+def _genomes(features: Any) -> list[str]:
+    stored = features["genome"][()] if "genome" in features else []
+    return sorted({name.decode() for name in stored})
 
 
 def _read_folder(path: Path, prefix: str) -> AnnData:

@@ -90,8 +90,7 @@ def prepare_store(
         If a file, column, value or layer is missing, files do not fit, or nothing is left.
     """
     file_names = [str(file) for file in files]
-    if repeated := sorted({file for file in file_names if file_names.count(file) > 1}):
-        raise ValueError(f"{', '.join(repeated)} is listed twice")
+    _check_files(file_names)
     sources = open_sources(
         file_names,
         layer=layer,
@@ -136,6 +135,11 @@ def prepare_store(
     else:
         write_one(sources[0], names, out, var_names=var_names)
     return sum(int(source.cells.sum()) for source in sources), len(names)
+
+
+def _check_files(files: Sequence[str]) -> None:
+    if repeated := sorted({file for file in files if files.count(file) > 1}):
+        raise ValueError(f"{', '.join(repeated)} is listed twice")
 
 
 def _needs_counts(
