@@ -62,7 +62,7 @@ def n_read(monkeypatch):
             read.append(block.shape[0])
             yield block
 
-    monkeypatch.setattr(utils_blocks, "ROWS", 100)
+    monkeypatch.setattr(utils_blocks, "BLOCK_ROWS", 100)
     monkeypatch.setattr(expression, "row_blocks", counted)
     return lambda: len(read)
 
