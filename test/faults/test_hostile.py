@@ -367,7 +367,8 @@ def test_strange_columns_in_pictures_and_tables(forked, tmp_path):
         "robustness.tsv": ("robustness", [*clusters, "--rounds", 2]),
     }
     for out, (name, options) in steps.items():
-        done = forked(f"evaluation/scripts/{name}.py", source, tmp_path / out, *options)
+        stage = "explorer" if name == "explorer" else "evaluation"
+        done = forked(f"{stage}/scripts/{name}.py", source, tmp_path / out, *options)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
     wrong = {
@@ -377,7 +378,8 @@ def test_strange_columns_in_pictures_and_tables(forked, tmp_path):
         "plots2": ("plots", ["--basis", "X_pca"], "must be numbers, cells x 2; found float32"),
     }
     for out, (name, options, words) in wrong.items():
-        done = forked(f"evaluation/scripts/{name}.py", source, tmp_path / out, *options)
+        stage = "explorer" if name == "explorer" else "evaluation"
+        done = forked(f"{stage}/scripts/{name}.py", source, tmp_path / out, *options)
         errors = [line for line in done.stderr.split("\n") if "error:" in line]
         assert (done.returncode, len(errors)) == (2, 1), done.stderr
         assert words in errors[0]

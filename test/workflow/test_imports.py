@@ -23,8 +23,8 @@ LOADED = {
     "preprocessing/scripts/pca.py": PLAIN | {"pandas", "pydantic"},  # checks its n_top_genes
     "integration/scripts/harmony.py": PLAIN,
     "integration/scripts/mnn.py": PLAIN | {"numba", "pandas"},
-    "integration/scripts/topics.py": PLAIN | {"numba", "pandas", "pydantic"},
-    "integration/scripts/vae.py": PLAIN | {"anndata", "h5py", "pandas", "torch"},
+    "integration/scripts/topics.py": PLAIN | {"numba", "pydantic"},
+    "integration/scripts/vae.py": PLAIN | {"pandas", "torch"},
     "clustering/scripts/neighbors.py": PLAIN | {"numba"},
     "clustering/scripts/umap.py": PLAIN,
     "clustering/scripts/clustering.py": PLAIN | {"numba"},  # Leiden in its default flavor

@@ -28,10 +28,10 @@ def main(args):
     from utils.io import keep_existing, keys, new_store, open_store
 
     options = read_options(NeighborsOptions, args)
+    key = read_options(NeighborsKeyOptions, args).neighbors_key
     if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
-    key = args.neighbors_key
     if not args.overwrite and key in keys(root, "uns"):
         connectivities = graph_key(root, key, "connectivities")
         if connectivities in keys(root, "obsp"):
