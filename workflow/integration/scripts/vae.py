@@ -112,6 +112,7 @@ def embed(args, counts, covariates, options):
     import torch
 
     from integration import vae
+    from integration.pytorch import torch_gpu_problem
     from integration.vae.design import design
     from utils.device import choose_device, try_gpu
 
@@ -136,7 +137,7 @@ def embed(args, counts, covariates, options):
         counts.shape[0],
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
-        problem=vae.gpu_problem,
+        problem=torch_gpu_problem,
     )
     result, device = try_gpu(device, lambda: compute("cuda"))
     say(f"device: {device}")

@@ -5,7 +5,6 @@ Of the counts only the stored values are kept; a minibatch is made dense when it
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import warnings
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
+from integration.pytorch import one_torch_thread
 from integration.vae.design import as_counts, as_covariates, log_factorials
 from utils.log import progress
 
@@ -115,7 +115,7 @@ def fit(
     model.history = []
     best, best_weights, waited = -math.inf, None, 0
 
-    with _one_thread():
+    with one_torch_thread():
         model.decoder.start_at(np.asarray(data.counts[train].sum(axis=0)).ravel())
         model.to(device)
         optimizer = torch.optim.RMSprop(model.parameters(), lr=lr)
@@ -178,11 +178,6 @@ def latent(model: PVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
 def probabilities(model: GMVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
     """Return π(x), the probability of every label, (cells, labels); otherwise as `latent`."""
     return _of_every_cell(model, model.label_probabilities, counts, device)
-
-
-def gpu_problem() -> str | None:
-    """Say why PyTorch can use no GPU here; ``None`` where it can."""
-    return None if torch.cuda.is_available() else "torch sees no GPU"
 
 
 # ---------------------------------------------------------------- data
@@ -314,7 +309,7 @@ def _of_every_cell(
     cells = _with_counts(counts)
     model.to(device).eval()
     result = None
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_torch_thread():
         for rows in _pieces(model, cells):
             found = function(_dense(counts[rows], device)).cpu().numpy()
             if result is None:
@@ -324,13 +319,3 @@ def _of_every_cell(
     if result is None:
         raise ValueError(f"none of the {counts.shape[0]} cells has a count")
     return result
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
