@@ -113,19 +113,27 @@ def fit_scvi(
             n_layers=n_layers,
             gene_likelihood=gene_likelihood,
         )
-        model.train(
-            max_epochs=max_epochs,
-            accelerator=device,
-            devices=1,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            plan_kwargs={"lr": lr},
-            callbacks=[_Epochs(history)],
-            logger=False,
-            enable_progress_bar=False,
-            default_root_dir=folder,
-        )
-        fitted = model.get_latent_representation(batch_size=batch_size)
+        try:
+            model.train(
+                max_epochs=max_epochs,
+                accelerator=device,
+                devices=1,
+                batch_size=batch_size,
+                early_stopping=early_stopping,
+                plan_kwargs={"lr": lr},
+                callbacks=[_Epochs(history)],
+                logger=False,
+                enable_progress_bar=False,
+                default_root_dir=folder,
+            )
+            fitted = model.get_latent_representation(batch_size=batch_size)
+            if not np.isfinite(fitted).all():
+                raise ValueError("the latent variable is not finite")
+        except ValueError as error:  # what PyTorch raises where a network's output is not finite
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"scVI failed after {len(history)} epochs, lr {lr:g} may be too large: {reason}"
+            ) from error
 
     latent = np.full((len(has_counts), n_latent), np.nan, dtype=np.float32)
     latent[has_counts] = fitted
