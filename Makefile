@@ -78,7 +78,9 @@ $(VENV)-%/installed: envs/%.txt
 	@touch $@
 
 # What only some methods need; for a CPU build of PyTorch install that first (README).
-$(VENV)/installed-vae $(VENV)/installed-slurm: $(VENV)/installed-%: envs/%.txt $(VENV)/installed
+$(VENV)/installed-scvi: envs/vae.txt
+$(VENV)/installed-vae $(VENV)/installed-scvi $(VENV)/installed-slurm: $(VENV)/installed-%: \
+    envs/%.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
@@ -90,6 +92,6 @@ $(VENV)/installed-gpu: envs/rapids_singlecell.txt $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@
 
-$(VENV)/installed-test: envs/test.txt $(VENV)/installed $(VENV)/installed-vae $(VENV)-anndata010/installed
+$(VENV)/installed-test: envs/test.txt $(VENV)/installed $(VENV)/installed-scvi $(VENV)-anndata010/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --compile -r $<
 	@touch $@

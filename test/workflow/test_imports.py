@@ -18,11 +18,14 @@ PLAIN = {"scipy", "zarr"}  # utils/encoding.py, utils/elements.py
 STORES = {"scipy", "zarr", "pandas", "anndata", "h5py"}
 if sys.version_info >= (3, 12):  # whose anndata loads it too
     STORES |= {"pydantic"}
+# All that scvi-tools loads, beside what is counted here.
+SCVI = STORES | {"matplotlib", "numba", "pydantic", "sklearn", "torch"}
 LOADED = {
     "preprocessing/scripts/prepare.py": STORES,
     "preprocessing/scripts/pca.py": PLAIN | {"pandas", "pydantic"},  # checks its n_top_genes
     "integration/scripts/harmony.py": PLAIN,
     "integration/scripts/mnn.py": PLAIN | {"numba", "pandas"},
+    "integration/scripts/scvi.py": SCVI,
     "integration/scripts/topics.py": PLAIN | {"numba", "pydantic"},
     "integration/scripts/vae.py": PLAIN | {"pandas", "torch"},
     "clustering/scripts/neighbors.py": PLAIN | {"numba"},
@@ -45,6 +48,7 @@ BY_HAND = {
     "integration/scripts/mnn.py": ["--batch", "batch"],
     "integration/scripts/topics.py": ["--n_topics", "3", "--max_iter", "2"],
     "integration/scripts/vae.py": ["--batch", "batch"],
+    "integration/scripts/scvi.py": ["--batch", "batch", "--max_epochs", "1"],
     "evaluation/scripts/structure.py": ["--key", "X_topics"],
 }
 
@@ -92,8 +96,8 @@ def test_every_script_is_looked_at():
 
 @pytest.mark.parametrize("script", LOADED)
 def test_modules_of_each_step(script, pancreas, tmp_path):
-    if "torch" in LOADED[script]:
-        pytest.importorskip("torch")
+    for package in {"torch", "scvi"} & {*LOADED[script], Path(script).stem}:
+        pytest.importorskip(package)
     command = command_of(script, pancreas, tmp_path)
     found = loaded_by(command, pancreas) & HEAVY
     assert found == LOADED[script], f"{script} loads {sorted(found)}"

@@ -11,7 +11,8 @@ import pytest
 import scipy.sparse as sp
 from running import INPUT, REPO, read, snakemake, write_config
 
-from integration.options import METHODS, missing_package
+from integration.method_chains import missing_package
+from integration.options import METHODS
 from plan import launch
 
 VAE = "integration/scripts/vae.py"

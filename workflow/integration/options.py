@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from preprocessing.options import NormalizationOptions
@@ -240,6 +238,35 @@ class GMVAEOptions(PVAEOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SCVIOptions(CountsMethodOptions):
+    """Parameters of scVI as scvi-tools has it (``scvi.py``); needs scvi-tools."""
+
+    has_gpu: ClassVar[bool] = True
+    package: ClassVar[str | None] = "scvi"
+    extra: ClassVar[str | None] = "scvi"
+
+    method: Literal["scvi"] = key("scvi", "The method behind the name.", config_only=True)
+    n_latent: int = key(10, "Dimensions of the embedding.", ge=1)
+    n_hidden: int = key(128, "Width of the hidden layers.", ge=1)
+    n_layers: int = key(1, "Hidden layers of every network.", ge=1)
+    gene_likelihood: Literal["zinb", "nb", "poisson"] = key(
+        "zinb", "Distribution of the counts: (zero-inflated) negative binomial, or Poisson."
+    )
+    max_epochs: int | None = key(
+        None,
+        "Passes over the cells at most. Unset: 400, from 20,000 cells on 8 million / cells.",
+        ge=1,
+    )
+    batch_size: int = key(128, "Cells per minibatch.", ge=2)
+    lr: float = key(1e-3, "Learning rate (Adam).", gt=0)
+    early_stopping: bool = key(
+        False,
+        "Stop after 45 epochs without a better ELBO of a tenth of the cells, which is not "
+        "trained on.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairingOptions(MethodOptions):
     """How mutual nearest neighbors are found, whatever they are found in."""
 
@@ -383,6 +410,7 @@ METHODS: dict[str, type[MethodOptions]] = {
     "topics": TopicsOptions,
     "pvae": PVAEOptions,
     "gmvae": GMVAEOptions,
+    "scvi": SCVIOptions,
     "mnn": MNNOptions,
     "fast_mnn": FastMNNOptions,
     "mnn_correct": MNNCorrectOptions,
@@ -419,20 +447,6 @@ def _with_method(name: Any, params: Any) -> dict[str, Any]:
     return {**params, "method": method}
 
 
-def missing_package(cls: type[MethodOptions]) -> str | None:
-    """Say what a method needs and is not installed, and the command that installs it.
-
-    ``None`` where nothing is missing. Nothing is imported to find out.
-    """
-    if cls.package is None or importlib.util.find_spec(cls.package) is not None:
-        return None
-    pins = Path(__file__).resolve().parents[2] / "envs" / f"{cls.extra}.txt"
-    return (
-        f"method {cls.method} needs {cls.package}, which is not installed; "
-        f"run: python -m pip install -r {pins}"
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class IntegrationOptions(Options):
     """How batches are brought together."""
@@ -447,44 +461,3 @@ class IntegrationOptions(Options):
         "parameters. Unset: `harmony` where `batch` is set, else `unintegrated`.",
         before=by_name,
     )
-
-
-def start(name: str, methods: dict[str, Any], basis: str) -> tuple[str, str | None]:
-    """Return the obsm key that a method starts from, and the method whose result that is."""
-    key = getattr(methods[name], "basis", None) or basis
-    before = key.removeprefix("X_") if key.startswith("X_") else ""
-    return key, before if before in methods and before != "unintegrated" else None
-
-
-def chain_problems(methods: dict[str, Any], basis: str, *, computed: bool) -> list[str]:
-    """Say what is wrong with the methods that start from another's result.
-
-    Parameters
-    ----------
-    methods
-        The methods by name.
-    basis
-        The obsm key that a method without a `basis` of its own starts from.
-    computed
-        Whether `basis` is all there is; else the input may bring other keys.
-
-    Returns
-    -------
-    list of str
-        One line per method that starts from itself, by way of others or not, or from nothing.
-    """
-    problems = []
-    for name, params in methods.items():
-        if not isinstance(params, EmbeddingMethodOptions):
-            continue
-        key, before = start(name, methods, basis)
-        chain = [name]
-        while before is not None and before not in chain:
-            chain.append(before)
-            before = start(before, methods, basis)[1]
-        if before == name:
-            problems.append(f"{name}.basis: starts from itself ({' <- '.join([*chain, name])})")
-        elif computed and len(chain) == 1 and key != basis:
-            known = [basis, *(f"X_{n}" for n in methods if n not in (name, "unintegrated"))]
-            problems.append(f"{name}.basis: {unknown('embedding', key, known)}")
-    return problems

@@ -55,6 +55,31 @@ rule vae:
         " --method {params.method} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
+rule scvi:
+    input:
+        plan.source,
+    output:
+        directory(plan.pattern("embedding")),
+    log:
+        plan.log("{dataset}/{method}/scvi.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/scvi.tsv")
+    wildcard_constraints:
+        method=plan.names("scvi"),
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 1
+    resources:
+        **plan.resources("scvi"),
+    params:
+        **plan.params("scvi"),
+    message:
+        "{wildcards.dataset}: {wildcards.method}"
+    shell:
+        "python {params.script} {input:q} {output:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+
+
 rule mnn:
     input:
         plan.source,

@@ -56,6 +56,14 @@ STEPS = {
         minutes=(10, 600),
         gpu="integration",
     ),
+    "scvi": Step(
+        script="integration/scripts/scvi.py",
+        words=method_words,
+        memory=(2000, 6000),
+        more_memory=_counts_memory,
+        minutes=(120, 600),
+        gpu="integration",
+    ),
     "mnn": Step(
         script="integration/scripts/mnn.py",
         words=method_words,

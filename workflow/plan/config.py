@@ -14,13 +14,13 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from clustering.options import ClusteringOptions
 from evaluation.options import EvaluationOptions
+from integration.method_chains import chain_problems
 from integration.options import (
     NAME,
     HarmonyOptions,
     IntegrationOptions,
     MethodOptions,
     UnintegratedOptions,
-    chain_problems,
 )
 from preprocessing.options import PCAOptions, PreprocessingOptions
 from utils.device import N_CELL_CPU, DeviceOptions

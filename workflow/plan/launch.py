@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from integration.options import missing_package
+from integration.method_chains import missing_package
 from plan.config import VERSION
 from plan.preflight import input_problems
 from plan.validate import check_config, readable_data_sets

@@ -19,7 +19,8 @@ import integration.steps
 import preprocessing.steps
 from clustering.cluster_names import ClusterColumn, resolution_text
 from evaluation.steps import cluster_tables, scored_methods
-from integration.options import EmbeddingMethodOptions, start
+from integration.method_chains import start
+from integration.options import EmbeddingMethodOptions
 from utils.device import N_CELL_CPU
 from utils.options import named, words
 from utils.paths import split_file

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import ClusterColumn
 from evaluation.steps import scored_methods
-from integration.options import (
-    CountsMethodOptions,
-    EmbeddingMethodOptions,
-    IntegrationOptions,
-    start,
-)
+from integration.method_chains import start
+from integration.options import CountsMethodOptions, EmbeddingMethodOptions, IntegrationOptions
 from plan.contents import read_contents
 from utils.errors import missing
 from utils.options import options_of

@@ -30,6 +30,7 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "comparison.py": ["--colors", "a", "--names", "b"],
         "harmony.py": ["--batch", "a"],
         "vae.py": ["--batch", "a"],
+        "scvi.py": ["--batch", "a"],
         "mnn.py": ["--batch", "a"],
         "metrics.py": ["--batch", "a"],
         "markers.py": ["--clusters", "a"],

@@ -26,6 +26,9 @@ def pip_pins(name, python):
     for line in lines:
         if not line or line.startswith("#"):
             continue
+        if line.startswith("-r "):
+            found |= pip_pins(line[3:].removesuffix(".txt"), python)
+            continue
         requirement = Requirement(line)
         marker = requirement.marker
         if marker is None or marker.evaluate({"python_version": python}):
@@ -44,6 +47,7 @@ def pip_pins(name, python):
         ("snakemake", ["snakemake"]),
         ("slurm", ["slurm"]),
         ("vae", ["scanpy", "vae"]),
+        ("scvi", ["scanpy", "scvi"]),
         ("rapids_singlecell", ["scanpy", "rapids_singlecell"]),  # which goes before scanpy's
     ],
 )
@@ -63,7 +67,7 @@ def test_conda_mirrors_pip(name, files):
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_every_python_has_the_same_packages(python):
-    for name in ("anndata010", "scanpy", "snakemake", "slurm", "test", "vae"):
+    for name in ("anndata010", "scanpy", "snakemake", "scvi", "slurm", "test", "vae"):
         assert set(pip_pins(name, python)) == set(pip_pins(name, "3.11"))
 
 
@@ -76,7 +80,7 @@ def test_every_rule_names_a_conda_file():
             (value,) = re.findall(r"^    conda:\n        (.*)$", rule, flags=re.MULTILINE)
             on_gpu = value.startswith("plan.environment(")
             has_gpu = STEPS[rule.partition(":")[0]].gpu is not None
-            assert on_gpu == (has_gpu and "vae.yaml" not in rule)
+            assert on_gpu == (has_gpu and not re.search(r"(vae|scvi)\.yaml", rule))
             names = ("scanpy", "rapids_singlecell")
             paths = [f"../../envs/{name}.yaml" for name in names] if on_gpu else [value.strip('"')]
             for path in paths:
@@ -86,7 +90,7 @@ def test_every_rule_names_a_conda_file():
 
 def test_the_default_environment_is_small():
     packages = set(pip_pins("scanpy", "3.12")) | set(pip_pins("snakemake", "3.12"))
-    assert not packages & {"torch", "jax", "rpy2"}
+    assert not packages & {"torch", "scvi-tools", "jax", "rpy2"}
     assert not packages & set(pip_pins("rapids_singlecell", "3.12")) - {"numba", "numpy", "pandas"}
 
 

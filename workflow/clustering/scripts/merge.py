@@ -111,7 +111,8 @@ def merge(args):
             if file:
                 with atomic_file(file) as temporary:
                     temporary.write_text(text)
-    say(f"{args.output_file}: {n_cells:,} cells, {len(lines) - 1} cluster columns")
+    more = f", {len(lines) - 1} cluster columns" if args.clustering else ""
+    say(f"{args.output_file}: {n_cells:,} cells{more}")
 
 
 def export(args):

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-from integration.options import METHODS, GMVAEOptions, missing_package
+from integration.method_chains import missing_package
+from integration.options import METHODS, GMVAEOptions
 from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say

@@ -1,4 +1,4 @@
-"""PVAE and GMVAE: variational autoencoders of counts with covariates. The only user of torch."""
+"""PVAE and GMVAE: variational autoencoders of counts with covariates."""
 
 from integration.vae.embed import embed_counts, labels_by_size
 from integration.vae.models import GMVAE, PVAE

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from integration.options import PVAEOptions
+from integration.pytorch import torch_gpu_problem
 from integration.vae.design import design
 from integration.vae.models import GMVAE, PVAE
-from integration.vae.training import torch_gpu_problem
 from utils.device import N_CELL_CPU, choose_device, try_gpu
 from utils.log import say
 

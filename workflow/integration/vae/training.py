@@ -5,7 +5,6 @@ Counts stay sparse; each minibatch is made dense when it is used.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import warnings
@@ -17,6 +16,7 @@ import torch
 
 from integration.count_matrix import as_counts
 from integration.options import PVAEOptions
+from integration.pytorch import one_torch_thread
 from integration.vae.design import as_covariates, log_factorials
 from utils.log import progress
 
@@ -117,7 +117,7 @@ def fit(
     model.history = []
     best, best_weights, waited = -math.inf, None, 0
 
-    with _one_thread():
+    with one_torch_thread():
         model.decoder.start_at(np.asarray(data.counts[train].sum(axis=0)).ravel())
         model.to(device)
         optimizer = torch.optim.RMSprop(model.parameters(), lr=lr)
@@ -182,11 +182,6 @@ def latent(model: PVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
 def probabilities(model: GMVAE, counts: Any, *, device: str = "cpu") -> np.ndarray:
     """Return π(x), the probability of every label, (cells, labels); otherwise as `latent`."""
     return _of_every_cell(model, model.label_probabilities, counts, device)
-
-
-def torch_gpu_problem() -> str | None:
-    """Return why PyTorch can use no GPU here; None where it can."""
-    return None if torch.cuda.is_available() else "torch sees no GPU"
 
 
 # ---------------------------------------------------------------- data
@@ -318,7 +313,7 @@ def _of_every_cell(
     cells = _with_counts(counts)
     model.to(device).eval()
     result = None
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_torch_thread():
         for rows in _evaluation_rows(model, cells):
             values = function(_dense(counts[rows], device)).cpu().numpy()
             if result is None:
@@ -328,13 +323,3 @@ def _of_every_cell(
     if result is None:
         raise ValueError(f"none of the {counts.shape[0]} cells has a count")
     return result
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
