@@ -1,6 +1,7 @@
 """The rules of the house: what may import what, one statement per option, one name per thing."""
 
 import ast
+import re
 from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
@@ -119,3 +120,11 @@ def test_no_default_is_stated_twice(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_file_is_longer_than_500_lines(path):
     assert len(path.read_text().splitlines()) <= 500
+
+
+def test_every_place_that_the_guide_names_exists():
+    guide = (WORKFLOW.parent / "CONTRIBUTING.md").read_text()
+    page = guide[guide.index("## Where things are") :]
+    paths = re.findall(r"`([\w/]+\.py)`", page)
+    assert len(paths) > 15
+    assert not [path for path in paths if not list(WORKFLOW.glob(f"**/{path}"))]
