@@ -16,8 +16,7 @@ from clustering.options import (
     Refinement,
     cluster_ids,
 )
-from integration.options import HarmonyOptions
-from preprocessing.options import PCAOptions, ValuesOptions
+from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.device import N_CELL_CPU
 from utils.log import say
@@ -246,6 +245,8 @@ def subcluster(args, root, parent):
 def own_components(args, root):
     """Check the options of PCA and Harmony within each parent, and find the counts."""
     from clustering.stores import read_own_components
+    from integration.options import HarmonyOptions
+    from preprocessing.options import PCAOptions
 
     harmony = {}
     if args.refine == "integration":
