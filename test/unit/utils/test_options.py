@@ -15,6 +15,7 @@ from clustering.options import NeighborsOptions
 from integration.options import HarmonyOptions
 from preprocessing.options import PrepareOptions
 from utils.option_checks import as_list
+from utils.option_values import read_mapping, read_options
 from utils.options import (
     Options,
     add_options,
@@ -22,8 +23,6 @@ from utils.options import (
     key,
     option_words,
     options_of,
-    read_mapping,
-    read_options,
     script_options,
 )
 from utils.validation import check_options

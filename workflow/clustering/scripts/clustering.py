@@ -20,7 +20,8 @@ from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.device import N_CELL_CPU
 from utils.log import say
-from utils.options import add_options, as_arguments, read_mapping, read_options
+from utils.option_values import read_mapping, read_options
+from utils.options import add_options, as_arguments
 
 
 def make_parser():

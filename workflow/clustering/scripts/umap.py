@@ -8,7 +8,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 from clustering.options import NeighborsKeyOptions, UMAPOptions
 from utils import cli
 from utils.log import say
-from utils.options import add_options, as_arguments, read_options
+from utils.option_values import read_options
+from utils.options import add_options, as_arguments
 
 
 def make_parser():

@@ -9,7 +9,8 @@ from clustering.options import NeighborsKeyOptions
 from evaluation.options import MetricsOptions
 from utils import cli
 from utils.log import say
-from utils.options import add_options, read_options
+from utils.option_values import read_options
+from utils.options import add_options
 
 
 def make_parser():

@@ -10,7 +10,8 @@ from clustering.options import NeighborsKeyOptions
 from evaluation.options import RobustnessOptions
 from utils import cli
 from utils.log import progress, say
-from utils.options import add_options, read_options
+from utils.option_values import read_options
+from utils.options import add_options
 
 
 def make_parser():

@@ -26,7 +26,8 @@ from numerics.arrays import normalize_rows
 from numerics.kmeans import kmeans
 from utils.errors import unknown
 from utils.log import progress
-from utils.options import make_options, script_options
+from utils.option_values import make_options
+from utils.options import script_options
 from utils.threads import available_memory, resolve_threads, workers
 
 if TYPE_CHECKING:

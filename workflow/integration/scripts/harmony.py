@@ -10,7 +10,8 @@ import json
 from integration.options import HarmonyOptions, IntegrationOptions
 from utils import cli
 from utils.log import say
-from utils.options import add_options, as_arguments, read_options
+from utils.option_values import read_options
+from utils.options import add_options, as_arguments
 
 
 def make_parser():

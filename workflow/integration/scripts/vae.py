@@ -10,7 +10,8 @@ from integration.options import METHODS, GMVAEOptions
 from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
-from utils.options import add_options, as_arguments, read_options
+from utils.option_values import read_options
+from utils.options import add_options, as_arguments
 
 
 def make_parser():

@@ -7,7 +7,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
-from utils.options import add_options, as_arguments, read_options
+from utils.option_values import read_options
+from utils.options import add_options, as_arguments
 
 
 def make_parser():
