@@ -1,1 +1,1 @@
-"""Plumbing that every stage uses: files, config, plan, device, command line."""
+"""Plumbing that every stage uses and that knows no science: stores, options, threads, logs."""
