@@ -158,7 +158,7 @@ def test_what_came_with_the_input_cannot_be_made_again(annotated):
     table = pd.read_csv(folder / "robustness.tsv", sep="\t").set_index("column")
     assert table.loc["leiden_1.0_1", "jaccard"].isna().all()
     assert table.loc["leiden_1.0_2", "jaccard"].notna().any()
-    assert "leiden_1.0_1 came with the input: its clusters cannot be made again" in printed
+    assert "leiden_1.0_1 came with the input: how it was clustered is not recorded" in printed
     record = json.loads(read(folder / "atlas.zarr").uns["leiden_1.0_2"])
     reasons = {why["reason"] for why in record["unsplit"].values()}
     assert reasons <= {"one_community", "too_few_cells"}
