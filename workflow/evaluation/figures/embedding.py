@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Shade = Callable[[np.ndarray], np.ndarray]  # from codes or numbers to sRGB, 0 to 255
 
 PANEL = 5.0  # inches, height of a panel; its width follows the data's shape
+LEFT, GAP, BELOW = 0.4, 0.45, 0.45  # inches, left of the panels, between them, below each
 
 
 class _Panel(NamedTuple):
@@ -177,33 +178,22 @@ def compare_embeddings(
             return scale.to_rgba(data, bytes=True)[:, :3]
         return np.rint(255 * np.vstack([colors, rgb(MISSING)])).astype(np.uint8)[data]
 
-    # Where everything goes, from the top left corner of the page.
     headings = [_heading(p, names, len(labeled)) for p in drawn]
-    left, gap, below = 0.4, 0.45, 0.45
-    lefts, right = [], left
-    for i in range(min(columns, len(drawn))):
-        lefts.append(_whole_pixels(right))
-        right += max(p.width for p in drawn[i::columns]) + gap
-    tops, bottom = [], 0.15 + 0.35 * bool(title)
-    for i in range(0, len(drawn), columns):
-        row_heading = max(heading.height for heading in headings[i : i + columns])
-        bottom = _whole_pixels(bottom + row_heading + 0.08)
-        tops.append(bottom)
-        bottom += PANEL + below
+    grid = _place(drawn, headings, columns, top=0.15 + 0.35 * bool(title))
     legend, legend_width = [], 0.0
     if names is None:
         legend_width = 1.2
     elif not on_data_labels:
         n_cells = [len(p.data) for p in drawn]
-        legend = legend_table(names, colors, counts, n_cells, bottom - below - tops[0])
+        legend = legend_table(names, colors, counts, n_cells, grid.bottom - BELOW - grid.tops[0])
         legend_width = sum(map(column_width, legend))
-    width = right - gap + 0.15 + (legend_width + 0.15 if legend_width else 0)
+    width = grid.right + 0.15 + (legend_width + 0.15 if legend_width else 0)
 
-    fig, page = new_page(_whole_pixels(width), _whole_pixels(bottom))
+    fig, page = new_page(_whole_pixels(width), _whole_pixels(grid.bottom))
     if title:
-        write_text(page, left, 0.15, shorten(title, 100), size=14, weight="bold", va="top")
+        write_text(page, LEFT, 0.15, shorten(title, 100), size=14, weight="bold", va="top")
     for i, panel in enumerate(drawn):
-        x, y = lefts[i % columns], tops[i // columns]
+        x, y = grid.lefts[i % columns], grid.tops[i // columns]
         headings[i].write(page, x, y - headings[i].height - 0.08)
         _draw_arrows(page, x, y + PANEL, drawable(axis_name))
         page.add_artist(Picture(_cell_pixels(panel, shade, seed), x, y + PANEL))
@@ -211,10 +201,36 @@ def compare_embeddings(
             _write_labels(page, panel, names, labeled, x, y + PANEL)
     if names is None:
         missing = [int(np.isnan(p.data).sum()) for p in drawn]
-        draw_color_bar(page, scale, extend, missing, right - gap + 0.2, tops[0], PANEL * 0.6)
+        draw_color_bar(page, scale, extend, missing, grid.right + 0.2, grid.tops[0], PANEL * 0.6)
     else:
-        draw_legend(page, legend, right - gap + 0.2, tops[0])
+        draw_legend(page, legend, grid.right + 0.2, grid.tops[0])
     return fig
+
+
+class _Grid(NamedTuple):
+    """Where panels go, in inches from the top left corner of the page."""
+
+    lefts: list[float]
+    tops: list[float]
+    right: float
+    bottom: float
+
+
+def _place(
+    panels: Sequence[_Panel], headings: Sequence[Heading], columns: int, *, top: float
+) -> _Grid:
+    """Place panels in rows, each below the highest heading of its row."""
+    lefts, right = [], LEFT
+    for i in range(min(columns, len(panels))):
+        lefts.append(_whole_pixels(right))
+        right += max(panel.width for panel in panels[i::columns]) + GAP
+    tops, bottom = [], top
+    for i in range(0, len(panels), columns):
+        row_heading = max(heading.height for heading in headings[i : i + columns])
+        bottom = _whole_pixels(bottom + row_heading + 0.08)
+        tops.append(bottom)
+        bottom += PANEL + BELOW
+    return _Grid(lefts, tops, right - GAP, bottom)
 
 
 def _shared(

@@ -53,6 +53,15 @@ def make_parser():
     return parser
 
 
+def check_arguments(args, names, files):
+    """Refuse lists of another length than that of the atlases, and an output that is no page."""
+    for option, values in (("names", names), ("markers", args.markers), ("splits", args.splits)):
+        if values and len(values) != len(files):
+            raise ValueError(f"--{option} has {len(values)} entries for {len(files)} atlases")
+    if Path(args.output_file).suffix != ".html":
+        raise ValueError(f"{args.output_file}: the output must end in .html")
+
+
 def main(args):
     """Read the atlases, write the page."""
     from evaluation.stores import read_table
@@ -63,11 +72,7 @@ def main(args):
 
     files = [Path(file) for file in (args.input_file, *args.compare)]
     names = args.names or [file.resolve().parent.name for file in files]
-    for option, values in (("names", names), ("markers", args.markers), ("splits", args.splits)):
-        if values and len(values) != len(files):
-            raise ValueError(f"--{option} has {len(values)} entries for {len(files)} atlases")
-    if Path(args.output_file).suffix != ".html":
-        raise ValueError(f"{args.output_file}: the output must end in .html")
+    check_arguments(args, names, files)
     roots = [open_store(file) for file in files]
     check_same_cells(files, roots)
     none = [None] * len(files)
