@@ -136,6 +136,19 @@ class DataSet(Model):
         """Refuse keys that could have no effect where the data set enters."""
         if info.context and info.context.get("alone"):  # only its keys are looked at
             return self
+        problems = [*self._idle_keys(), *self._methods_without_batch()]
+        problems += [
+            f"integration.methods.{line}"
+            for line in chain_problems(
+                self.methods, self.integration.basis, computed=self.stage == "preprocessing"
+            )
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _idle_keys(self) -> list[str]:
+        """Name the keys that could have no effect where the data set enters."""
         given = self.integration.given
         problems = []
         if self.stage != "preprocessing" and not self.clustering.refines:
@@ -159,22 +172,18 @@ class DataSet(Model):
                 "clustering.neighbors.use_rep: would override the embedding of every method; "
                 "remove it, or write input: {clustering: ...}"
             )
-        if not self.integration.batch:
-            problems += [
-                f"integration.batch: is missing; method {name} needs the obs column that names "
-                "the batch"
-                for name, params in self.methods.items()
-                if params.needs_batch
-            ]
-        problems += [
-            f"integration.methods.{line}"
-            for line in chain_problems(
-                self.methods, self.integration.basis, computed=self.stage == "preprocessing"
-            )
+        return problems
+
+    def _methods_without_batch(self) -> list[str]:
+        """Name the methods that need a batch where none is given."""
+        if self.integration.batch:
+            return []
+        return [
+            f"integration.batch: is missing; method {name} needs the obs column that names "
+            "the batch"
+            for name, params in self.methods.items()
+            if params.needs_batch
         ]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
 
 
 class Config(Model):

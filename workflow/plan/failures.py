@@ -91,25 +91,32 @@ def failure_lines(text: str, *, logs: str, job_logs: Collection[str] = ()) -> li
     interrupted = _INTERRUPTED in text or any(
         line.endswith(_INTERRUPTED_JOB) for path in job_logs for line in _tail(path)[-1:]
     )
-    lines = []
-    explained = [(failure, *_reasons(failure)) for failure in failures(text, job_logs)]
+    failed = _failed_jobs(failures(text, job_logs), interrupted)
+    lines = [f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed:"] if failed else []
+    for failure, reasons in failed:
+        lines += _job_lines(failure, reasons, logs)
+    if interrupted:
+        lines.append("interrupted (Ctrl-C); run the same command again with --rerun-incomplete")
+    return lines
+
+
+def _failed_jobs(jobs: Iterable[Failure], interrupted: bool) -> list[tuple[Failure, list[str]]]:
+    """Return the jobs that failed by themselves, each with its reasons."""
+    explained = [(failure, *_reasons(failure)) for failure in jobs]
     group_has_error = any(failure.grouped and has_error for failure, _, has_error in explained)
-    failed = [
+    return [
         (failure, reasons)
         for failure, reasons, has_error in explained
         if has_error or not (interrupted or (failure.grouped and group_has_error))
     ]
-    if failed:
-        lines.append(f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed:")
-    for failure, reasons in failed:
-        path = Path(failure.log)
-        parts = path.relative_to(logs).parts if path.is_relative_to(logs) else (path.name,)
-        lines.append(f"  {', '.join([*parts[:-1], Path(parts[-1]).stem])}")
-        lines += [f"    {reason}" for reason in reasons]
-        lines.append(f"    log: {failure.log}")
-    if interrupted:
-        lines.append("interrupted (Ctrl-C); run the same command again with --rerun-incomplete")
-    return lines
+
+
+def _job_lines(failure: Failure, reasons: list[str], logs: str) -> list[str]:
+    """Describe a failed job: its name, its reasons, its log."""
+    path = Path(failure.log)
+    parts = path.relative_to(logs).parts if path.is_relative_to(logs) else (path.name,)
+    name = ", ".join([*parts[:-1], Path(parts[-1]).stem])
+    return [f"  {name}", *(f"    {reason}" for reason in reasons), f"    log: {failure.log}"]
 
 
 def _reasons(failure: Failure) -> tuple[list[str], bool]:

@@ -63,15 +63,19 @@ def read_config(
     if own_packages:
         problems += _missing_packages(datasets)
     if problems or config is None:
-        where = ", ".join(texts) or "the config"
-        print(f"cellstrata: {where}: {len(problems)} problem(s)", file=sys.stderr)
-        if DEMO in [path.resolve() for path in paths]:
-            how = "no DATASETS were given (--configfile my.yaml), so these are the demo's"
-            print(f"  {how}", file=sys.stderr)
-        for line in problems:
-            print(f"  {line}", file=sys.stderr)
+        _print_problems(problems, ", ".join(texts) or "the config", paths)
         raise SystemExit(2)
     return config
+
+
+def _print_problems(problems: list[str], where: str, paths: list[Path]) -> None:
+    """Print all that is wrong with a config."""
+    print(f"cellstrata: {where}: {len(problems)} problem(s)", file=sys.stderr)
+    if DEMO in [path.resolve() for path in paths]:
+        how = "no DATASETS were given (--configfile my.yaml), so these are the demo's"
+        print(f"  {how}", file=sys.stderr)
+    for line in problems:
+        print(f"  {line}", file=sys.stderr)
 
 
 def _missing_packages(datasets: Mapping[str, DataSet]) -> list[str]:

@@ -120,11 +120,7 @@ def name_problems(datasets: Mapping[str, Iterable[str]]) -> list[str]:
     datasets
         Data set to the names of its methods.
     """
-    paths = [path.split("/") for path in STORES.values()]
-    for_sets = {first for first, *_ in paths if first != "{dataset}"}
-    for_sets |= {LOGS, BENCHMARKS, *REPORTS, "summary.log", "summary.tsv"}
-    for_methods = {rest[0] for _, *rest in paths if rest and rest[0] != "{method}"}
-    for_methods |= {f"{step}.{ending}" for step in _STEPS for ending in ("log", "tsv")}
+    for_sets, for_methods = _names_of_files()
     line = "{}: the workflow has a file or folder of this name; use another name"
     return [line.format(f"DATASETS.{name}") for name in datasets if name in for_sets] + [
         line.format(f"DATASETS.{name}.integration.methods.{method}")
@@ -132,6 +128,16 @@ def name_problems(datasets: Mapping[str, Iterable[str]]) -> list[str]:
         for method in methods
         if method in for_methods
     ]
+
+
+def _names_of_files() -> tuple[set[str], set[str]]:
+    """Return the names that lie beside the folders of data sets, and beside those of methods."""
+    paths = [path.split("/") for path in STORES.values()]
+    for_sets = {first for first, *_ in paths if first != "{dataset}"}
+    for_sets |= {LOGS, BENCHMARKS, *REPORTS, "summary.log", "summary.tsv"}
+    for_methods = {rest[0] for _, *rest in paths if rest and rest[0] != "{method}"}
+    for_methods |= {f"{step}.{ending}" for step in _STEPS for ending in ("log", "tsv")}
+    return for_sets, for_methods
 
 
 def text_problems(name: str, text: str) -> list[str]:

@@ -284,15 +284,7 @@ def plain_text(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain_text(item) for key, item in value.items()}
     if isinstance(value, pd.DataFrame):
-        # By astype, as pandas 3 makes text of objects that a data frame is constructed from.
-        texts = [name for name in value.columns if _is_text(value[name])]
-        types = {name: "string" if value[name].isna().any() else object for name in texts}
-        categories = {
-            name: plain_text(value[name].array)
-            for name in value.columns
-            if isinstance(value[name].dtype, pd.CategoricalDtype)
-        }
-        return value.astype(types).assign(**categories).set_axis(plain_text(value.index))
+        return _plain_frame(value)
     if isinstance(value, pd.Categorical):
         return value.rename_categories(plain_text(value.categories))
     if isinstance(value, np.ndarray):
@@ -304,6 +296,21 @@ def plain_text(value: Any) -> Any:
     if not _is_text(value):
         return value
     return value.astype("string" if pd.isna(value).any() else object)
+
+
+def _plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Convert the columns of text, the categories and the index of a data frame."""
+    import pandas as pd
+
+    # By astype, as pandas 3 makes text of objects that a data frame is constructed from.
+    texts = [name for name in frame.columns if _is_text(frame[name])]
+    types = {name: "string" if frame[name].isna().any() else object for name in texts}
+    categories = {
+        name: plain_text(frame[name].array)
+        for name in frame.columns
+        if isinstance(frame[name].dtype, pd.CategoricalDtype)
+    }
+    return frame.astype(types).assign(**categories).set_axis(plain_text(frame.index))
 
 
 def _is_text(values: Any) -> bool:

@@ -31,12 +31,7 @@ def link_children(
     """
     if prefix:
         target.mkdir()
-    for name in METADATA:
-        if (source / name).is_file():
-            # Consolidated metadata would no longer be true.
-            meta = json.loads((source / name).read_text())
-            meta.pop("consolidated_metadata", None)
-            (target / name).write_text(json.dumps(meta))
+    _copy_metadata(source, target)
     linkable = _clear_columns(target) if prefix.rstrip("/") in fresh else None
     for child in sorted(source.iterdir()):
         name = prefix + child.name
@@ -49,6 +44,15 @@ def link_children(
             link_children(child, target / child.name, written, fresh, f"{name}/")
         elif name not in written:
             link(child, target / child.name)
+
+
+def _copy_metadata(source: Path, target: Path) -> None:
+    """Copy what a group says of itself, but for consolidated metadata: no longer true."""
+    for name in METADATA:
+        if (source / name).is_file():
+            meta = json.loads((source / name).read_text())
+            meta.pop("consolidated_metadata", None)
+            (target / name).write_text(json.dumps(meta))
 
 
 def _clear_columns(folder: Path) -> set[str]:
