@@ -1,4 +1,4 @@
-"""Options of the integration methods, one dataclass each, and what the name of one stands for."""
+"""Options of the integration methods, one dataclass each, and what the name of one means."""
 
 from __future__ import annotations
 
@@ -369,9 +369,7 @@ class TopicsOptions(CountsMethodOptions):
     model: Literal["poisson_nmf", "lda"] = key(
         "poisson_nmf", "Maximum likelihood (`poisson_nmf`), or Dirichlet priors (`lda`, slower)."
     )
-    highly_variable: bool = key(
-        True, "Only the genes of `var/highly_variable`, where that is there."
-    )
+    highly_variable: bool = key(True, "Only the genes of `var/highly_variable`, if it exists.")
     n_topics: int = key(10, "Number of topics.", ge=1)
     n_restarts: int = key(
         1, "Random starts; that with the lowest deviance is kept. Not for `lda`.", ge=1
@@ -419,7 +417,7 @@ Method = Union[tuple(METHODS.values())]  # noqa: UP007
 
 
 def by_name(value: Any) -> Any:
-    """Fill in what ``method`` a name stands for; a list of names takes every default."""
+    """Fill in the ``method`` that a name means; a list of names takes every default."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -205,7 +205,7 @@ class Config(Model):
     )
     h5ad: bool = Field(
         False,
-        description="Also write every atlas as one `atlas.h5ad` that stands alone, for CELLxGENE "
+        description="Also write every atlas as one self-contained `atlas.h5ad`, for CELLxGENE "
         "and R.",
     )
 
@@ -223,7 +223,7 @@ class Config(Model):
             for name, params in dataset.methods.items():
                 if used.setdefault(name, params.method) != params.method:
                     raise ValueError(
-                        f'method name "{name}" stands for {used[name]} in one data set and for '
+                        f'method name "{name}" means {used[name]} in one data set and '
                         f"{params.method} in another; give them different names"
                     )
         return value

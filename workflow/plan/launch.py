@@ -129,7 +129,7 @@ def _where(plan: Plan, name: str) -> str:
 
 
 def check_report(plan: Plan) -> None:
-    """Where a report is asked for before the results are there, say so and leave."""
+    """Refuse a report that is requested before the results exist."""
     if not any(word == "--report" or word.startswith("--report=") for word in sys.argv):
         return
     wanted = [*plan.targets("plots"), *plan.evaluations(), *plan.comparisons(), *plan.explorers()]

@@ -68,7 +68,7 @@ class _Check:
     where: str
     dataset: DataSet
     files: list[Contents]
-    complete: bool  # whether all files are there, readable and say their names
+    complete: bool  # whether all files are there, readable and have names
     as_written: bool  # whether no key with an error was left out
     lines: list[str] = field(default_factory=list)
 

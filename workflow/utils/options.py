@@ -103,7 +103,7 @@ class Option:
 
     @property
     def takes_text(self) -> bool:
-        """Whether a text may stand for it, so that a script need not read it as JSON."""
+        """Whether its value may be a text, which a script need not read as JSON."""
         return _takes_text(self.type)
 
     @property
@@ -215,7 +215,7 @@ def add_options(parser: Any, cls: type[Options]) -> None:
 
 
 def _reader(takes_text: bool) -> Callable[[str], Any]:
-    """Read the text of an option: as it is where a text may stand for it, else as JSON."""
+    """Read the text of an option: as it is if its value may be a text, else as JSON."""
 
     def read(text: str) -> Any:
         if text in ("null", "None"):

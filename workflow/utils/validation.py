@@ -125,7 +125,7 @@ def check_options(
     values
         Name to value; what is not there takes its default.
     prefix
-        What stands before each name in an error, such as ``--``.
+        Prefix of each name in an error, such as ``--``.
     together
         Also check that they go together (`Options.check`).
 

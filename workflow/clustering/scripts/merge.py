@@ -31,16 +31,14 @@ def make_parser():
         help="Copy everything into the output, so that it can be moved on its own",
     )
     parser.add_argument(
-        "--h5ad", metavar="FILE", help="Also write all of it into one .h5ad file that stands alone"
+        "--h5ad", metavar="FILE", help="Also write all of it into one self-contained .h5ad file"
     )
-    cli.add_run_options(
-        parser, threads=False, seed=False, overwrite="Replace an output that exists"
-    )
+    cli.add_run_options(parser, threads=False, seed=False, overwrite="Replace an existing output")
     return parser
 
 
 def main(args):
-    """Link and count, then write the file that stands alone."""
+    """Link and count, then write the self-contained file."""
     from utils.io import keep_existing
 
     if args.h5ad and Path(args.h5ad).suffix != ".h5ad":

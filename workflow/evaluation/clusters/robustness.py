@@ -227,7 +227,7 @@ def restricted_within(
 
 
 def unknown_robustness(n_clusters: int) -> Robustness:
-    """Stand for clusters that cannot be made again."""
+    """Make the result for clusters that cannot be recomputed."""
     nothing = np.full(n_clusters, np.nan)
     return Robustness(nothing, nothing, nothing, nothing, np.full(n_clusters, -1))
 

@@ -30,7 +30,7 @@ def make_parser():
         help="A name for each atlas (default: that of its folder)",
     )
     parser.add_argument(
-        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns that stand first"
+        "--colors", nargs="+", default=[], metavar="COLUMN", help="obs columns to list first"
     )
     parser.add_argument(
         "--batch", nargs="+", default=[], metavar="COLUMN", help="obs columns that name the batch"
@@ -43,7 +43,7 @@ def make_parser():
         nargs="+",
         default=[],
         metavar="TSV",
-        help="How well the clusters stand, a table per atlas",
+        help="What supports each split, a table per atlas",
     )
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"

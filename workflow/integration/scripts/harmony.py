@@ -33,7 +33,7 @@ def make_parser():
     add("--qc_column", metavar="COLUMN", help="Only cells that are true here; others become NaN")
     add_options(parser, HarmonyOptions)
     cli.add_device_options(parser)
-    cli.add_run_options(parser, overwrite="Replace a result that is there")
+    cli.add_run_options(parser, overwrite="Replace an existing result")
     return parser
 
 

@@ -50,7 +50,7 @@ def make_parser(argv=None):
     )
     add("--table", help="File for the diagnostics of every merge (.tsv)")
     add_options(parser, METHODS[method])
-    cli.add_run_options(parser, overwrite="Replace a result that is there")
+    cli.add_run_options(parser, overwrite="Replace an existing result")
     return parser
 
 

@@ -33,7 +33,7 @@ def make_parser():
     )
     add_options(parser, SCVIOptions)
     cli.add_device_options(parser)
-    cli.add_run_options(parser, overwrite="Replace a result that exists")
+    cli.add_run_options(parser, overwrite="Replace an existing result")
     return parser
 
 

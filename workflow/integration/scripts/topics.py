@@ -30,7 +30,7 @@ def make_parser():
     add_options(parser, ValuesOptions)
     add("--table", metavar="FILE", help="Write the top genes of each topic (.tsv)")
     add_options(parser, TopicsOptions)
-    cli.add_run_options(parser, overwrite="Replace a result that is there")
+    cli.add_run_options(parser, overwrite="Replace an existing result")
     return parser
 
 

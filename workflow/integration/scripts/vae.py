@@ -21,7 +21,7 @@ def make_parser():
         "\n"
         "pvae has one Gaussian as the prior of the embedding, gmvae a mixture, whose likeliest\n"
         "component is the label of each cell. The genes are those of var/highly_variable where it\n"
-        "is there, else all. Needs torch, which uses one thread on the CPU: more change the bits."
+        "exists, else all. Needs torch, which uses one thread on the CPU: more change the bits."
     )
     add = parser.add_argument
     add("--method", choices=["pvae", "gmvae"], default="pvae", help="Model (default: %(default)s)")
@@ -35,7 +35,7 @@ def make_parser():
     )
     add_options(parser, GMVAEOptions)
     cli.add_device_options(parser)
-    cli.add_run_options(parser, overwrite="Replace a result that is there")
+    cli.add_run_options(parser, overwrite="Replace an existing result")
     return parser
 
 

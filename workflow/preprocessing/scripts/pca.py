@@ -21,7 +21,7 @@ def make_parser():
     parser.add_argument("--layer", help="The layer to use, or raw (default: X)")
     add_options(parser, ValuesOptions)
     add_options(parser, PCAOptions)
-    cli.add_run_options(parser, overwrite="Replace an X_pca that is there")
+    cli.add_run_options(parser, overwrite="Replace an existing X_pca")
     return parser
 
 

@@ -46,7 +46,7 @@ def make_parser():
         )
     add_options(parser, PrepareOptions)
     add_options(parser, ValuesOptions)
-    cli.add_run_options(parser, overwrite="Replace an output that is there")
+    cli.add_run_options(parser, overwrite="Replace an existing output")
     return parser
 
 
