@@ -63,7 +63,7 @@ def main(args):
 
     files = [Path(file) for file in (args.input_file, *args.compare)]
     names = args.names or [file.resolve().parent.name for file in files]
-    check_options(args, len(files))
+    check_arguments(args, len(files))
     roots = [open_store(file) for file in files]
     check_same_cells(files, roots)
     none = [None] * len(files)
@@ -87,7 +87,7 @@ def main(args):
     say(f"{args.output_file}: {describe_page(page, methods)}")
 
 
-def check_options(args, n_files):
+def check_arguments(args, n_files):
     """Check that lists have an entry per atlas, and the name of the page."""
     for option, values in (
         ("names", args.names),
