@@ -27,7 +27,7 @@ from explorer.page_trees import ClusterTree, cluster_trees
 from utils.palette import COLORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -119,11 +119,24 @@ def explorer_page(
     -----
     Peak memory besides the input: about 40 bytes per cell, and 2 per cell and column.
     """
-    n_cells = _check_cell_counts(methods)
+    if not methods:
+        raise ValueError("the explorer needs at least one atlas")
+    n_cells = len(methods[0].layout)
+    for method in methods:
+        if len(method.layout) != n_cells:
+            raise ValueError(
+                f"{method.name} has {len(method.layout):,} cells, {methods[0].name} has "
+                f"{n_cells:,}; the methods must have the same cells"
+            )
     layouts = [quantize_layout(method.layout) for method in methods]
     trees = [cluster_trees(method.clusters) for method in methods]
     tables = [(_markers(method.markers), _splits(method.splits)) for method in methods]
-    described, left_out = _describe_columns(columns, dict.fromkeys([*first, *batch, *columns]))
+    described, left_out = [], []
+    for name in dict.fromkeys([*first, *batch, *columns]):
+        try:
+            described.append(describe_column(columns[name], name=name))
+        except ValueError as error:
+            left_out.append({"name": name, "why": str(error)})
     shown = {item["name"] for item, _ in described}
     description = {
         "title": title,
@@ -166,33 +179,6 @@ def explorer_page(
                 "allowed; give it fewer columns or methods"
             )
         max_cells = max(int(0.95 * len(rows) * max_bytes / len(text)), 1000)
-
-
-def _check_cell_counts(methods: Sequence[MethodResult]) -> int:
-    """Return the number of cells, which all methods must share."""
-    if not methods:
-        raise ValueError("the explorer needs at least one atlas")
-    n_cells = len(methods[0].layout)
-    for method in methods:
-        if len(method.layout) != n_cells:
-            raise ValueError(
-                f"{method.name} has {len(method.layout):,} cells, {methods[0].name} has "
-                f"{n_cells:,}; the methods must have the same cells"
-            )
-    return n_cells
-
-
-def _describe_columns(
-    columns: Mapping[str, Values], names: Iterable[str]
-) -> tuple[list[tuple[dict[str, Any], np.ndarray]], list[dict[str, str]]]:
-    """Describe the columns that can be colored by; return also the others, with the reason."""
-    described, left_out = [], []
-    for name in names:
-        try:
-            described.append(describe_column(columns[name], name=name))
-        except ValueError as error:
-            left_out.append({"name": name, "why": str(error)})
-    return described, left_out
 
 
 def _hex(color: np.ndarray) -> str:

@@ -7,7 +7,6 @@ Every random choice is seeded, so that the same input gives the same bytes.
 from __future__ import annotations
 
 import textwrap
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     Shade = Callable[[np.ndarray], np.ndarray]  # from codes or numbers to sRGB, 0 to 255
 
 PANEL = 5.0  # inches, height of a panel; its width follows the data's shape
-LEFT, GAP, BELOW = 0.4, 0.45, 0.45  # inches, margins of the panels
 
 
 class _Panel(NamedTuple):
@@ -166,33 +163,45 @@ def compare_embeddings(
     labeled = np.array([], dtype=int)
     if names is None:
         scale, extend = color_scale(np.concatenate([p.data for p in drawn]))
-        shade = partial(_shade_numbers, scale)
         drawn = [p._replace(data=np.clip(p.data, *scale.get_clim())) for p in drawn]
     else:
         colors = palette(len(names))
-        shade = partial(_shade_categories, colors)
         counts = [np.bincount(p.data[p.data >= 0], minlength=len(names)) for p in drawn]
         if on_data_labels is None:
             on_data_labels = labels_fit(names, drawn[0].data, drawn[0].positions)
         if on_data_labels:
             labeled = labeled_categories(names, sum(counts), drawn[0].window)
 
+    def shade(data: np.ndarray) -> np.ndarray:
+        if names is None:
+            return scale.to_rgba(data, bytes=True)[:, :3]
+        return np.rint(255 * np.vstack([colors, rgb(MISSING)])).astype(np.uint8)[data]
+
     # Where everything goes, from the top left corner of the page.
     headings = [_heading(p, names, len(labeled)) for p in drawn]
-    lefts, right = _place_columns(drawn, columns)
-    tops, bottom = _place_rows(headings, columns, 0.15 + 0.35 * bool(title))
+    left, gap, below = 0.4, 0.45, 0.45
+    lefts, right = [], left
+    for i in range(min(columns, len(drawn))):
+        lefts.append(_whole_pixels(right))
+        right += max(p.width for p in drawn[i::columns]) + gap
+    tops, bottom = [], 0.15 + 0.35 * bool(title)
+    for i in range(0, len(drawn), columns):
+        row_heading = max(heading.height for heading in headings[i : i + columns])
+        bottom = _whole_pixels(bottom + row_heading + 0.08)
+        tops.append(bottom)
+        bottom += PANEL + below
     legend, legend_width = [], 0.0
     if names is None:
         legend_width = 1.2
     elif not on_data_labels:
         n_cells = [len(p.data) for p in drawn]
-        legend = legend_table(names, colors, counts, n_cells, bottom - BELOW - tops[0])
+        legend = legend_table(names, colors, counts, n_cells, bottom - below - tops[0])
         legend_width = sum(map(column_width, legend))
-    width = right - GAP + 0.15 + (legend_width + 0.15 if legend_width else 0)
+    width = right - gap + 0.15 + (legend_width + 0.15 if legend_width else 0)
 
     fig, page = new_page(_whole_pixels(width), _whole_pixels(bottom))
     if title:
-        write_text(page, LEFT, 0.15, shorten(title, 100), size=14, weight="bold", va="top")
+        write_text(page, left, 0.15, shorten(title, 100), size=14, weight="bold", va="top")
     for i, panel in enumerate(drawn):
         x, y = lefts[i % columns], tops[i // columns]
         headings[i].write(page, x, y - headings[i].height - 0.08)
@@ -202,9 +211,9 @@ def compare_embeddings(
             _write_labels(page, panel, names, labeled, x, y + PANEL)
     if names is None:
         missing = [int(np.isnan(p.data).sum()) for p in drawn]
-        draw_color_bar(page, scale, extend, missing, right - GAP + 0.2, tops[0], PANEL * 0.6)
+        draw_color_bar(page, scale, extend, missing, right - gap + 0.2, tops[0], PANEL * 0.6)
     else:
-        draw_legend(page, legend, right - GAP + 0.2, tops[0])
+        draw_legend(page, legend, right - gap + 0.2, tops[0])
     return fig
 
 
@@ -251,36 +260,6 @@ def _panel(title: str, coordinates: ArrayLike, values: np.ndarray) -> _Panel:
     span = np.maximum(span, [span[1] * aspect, span[0] / aspect])
     width = _whole_pixels(PANEL * aspect)
     return _Panel(str(title), xy, values, (low + high - span) / 2, span, width, dropped)
-
-
-def _shade_numbers(scale: ScalarMappable, data: np.ndarray) -> np.ndarray:
-    """Color numbers by the color scale."""
-    return scale.to_rgba(data, bytes=True)[:, :3]
-
-
-def _shade_categories(colors: np.ndarray, data: np.ndarray) -> np.ndarray:
-    """Color codes by the palette; -1, the last color, is gray."""
-    return np.rint(255 * np.vstack([colors, rgb(MISSING)])).astype(np.uint8)[data]
-
-
-def _place_columns(panels: list[_Panel], n_columns: int) -> tuple[list[float], float]:
-    """Place the left edge of each column of panels; return also where the next would start."""
-    lefts, right = [], LEFT
-    for i in range(min(n_columns, len(panels))):
-        lefts.append(_whole_pixels(right))
-        right += max(panel.width for panel in panels[i::n_columns]) + GAP
-    return lefts, right
-
-
-def _place_rows(headings: list[Heading], n_columns: int, start: float) -> tuple[list[float], float]:
-    """Place the top edge of each row of panels; return also the end of the last row."""
-    tops, bottom = [], start
-    for i in range(0, len(headings), n_columns):
-        row_heading = max(heading.height for heading in headings[i : i + n_columns])
-        bottom = _whole_pixels(bottom + row_heading + 0.08)
-        tops.append(bottom)
-        bottom += PANEL + BELOW
-    return tops, bottom
 
 
 def _whole_pixels(inches: float) -> float:

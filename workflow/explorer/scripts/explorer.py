@@ -59,11 +59,15 @@ def main(args):
     from explorer.page import explorer_page
     from explorer.stores import check_same_cells, read_method
     from utils.atomic import atomic_file
-    from utils.io import open_store
+    from utils.io import keys, open_store, read_element
 
     files = [Path(file) for file in (args.input_file, *args.compare)]
     names = args.names or [file.resolve().parent.name for file in files]
-    check_arguments(args, len(files))
+    for option, values in (("names", names), ("markers", args.markers), ("splits", args.splits)):
+        if values and len(values) != len(files):
+            raise ValueError(f"--{option} has {len(values)} entries for {len(files)} atlases")
+    if Path(args.output_file).suffix != ".html":
+        raise ValueError(f"{args.output_file}: the output must end in .html")
     roots = [open_store(file) for file in files]
     check_same_cells(files, roots)
     none = [None] * len(files)
@@ -73,7 +77,12 @@ def main(args):
         read_method(root, name=name, basis=args.basis, markers=markers[i], splits=splits[i])
         for i, (root, name) in enumerate(zip(roots, names, strict=True))
     ]
-    metadata = read_metadata(roots[0], methods, first=[*args.colors, *args.batch])
+    clusters = {name for method in methods for name in method.clusters}
+    metadata = {
+        name: read_element(roots[0], f"obs/{name}")
+        for name in dict.fromkeys([*args.colors, *args.batch, *keys(roots[0], "obs")])
+        if name not in clusters
+    }
     page = explorer_page(
         methods,
         metadata,
@@ -84,40 +93,11 @@ def main(args):
     )
     with atomic_file(args.output_file) as out:
         out.write_text(page.html, encoding="utf-8")
-    say(f"{args.output_file}: {describe_page(page, methods)}")
-
-
-def check_arguments(args, n_files):
-    """Check that lists have an entry per atlas, and the name of the page."""
-    for option, values in (
-        ("names", args.names),
-        ("markers", args.markers),
-        ("splits", args.splits),
-    ):
-        if values and len(values) != n_files:
-            raise ValueError(f"--{option} has {len(values)} entries for {n_files} atlases")
-    if Path(args.output_file).suffix != ".html":
-        raise ValueError(f"{args.output_file}: the output must end in .html")
-
-
-def read_metadata(root, methods, *, first):
-    """Read the columns of obs that are no clusters, those of `first` before the others."""
-    from utils.io import keys, read_element
-
-    clusters = {name for method in methods for name in method.clusters}
-    return {
-        name: read_element(root, f"obs/{name}")
-        for name in dict.fromkeys([*first, *keys(root, "obs")])
-        if name not in clusters
-    }
-
-
-def describe_page(page, methods):
-    """Count the cells, the methods and the bytes of the page."""
     n_cells = len(methods[0].layout)
     drawn = "" if len(page.rows) == n_cells else f", {len(page.rows):,} of them drawn"
     count = f"{len(methods)} method{'s' * (len(methods) > 1)}"
-    return f"{n_cells:,} cells{drawn}, {count}, {len(page.html) / 1e6:.1f} MB"
+    size = f"{len(page.html) / 1e6:.1f} MB"
+    say(f"{args.output_file}: {n_cells:,} cells{drawn}, {count}, {size}")
 
 
 if __name__ == "__main__":
