@@ -34,23 +34,31 @@ def add_quality(sources: Sequence[Source], names: np.ndarray, groups: Mapping[st
         Name of a group to a regular expression, searched anywhere in the names.
     """
     texts = [*map(str, names)]
-    members = {}
-    for group, pattern in groups.items():
-        members[group] = np.flatnonzero([re.search(pattern, name) is not None for name in texts])
-        if not len(members[group]):
-            say(f"warning: qc {group}: no gene matches {pattern!r}{_hint(pattern, texts)}")
+    members = {group: _find_genes(group, pattern, texts) for group, pattern in groups.items()}
     for source in sources:
         source.quality = _quality(source, members)
         replaced = [name for name in source.quality if name in keys(source.root, "obs")]
         if replaced:
             say(f"{source.file}: obs columns of qc replace those of the file ({listed(replaced)})")
     for group, genes in members.items():
-        if not len(genes):
-            continue
-        share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
-        median = np.nanmedian(share) if np.isfinite(share).any() else np.nan
-        n_genes = f"{len(genes):,} gene{'' if len(genes) == 1 else 's'}"
-        say(f"qc {group}: {n_genes}, median {median:.3g} % of the counts of a cell")
+        if len(genes):
+            _say_share(sources, group, len(genes))
+
+
+def _find_genes(group: str, pattern: str, names: list[str]) -> np.ndarray:
+    """Return the positions of the genes of a group; warn if there are none."""
+    genes = np.flatnonzero([re.search(pattern, name) is not None for name in names])
+    if not len(genes):
+        say(f"warning: qc {group}: no gene matches {pattern!r}{_hint(pattern, names)}")
+    return genes
+
+
+def _say_share(sources: Sequence[Source], group: str, n_genes: int) -> None:
+    """Log the median share of a group of genes in the counts of a cell."""
+    share = np.concatenate([source.quality[f"pct_counts_{group}"] for source in sources])
+    median = np.nanmedian(share) if np.isfinite(share).any() else np.nan
+    genes = f"{n_genes:,} gene{'' if n_genes == 1 else 's'}"
+    say(f"qc {group}: {genes}, median {median:.3g} % of the counts of a cell")
 
 
 def _hint(pattern: str, names: list[str]) -> str:

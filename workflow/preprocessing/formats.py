@@ -97,12 +97,7 @@ def _check_genome(path: Path, root: Any, genome: str) -> str:
     if "matrix" in root:
         genomes = _genomes(root["matrix"].get("features", {})) if genome else []
     else:
-        genomes = [name for name in sorted(root) if {"barcodes", "genes"} <= set(root[name])]
-        if not genomes:
-            raise Refused(
-                f"{path}: is no 10x matrix, it holds {', '.join(sorted(root)) or 'nothing'}; "
-                "write filtered_feature_bc_matrix.h5 or an AnnData file"
-            )
+        genomes = _genome_groups(path, root)
         if len(genomes) > 1 and not genome:
             choices = ", ".join(f"{path}::{name}" for name in genomes)
             raise Refused(f"{path}: holds several genomes; name one: {choices}")
@@ -110,6 +105,17 @@ def _check_genome(path: Path, root: Any, genome: str) -> str:
     if genome and genome not in genomes:
         raise KeyError(missing(f"{path} has no genome", genome, genomes))
     return genome
+
+
+def _genome_groups(path: Path, root: Any) -> list[str]:
+    """Name the groups of a file of Cell Ranger 2 that hold a genome's matrix."""
+    genomes = [name for name in sorted(root) if {"barcodes", "genes"} <= set(root[name])]
+    if not genomes:
+        raise Refused(
+            f"{path}: is no 10x matrix, it holds {', '.join(sorted(root)) or 'nothing'}; "
+            "write filtered_feature_bc_matrix.h5 or an AnnData file"
+        )
+    return genomes
 
 
 def _genomes(features: Any) -> list[str]:

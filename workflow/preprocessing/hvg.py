@@ -99,20 +99,9 @@ def highly_variable_genes(
     Methods of Satija et al. 2015 (``seurat``) and Stuart et al. 2019 (``seurat_v3``). Peak memory:
     one block, about 60 MB, and 60 bytes per gene and batch.
     """
-    if flavor not in ("seurat", "seurat_v3"):
-        raise ValueError(f'flavor must be "seurat" or "seurat_v3"; found {flavor!r}')
-    if n_top_genes < 1:
-        raise ValueError(f"n_top_genes must be at least 1; found {n_top_genes}")
-    if n_genes < 1:
-        raise ValueError("there is no gene to select from")
-    if gene_names is not None and len(gene_names) != n_genes:
-        raise ValueError(f"{len(gene_names)} gene names for {n_genes} genes")
+    _check_options(flavor, n_top_genes, n_genes, gene_names)
     groups = _group(batch, batch_names)
-    candidates = np.arange(n_genes)
-    if excluded is not None:
-        candidates = np.flatnonzero(~_mask(excluded, n_genes))
-        if not len(candidates):
-            raise ValueError(f"all {n_genes:,} genes are excluded; none is left to choose")
+    candidates = _find_candidates(excluded, n_genes)
     names = None if gene_names is None else np.asarray(gene_names, dtype=object)
     if flavor == "seurat_v3":
         table = _seurat_v3(blocks, n_genes, candidates, n_top_genes, groups, span)
@@ -126,6 +115,30 @@ def highly_variable_genes(
     if names is not None:
         table.index = list(names)
     return table
+
+
+def _check_options(
+    flavor: str, n_top_genes: int, n_genes: int, gene_names: Sequence[str] | None
+) -> None:
+    """Refuse an unknown flavor, and numbers that do not fit."""
+    if flavor not in ("seurat", "seurat_v3"):
+        raise ValueError(f'flavor must be "seurat" or "seurat_v3"; found {flavor!r}')
+    if n_top_genes < 1:
+        raise ValueError(f"n_top_genes must be at least 1; found {n_top_genes}")
+    if n_genes < 1:
+        raise ValueError("there is no gene to select from")
+    if gene_names is not None and len(gene_names) != n_genes:
+        raise ValueError(f"{len(gene_names)} gene names for {n_genes} genes")
+
+
+def _find_candidates(excluded: np.ndarray | None, n_genes: int) -> np.ndarray:
+    """Return the positions of the genes that can be chosen."""
+    if excluded is None:
+        return np.arange(n_genes)
+    candidates = np.flatnonzero(~_mask(excluded, n_genes))
+    if not len(candidates):
+        raise ValueError(f"all {n_genes:,} genes are excluded; none is left to choose")
+    return candidates
 
 
 def _mask(excluded: np.ndarray, n_genes: int) -> np.ndarray:

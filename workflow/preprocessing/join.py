@@ -267,13 +267,7 @@ def _component_problems(sources: Sequence[Source]) -> list[str]:
     common = sorted(set(genes[0]).intersection(*map(set, genes[1:])))
     first = None
     for source, names in zip(sources, genes, strict=True):
-        values = []
-        if "pca" in keys(source.root, "uns"):
-            values += _float_arrays(read_element(source.root, "uns/pca"))
-        if "PCs" in keys(source.root, "varm"):
-            position = {name: i for i, name in enumerate(names)}
-            loadings = np.asarray(read_element(source.root, "varm/PCs"))
-            values.append(loadings[[position[name] for name in common]])
+        values = _component_arrays(source.root, names, common)
         first = values if first is None else first
         if not _same(dict(enumerate(values)), dict(enumerate(first))):
             return [
@@ -281,6 +275,18 @@ def _component_problems(sources: Sequence[Source]) -> list[str]:
                 f"no common embedding; {START_OVER} (if it is one, delete both from the files)"
             ]
     return []
+
+
+def _component_arrays(root: Any, names: np.ndarray, common: Sequence[str]) -> list[np.ndarray]:
+    """Read what defines the components of a file: uns/pca, and the loadings of common genes."""
+    values = []
+    if "pca" in keys(root, "uns"):
+        values += _float_arrays(read_element(root, "uns/pca"))
+    if "PCs" in keys(root, "varm"):
+        position = {name: i for i, name in enumerate(names)}
+        loadings = np.asarray(read_element(root, "varm/PCs"))
+        values.append(loadings[[position[name] for name in common]])
+    return values
 
 
 def _float_arrays(value: Any) -> list[np.ndarray]:
@@ -306,18 +312,22 @@ def join_uns(
     joined: dict[str, Any] = {}
     dropped = []
     for name in dict.fromkeys(name for part in parts for name in part):
-        column = name.removesuffix("_colors")
-        value = None
-        if name.endswith("_colors") and column in obs:
+        if name.endswith("_colors") and name.removesuffix("_colors") in obs:
             value = _join_colors(parts, name, frames, obs)
-        elif all(name in part and _same(part[name], parts[0][name]) for part in parts):
-            value = parts[0][name]
+        else:
+            value = _equal_value(parts, name)
         if value is None or (isinstance(value, dict) and "connectivities_key" in value):
             dropped.append(name)  # what describes a graph is dropped with it
         else:
             joined[name] = value
     say_dropped("uns element", f"not equal in all {len(parts)} files", dropped)
     return joined
+
+
+def _equal_value(parts: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Return an element of uns that is equal in all files, else None."""
+    is_equal = all(name in part and _same(part[name], parts[0][name]) for part in parts)
+    return parts[0][name] if is_equal else None
 
 
 def _join_colors(

@@ -59,11 +59,8 @@ def write_joined(
     with new_store(out) as store:
         write_element(store, "obs", obs)
         write_element(store, "var", var)
-        elements = {}
-        for name in embeddings:
-            parts = [take_rows(read_element(s.root, f"obsm/{name}"), s.cells) for s in sources]
-            elements[name] = with_index(_stacked(parts), obs.index)
-        write_element(store, "obsm", elements)
+        stacked = {name: _stack_embedding(sources, name, obs.index) for name in embeddings}
+        write_element(store, "obsm", stacked)
         for slot in ("varm", "obsp", "varp", "layers"):
             write_element(store, slot, {})
         write_element(store, "uns", join_uns(uns, frames, obs))
@@ -130,6 +127,12 @@ def _file_names(files: Sequence[str]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return list(files)
+
+
+def _stack_embedding(sources: list[Source], name: str, index: pd.Index) -> Any:
+    """Read an embedding of the chosen cells of all files, which `index` names."""
+    parts = [take_rows(read_element(s.root, f"obsm/{name}"), s.cells) for s in sources]
+    return with_index(_stacked(parts), index)
 
 
 def _stacked(parts: list[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from utils.paths import disk_path
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pandas as pd
 
     from preprocessing.sources import Source
 
@@ -75,14 +77,8 @@ def write_one(source: Source, names: np.ndarray, out: Path, *, var_names: str | 
         write_element(store, "obs", obs)
         write_element(store, "var", chosen_var(source, names))
         for slot in ALIGNED:
-            of_cells = slot.startswith("obs")
-            chosen = source.cells if of_cells else source.genes
-            index = obs.index if of_cells else pd.Index(names)
-            elements = {}
-            for name in [] if slot in emptied else keys(root, slot):
-                value = take_rows(read_element(root, f"{slot}/{name}"), chosen)
-                value = value[:, chosen] if slot.endswith("p") else value
-                elements[name] = with_index(value, index)
+            index = obs.index if slot.startswith("obs") else pd.Index(names)
+            elements = {} if slot in emptied else _read_chosen(source, slot, index)
             write_element(store, slot, elements)
         write_element(store, "uns", read_element(root, "uns") if "uns" in root else {})
         write_element(store, "layers", {})
@@ -90,3 +86,14 @@ def write_one(source: Source, names: np.ndarray, out: Path, *, var_names: str | 
         if "X" in keys(root, "raw") and source.x != "raw/X":
             varm = {name: read_element(root, f"raw/varm/{name}") for name in keys(root, "raw/varm")}
             write_raw(store, [source], [None], raw_vars([source], var_names)[0], varm)
+
+
+def _read_chosen(source: Source, slot: str, index: pd.Index) -> dict[str, Any]:
+    """Read the elements of a slot for the chosen cells or genes, which `index` names."""
+    chosen = source.cells if slot.startswith("obs") else source.genes
+    elements = {}
+    for name in keys(source.root, slot):
+        value = take_rows(read_element(source.root, f"{slot}/{name}"), chosen)
+        value = value[:, chosen] if slot.endswith("p") else value
+        elements[name] = with_index(value, index)
+    return elements

@@ -144,39 +144,37 @@ def open_sources(
         if stage == "preprocessing":
             source.genes = _gene_expression(source)
     if var_names is not None:
-        named = [source for source in sources if var_names in keys(source.root, source.var)]
-        if not named:
-            columns = keys(sources[0].root, sources[0].var)
-            raise KeyError(missing(f"{files[0]}: adata.var has no column", var_names, columns))
-        for source in sources:
-            if source not in named:
-                say(f"{source.file}: var has no {var_names}: its genes keep their names")
-        frames = [source.var for source in named]
-        names_of_files = named_genes(named, frames, var_names, several=len(files) > 1)
-        for source, names in zip(named, names_of_files, strict=True):
-            source.is_renamed, source.names = True, names
+        _rename_genes(sources, var_names)
     return sources
+
+
+def _rename_genes(sources: list[Source], var_names: str) -> None:
+    """Name the genes by a column of var, in the files that have it."""
+    named = [source for source in sources if var_names in keys(source.root, source.var)]
+    if not named:
+        columns = keys(sources[0].root, sources[0].var)
+        raise KeyError(missing(f"{sources[0].file}: adata.var has no column", var_names, columns))
+    for source in sources:
+        if source not in named:
+            say(f"{source.file}: var has no {var_names}: its genes keep their names")
+    frames = [source.var for source in named]
+    names_of_files = named_genes(named, frames, var_names, several=len(sources) > 1)
+    for source, names in zip(named, names_of_files, strict=True):
+        source.is_renamed, source.names = True, names
 
 
 def _open(file: str, *, layer: str | None, needs_counts: str) -> Source:
     root = open_counts(file)
     layers = keys(root, "layers")
     _check_names(root, file)
-    x, counts, var = "X", "X", "var"
     has_raw = "X" in keys(root, "raw")
-    if layer == "raw" and has_raw:
-        if "raw" in layers:
-            say(f"{file}: has both a raw and a layer of that name; raw is taken")
-        x, counts, var = "raw/X", "raw/X", "raw/var"
-    elif layer == "raw" and "raw" in layers:
-        x, counts = "layers/raw", "layers/raw"
-    elif layer == "raw":
-        raise KeyError(f"{file}: has no raw; adata.layers has {listed(layers)}")
-    elif layer is not None:
-        if layer not in layers:
+    if layer == "raw":
+        x, counts, var = _find_raw(file, layers, has_raw=has_raw)
+    else:
+        x, counts, var = "X", "X" if layer is None else f"layers/{layer}", "var"
+        if layer is not None and layer not in layers:
             available = [*layers, "raw"] if has_raw else layers
             raise KeyError(missing(f"{file}: adata.layers has no", layer, available))
-        counts = f"layers/{layer}"
     if needs_counts and not (counts in root and is_matrix(root[counts])):
         available = [*(f"layers/{name}" for name in layers), *(["raw"] if has_raw else [])]
         raise KeyError(f"{file}: has no {counts}, which {needs_counts}; it has {listed(available)}")
@@ -185,6 +183,17 @@ def _open(file: str, *, layer: str | None, needs_counts: str) -> Source:
     return Source(
         file, root, x, counts, var, names, np.arange(n_genes), np.ones(n_cells, dtype=bool)
     )
+
+
+def _find_raw(file: str, layers: Sequence[str], *, has_raw: bool) -> tuple[str, str, str]:
+    """Return the elements of X, the counts and var where raw, or a layer of that name, is X."""
+    if has_raw:
+        if "raw" in layers:
+            say(f"{file}: has both a raw and a layer of that name; raw is taken")
+        return "raw/X", "raw/X", "raw/var"
+    if "raw" in layers:
+        return "layers/raw", "layers/raw", "var"
+    raise KeyError(f"{file}: has no raw; adata.layers has {listed(layers)}")
 
 
 def _check_names(root: Any, file: str) -> None:

@@ -52,6 +52,19 @@ def suggest(evidence: Evidence) -> tuple[str, str]:
     tuple
         ``keep``, ``merge`` or ``look``, and the reason in words.
     """
+    for_it, against = _weigh_evidence(evidence)
+    reason = "; ".join([*against, *for_it]) or "nothing is known"
+    weak = evidence.jaccard < DISSOLVED or evidence.silhouette < 0
+    if weak and not evidence.n_strong > 0:
+        return "merge", reason
+    unstable = not (evidence.jaccard >= STABLE or np.isnan(evidence.jaccard))
+    if unstable or _has_fewer_batches(evidence) or not for_it or evidence.n_strong == 0:
+        return "look", reason
+    return "keep", reason
+
+
+def _weigh_evidence(evidence: Evidence) -> tuple[list[str], list[str]]:
+    """Write out what speaks for a child, and what speaks against it."""
     for_it, against = [], []
     if evidence.jaccard >= STABLE:
         for_it.append(f"comes back (Jaccard {evidence.jaccard:.2f})")
@@ -65,21 +78,18 @@ def suggest(evidence: Evidence) -> tuple[str, str]:
         against.append("no strong marker")
     if evidence.silhouette < 0:
         against.append(f"lies among its siblings (silhouette {evidence.silhouette:.2f})")
-    mixed = evidence.parent_batch_entropy >= MIXED
-    one_batch = mixed and evidence.batch_entropy < ONE_BATCH * evidence.parent_batch_entropy
-    if one_batch:
+    if _has_fewer_batches(evidence):
         against.append(
             f"of fewer batches than its parent (entropy {evidence.batch_entropy:.2f} of "
             f"{evidence.parent_batch_entropy:.2f})"
         )
-    reason = "; ".join([*against, *for_it]) or "nothing is known"
-    weak = evidence.jaccard < DISSOLVED or evidence.silhouette < 0
-    if weak and not evidence.n_strong > 0:
-        return "merge", reason
-    unstable = not (evidence.jaccard >= STABLE or np.isnan(evidence.jaccard))
-    if unstable or one_batch or not for_it or evidence.n_strong == 0:
-        return "look", reason
-    return "keep", reason
+    return for_it, against
+
+
+def _has_fewer_batches(evidence: Evidence) -> bool:
+    """Check whether a child of a mixed parent is much less mixed than the parent."""
+    mixed = evidence.parent_batch_entropy >= MIXED
+    return mixed and evidence.batch_entropy < ONE_BATCH * evidence.parent_batch_entropy
 
 
 def split_table(

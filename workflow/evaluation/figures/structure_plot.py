@@ -13,6 +13,7 @@ from evaluation.figures.page import add_axes, new_page, shorten, text_width, wri
 from utils.palette import palette
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
@@ -71,10 +72,7 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
     widths = np.maximum(sizes / len(values), MIN_GROUP_WIDTH)
     widths *= (1 - GAP * (len(present) - 1)) / widths.sum()
     colors = palette(values.shape[1])
-    topics = range(values.shape[1])
-    shares = values.mean(axis=0, dtype=np.float64)
-    entries = [Entry(f"topic {k}", f"{shares[k]:.1%}", colors[k]) for k in topics]
-    legend = [entries[k : k + LEGEND_ROWS] for k in range(0, len(entries), LEGEND_ROWS)]
+    legend = _topic_legend(values, colors)
 
     left, top = 0.45, 0.55
     below = 0.15 + 0.8 * text_width(labels, 7.5)  # they are slanted
@@ -92,11 +90,7 @@ def structure_plot(weights: ArrayLike, groups: ArrayLike | None = None, *, title
     start = 0.0
     for group, label, span in zip(present, labels, widths, strict=True):
         bars = _bars(values[codes == group], max(1, round(MAX_BARS * span)))
-        edges = np.linspace(start, start + span, len(bars) + 1)
-        tops = np.cumsum(bars, axis=1)
-        for k in topics:
-            base = tops[:, k - 1] if k else np.zeros(len(bars))
-            ax.stairs(tops[:, k], edges, baseline=base, fill=True, color=colors[k], linewidth=0)
+        _draw_bars(ax, bars, colors, start, span)
         style = {"size": 7.5, "rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"}
         write_text(page, left + (start + span / 2) * WIDTH, top + HEIGHT + 0.08, label, **style)
         start += span + GAP
@@ -130,3 +124,19 @@ def _bars(values: np.ndarray, n_bars: int) -> np.ndarray:
     starts = np.unique(np.linspace(0, len(ordered), n_bars, endpoint=False).astype(np.int64))
     sums = np.add.reduceat(ordered.astype(np.float64), starts, axis=0)
     return sums / sums.sum(axis=1, keepdims=True)
+
+
+def _topic_legend(values: np.ndarray, colors: np.ndarray) -> list[list[Entry]]:
+    """Name the topics with their mean weights, in columns."""
+    shares = values.mean(axis=0, dtype=np.float64)
+    entries = [Entry(f"topic {k}", f"{shares[k]:.1%}", colors[k]) for k in range(len(shares))]
+    return [entries[k : k + LEGEND_ROWS] for k in range(0, len(entries), LEGEND_ROWS)]
+
+
+def _draw_bars(ax: Axes, bars: np.ndarray, colors: np.ndarray, start: float, span: float) -> None:
+    """Stack the topics of a group's bars, from `start` on, `span` wide."""
+    edges = np.linspace(start, start + span, len(bars) + 1)
+    tops = np.cumsum(bars, axis=1)
+    for k in range(bars.shape[1]):
+        base = tops[:, k - 1] if k else np.zeros(len(bars))
+        ax.stairs(tops[:, k], edges, baseline=base, fill=True, color=colors[k], linewidth=0)

@@ -38,10 +38,8 @@ def make_parser():
 
 def main(args):
     """Draw each column, join and draw the scores."""
-    from evaluation.figures.charts import score_charts
     from evaluation.figures.embedding import compare_embeddings
     from evaluation.figures.page import file_stem, save_figure
-    from evaluation.stores import read_metrics
     from utils.atomic import atomic_folder
     from utils.elements import read_column, read_embedding
     from utils.io import open_store
@@ -59,13 +57,21 @@ def main(args):
             panels = list(zip(args.names, layouts, columns, strict=True))
             save_figure(compare_embeddings(panels, title=name), folder / f"{file_stem(name)}.png")
         if args.metrics:
-            paths = [Path(file).resolve() for file in args.metrics]
-            scores = read_metrics(paths, [path.parent.name for path in paths])
-            scores.to_csv(folder / "metrics.tsv", sep="\t", index=False)
-            for name, figure in score_charts(scores, title=paths[0].parent.parent.name):
-                save_figure(figure, folder / f"{file_stem(name)}.png")
+            draw_scores([Path(file).resolve() for file in args.metrics], folder)
         pictures = sum(1 for _ in folder.glob("*.png"))
     say(f"{args.output_file}: {pictures} pictures")
+
+
+def draw_scores(paths, folder):
+    """Join the tables of scores of all methods, write and draw them."""
+    from evaluation.figures.charts import score_charts
+    from evaluation.figures.page import file_stem, save_figure
+    from evaluation.stores import read_metrics
+
+    scores = read_metrics(paths, [path.parent.name for path in paths])
+    scores.to_csv(folder / "metrics.tsv", sep="\t", index=False)
+    for name, figure in score_charts(scores, title=paths[0].parent.parent.name):
+        save_figure(figure, folder / f"{file_stem(name)}.png")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,6 @@ def make_parser():
 
 def main(args):
     """Count, write the tables, draw."""
-    import pandas as pd
-
     from clustering.cluster_names import families
     from evaluation.clusters.composition import composition, composition_table
     from evaluation.figures.charts import composition_chart
@@ -61,15 +59,22 @@ def main(args):
             if bars:
                 figure = composition_chart(column.groups, bars, title=f"{head}{name}", notes=notes)
                 save_figure(figure, folder / f"{file_stem(f'composition_{name}')}.png")
-        for name, parts in tables.items():
-            if parts and sum(map(len, parts)):
-                table = pd.concat(parts)
-                if "tree" in table:
-                    table.insert(0, "tree", table.pop("tree"))
-                path = folder / f"{name}.tsv"
-                table.to_csv(path, sep="\t", index=False, float_format="%.4g")
+        write_tables(tables, folder)
         pictures = sum(1 for _ in folder.glob("*.png"))
     say(f"{args.output_file}: {pictures} pictures")
+
+
+def write_tables(tables, folder):
+    """Join the parts of each table and write it, unless it has no row."""
+    import pandas as pd
+
+    for name, parts in tables.items():
+        if not sum(map(len, parts)):
+            continue
+        table = pd.concat(parts)
+        if "tree" in table:
+            table.insert(0, "tree", table.pop("tree"))
+        table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":
