@@ -1,7 +1,7 @@
 """From a config to what is run: the stores, their paths and the command line of every job.
 
 A pure function of the config: it touches no file and imports neither Snakemake nor scanpy. What a
-step writes, its options and its memory are up to its stage (``<stage>/steps.py``).
+step writes, its options and its memory are defined by its stage (``<stage>/steps.py``).
 """
 
 from __future__ import annotations

@@ -82,10 +82,10 @@ def normalized_mutual_information(table: np.ndarray) -> float:
     float
         1 where both have one label only, as in scikit-learn.
     """
-    own = entropy(table.sum(axis=1)) + entropy(table.sum(axis=0))
-    if own == 0:
+    entropies = entropy(table.sum(axis=1)) + entropy(table.sum(axis=0))
+    if entropies == 0:
         return 1.0
-    return float(np.clip(2 * (own - entropy(table.ravel())) / own, 0.0, 1.0))
+    return float(np.clip(2 * (entropies - entropy(table.ravel())) / entropies, 0.0, 1.0))
 
 
 def adjusted_rand_index(table: np.ndarray) -> float:
@@ -109,5 +109,5 @@ def adjusted_rand_index(table: np.ndarray) -> float:
     both, rows, columns = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
     everything = pairs(np.array([table.sum()]))
     expected = rows * columns / everything if everything else 0.0
-    most = (rows + columns) / 2
-    return 1.0 if most == expected else (both - expected) / (most - expected)
+    maximum = (rows + columns) / 2
+    return 1.0 if maximum == expected else (both - expected) / (maximum - expected)

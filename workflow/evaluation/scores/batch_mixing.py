@@ -1,4 +1,4 @@
-"""Who lives next to whom: LISI and kBET from the stored graph of nearest neighbors.
+"""Compute LISI and kBET from the stored graph of nearest neighbors.
 
 Neighbors are read from the graph that clustering and layout start from, so nothing is searched
 again and a million cells take minutes. Both scores depend on the number of neighbors: compare
@@ -54,18 +54,18 @@ def neighborhoods(distances: sp.spmatrix) -> Neighborhoods:
     if graph.shape != (n, n):
         raise ValueError(f"distances must be cells x cells, found shape {graph.shape}")
     rows = np.repeat(np.arange(n, dtype=np.int32), np.diff(graph.indptr))
-    own = graph.indices == rows
-    rows, columns, values = rows[~own], graph.indices[~own], graph.data[~own]
+    is_self = graph.indices == rows
+    rows, columns, values = rows[~is_self], graph.indices[~is_self], graph.data[~is_self]
     counts = np.bincount(rows, minlength=n)
     k = int(counts.max(initial=0))
     if k == 0:
         raise ValueError("distances have no neighbors; compute them first (neighbors.py)")
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    slots = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     indices = np.full((n, k), -1, dtype=np.int32)
-    reach = np.full((n, k), np.inf, dtype=np.float32)
-    indices[rows, place] = columns
-    reach[rows, place] = values
-    return Neighborhoods(indices, reach)
+    padded = np.full((n, k), np.inf, dtype=np.float32)
+    indices[rows, slots] = columns
+    padded[rows, slots] = values
+    return Neighborhoods(indices, padded)
 
 
 def lisi(near: Neighborhoods, codes: np.ndarray, *, perplexity: float | None = None) -> np.ndarray:
@@ -112,14 +112,16 @@ def lisi(near: Neighborhoods, codes: np.ndarray, *, perplexity: float | None = N
     result = np.full(n, np.nan)
     for start in range(0, n, CELLS_AT_ONCE):
         part = slice(start, start + CELLS_AT_ONCE)
-        found = np.where(near.indices[part] >= 0, codes[near.indices[part]], -1)
+        neighbor_codes = np.where(near.indices[part] >= 0, codes[near.indices[part]], -1)
         weights = _weights(near.distances[part].astype(np.float64), float(np.log(perplexity)))
-        weights[found < 0] = 0
-        rows = np.arange(len(found))[:, None] * n_labels
+        weights[neighbor_codes < 0] = 0
+        rows = np.arange(len(neighbor_codes))[:, None] * n_labels
         flat = np.bincount(
-            (rows + np.maximum(found, 0)).ravel(), weights.ravel(), len(found) * n_labels
+            (rows + np.maximum(neighbor_codes, 0)).ravel(),
+            weights.ravel(),
+            len(neighbor_codes) * n_labels,
         )
-        by_label = flat.reshape(len(found), n_labels)
+        by_label = flat.reshape(len(neighbor_codes), n_labels)
         # From the same sums, so that one label is exactly 1.
         total, simpson = by_label.sum(axis=1), (by_label**2).sum(axis=1)
         good = (codes[part] >= 0) & (simpson > 0)
@@ -146,11 +148,16 @@ def _weights(distances: np.ndarray, target: float) -> np.ndarray:
         total = weight.sum(axis=1)
         difference = np.log(total) + beta * (excess * weight).sum(axis=1) / total - target
         weights[active] = weight / total[:, None]
-        left = np.abs(difference) > TOLERANCE
-        if not left.any() or tries == MOST_TRIES:
+        unconverged = np.abs(difference) > TOLERANCE
+        if not unconverged.any() or tries == MOST_TRIES:
             break
-        active, excess, known = active[left], excess[left], known[left]
-        beta, low, high, wide = beta[left], low[left], high[left], difference[left] > 0
+        active, excess, known = active[unconverged], excess[unconverged], known[unconverged]
+        beta, low, high, wide = (
+            beta[unconverged],
+            low[unconverged],
+            high[unconverged],
+            difference[unconverged] > 0,
+        )
         low, high = np.where(wide, beta, low), np.where(wide, high, beta)
         up = np.where(np.isinf(high), beta * 2, (beta + high) / 2)
         down = np.where(np.isinf(low), beta / 2, (beta + low) / 2)
@@ -209,17 +216,17 @@ def kbet_accepted(
     for start in range(0, n, CELLS_AT_ONCE):
         part = slice(start, start + CELLS_AT_ONCE)
         cells = np.arange(n)[part]
-        everyone = np.column_stack([cells, near.indices[part]])
-        found = everyone >= 0
-        found &= usable[everyone] & (labels[everyone] == labels[cells, None])
-        place = np.arange(len(cells))[:, None] * n_batches + np.maximum(batches[everyone], 0)
-        seen = np.bincount(place[found], minlength=len(cells) * n_batches)
-        seen = seen.reshape(len(cells), n_batches)
-        expected = shares[labels[part]] * seen.sum(axis=1, keepdims=True)
+        members = np.column_stack([cells, near.indices[part]])
+        counted = members >= 0
+        counted &= usable[members] & (labels[members] == labels[cells, None])
+        slots = np.arange(len(cells))[:, None] * n_batches + np.maximum(batches[members], 0)
+        observed = np.bincount(slots[counted], minlength=len(cells) * n_batches)
+        observed = observed.reshape(len(cells), n_batches)
+        expected = shares[labels[part]] * observed.sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = np.where(expected > 0, (seen - expected) ** 2 / expected, 0).sum(axis=1)
+            statistic = np.where(expected > 0, (observed - expected) ** 2 / expected, 0).sum(axis=1)
         free = freedom[labels[part]]
-        tested = usable[part] & (free > 0) & (found.sum(axis=1) > 1)
+        tested = usable[part] & (free > 0) & (counted.sum(axis=1) > 1)
         p = chi2.sf(statistic[tested], free[tested])
         result[part][tested] = p >= alpha
     return result

@@ -28,7 +28,7 @@ def make_parser():
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
-    parser.add_argument("--title", help="Stands before the name of the column")
+    parser.add_argument("--title", help="Prefix of the title, before the name of the column")
     return parser
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Cluster parts of the cells again: which clusters come back."""
+"""Measure how stable clusters are by clustering subsamples of the cells again."""
 
 import sys
 from pathlib import Path

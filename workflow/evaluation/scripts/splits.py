@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tell what speaks for and against every split of a cluster."""
+"""Collect the evidence for and against every split of a cluster."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from utils.options import add_options
 def make_parser():
     """Define the command line."""
     parser = cli.script_parser(
-        "Bring together what speaks for and against every split of a cluster.",
+        "Collect the evidence for and against every split of a cluster.",
         output="Output table (.tsv)",
     )
     parser.add_argument(

@@ -23,7 +23,7 @@ def make_parser():
     parser.add_argument(
         "--colors", nargs="+", default=[], metavar="COLUMN", help="batch and cell type columns"
     )
-    parser.add_argument("--title", help="Stands before the name of what is drawn")
+    parser.add_argument("--title", help="Prefix of each title")
     return parser
 
 

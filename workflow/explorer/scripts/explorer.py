@@ -43,7 +43,7 @@ def make_parser():
         nargs="+",
         default=[],
         metavar="TSV",
-        help="What supports each split, a table per atlas",
+        help="Evidence for each split, a table per atlas",
     )
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
