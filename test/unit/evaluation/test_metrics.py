@@ -162,7 +162,9 @@ def test_uneven_rows_isolated_cells_and_duplicates_are_no_trouble():
     assert np.isnan(found[3:]).all()
     with pytest.raises(ValueError, match="have no neighbors"):
         neighborhoods(sp.csr_matrix((3, 3)))
-    with pytest.raises(ValueError, match=r"perplexity must be from 1 to 2, the number of neighbors, found"):
+    with pytest.raises(
+        ValueError, match=r"perplexity must be from 1 to 2, the number of neighbors, found"
+    ):
         lisi(near, np.zeros(5, int), perplexity=30)
 
 
