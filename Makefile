@@ -50,7 +50,7 @@ bench-plan: $(VENV)/installed
 	$(BIN)/python test/bench/bench_plan.py
 
 # Fails where a job takes more memory than it asks for
-bench-memory: $(VENV)/installed-vae
+bench-memory: $(VENV)/installed-scvi
 	$(BIN)/python test/bench/bench_memory.py --cells 0 50000 200000
 
 # Not part of bench: needs a GPU. VENV=.venv-gpu is where installed-gpu puts it (README).

@@ -97,7 +97,7 @@ def write_config(folder: Path, data: Path, *, n_cells: int, vae: bool) -> list[s
     if n_cells <= CORRECT_GENES:
         methods["mnn_correct"] = {"n_comps": 30}
     if vae:
-        methods |= {name: {"max_epochs": 1} for name in ("pvae", "gmvae")}
+        methods |= {name: {"max_epochs": 1} for name in ("pvae", "gmvae", "scvi")}
     start = {
         "input": {"preprocessing": str(data)},
         "preprocessing": {"batch_key": "batch"},
