@@ -196,18 +196,20 @@ def neighbor_graph(
     import scipy.sparse as sp
 
     keep = finite_rows(np.asarray(X))
-    found = nearest_neighbors(
+    neighbors = nearest_neighbors(
         X if keep.all() else X[keep], n_neighbors, metric=metric, threads=threads, seed=seed
     )
-    if found.recall is not None:
-        say(f"approximate neighbors: recall {found.recall:.4f} on 1000 cells")
-    connectivities = fuzzy_connectivities(found.indices, found.distances)
-    k = found.indices.shape[1]
-    starts = np.arange(0, found.indices.size + 1, k)
+    if neighbors.recall is not None:
+        say(f"approximate neighbors: recall {neighbors.recall:.4f} on 1000 cells")
+    connectivities = fuzzy_connectivities(neighbors.indices, neighbors.distances)
+    k = neighbors.indices.shape[1]
+    starts = np.arange(0, neighbors.indices.size + 1, k)
     shape = connectivities.shape
-    distances = sp.csr_matrix((found.distances.ravel(), found.indices.ravel(), starts), shape=shape)
+    distances = sp.csr_matrix(
+        (neighbors.distances.ravel(), neighbors.indices.ravel(), starts), shape=shape
+    )
     params = {"n_neighbors": k + 1, "method": "umap", "random_state": seed, "metric": metric}
-    graph = NeighborGraph(distances, connectivities, params, found.method, found.recall)
+    graph = NeighborGraph(distances, connectivities, params, neighbors.method, neighbors.recall)
     return expand_graph(graph, keep)
 
 

@@ -243,8 +243,8 @@ def split(
         )
 
     with one_blas_thread():
-        found = ordered_map(one_batch, range(len(batches)), threads=threads)
-        bar = progress(found, desc="sub-clustering", total=len(batches))
+        split_batches = ordered_map(one_batch, range(len(batches)), threads=threads)
+        bar = progress(split_batches, desc="sub-clustering", total=len(batches))
         for batch, results in zip(batches, bar, strict=True):
             for (name, rows), (labels, reason) in zip(batch, results, strict=True):
                 child[rows] = labels

@@ -151,7 +151,7 @@ def _move_nodes(indptr, indices, weights, strength, community, gamma, random):
         first = first + 1 if first + 1 < n else 0
         length -= 1
         waiting[node] = False
-        own = community[node]
+        current = community[node]
         n_touched = 0
         for j in range(indptr[node], indptr[node + 1]):
             c = community[indices[j]]
@@ -160,24 +160,24 @@ def _move_nodes(indptr, indices, weights, strength, community, gamma, random):
                 n_touched += 1
             towards[c] += weights[j]
         k = strength[node] * gamma
-        total[own] -= strength[node]
-        size[own] -= 1
-        best, most = own, towards[own] - k * total[own]
+        total[current] -= strength[node]
+        size[current] -= 1
+        best, best_gain = current, towards[current] - k * total[current]
         for i in range(n_touched):
             c = touched[i]
             gain = towards[c] - k * total[c]
             towards[c] = 0
-            if gain > most + 1e-10 * strength[node]:
-                best, most = c, gain
-        if most < 0 and size[own]:
+            if gain > best_gain + 1e-10 * strength[node]:
+                best, best_gain = c, gain
+        if best_gain < 0 and size[current]:
             n_empty -= 1
             best = empty[n_empty]
         total[best] += strength[node]
         size[best] += 1
-        if best == own:
+        if best == current:
             continue
-        if size[own] == 0:
-            empty[n_empty] = own
+        if size[current] == 0:
+            empty[n_empty] = current
             n_empty += 1
         community[node] = best
         any_moved = True
@@ -224,22 +224,22 @@ def _refine(indptr, indices, weights, strength, community, n_communities, gamma,
                     n_touched += 1
                 towards[c] += weights[j]
         # Alone, which gains nothing, is one of the choices.
-        most = 0.0
+        best_gain = 0.0
         for i in range(n_touched):
             c = touched[i]
             gain[i] = towards[c] - k * total[c]
             if outside[c] < gamma * total[c] * (rest - total[c]):
                 gain[i] = -1
-            most = max(most, gain[i])
-        chances = np.exp(-most / beta)
+            best_gain = max(best_gain, gain[i])
+        chances = np.exp(-best_gain / beta)
         for i in range(n_touched):
             if gain[i] >= 0:
-                chances += np.exp((gain[i] - most) / beta)
-        left = chances * (_draw(random, 1 << 32) / 4294967296.0) - np.exp(-most / beta)
+                chances += np.exp((gain[i] - best_gain) / beta)
+        left = chances * (_draw(random, 1 << 32) / 4294967296.0) - np.exp(-best_gain / beta)
         chosen = node
         for i in range(n_touched):
             if left >= 0 and gain[i] >= 0:
-                left -= np.exp((gain[i] - most) / beta)
+                left -= np.exp((gain[i] - best_gain) / beta)
                 chosen = touched[i]
         if chosen != node:
             part[node] = chosen

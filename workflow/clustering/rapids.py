@@ -179,6 +179,6 @@ def _without_self(distances: sp.csr_matrix, n_neighbors: int) -> sp.csr_matrix:
     values = distances.data.reshape(n, n_neighbors)
     is_self = indices == np.arange(n)[:, None]
     removed = np.where(is_self.any(axis=1), is_self.argmax(axis=1), values.argmax(axis=1))
-    kept = np.arange(n_neighbors) != removed[:, None]
+    is_other = np.arange(n_neighbors) != removed[:, None]
     starts = np.arange(0, n * (n_neighbors - 1) + 1, n_neighbors - 1)
-    return sp.csr_matrix((values[kept], indices[kept], starts), shape=distances.shape)
+    return sp.csr_matrix((values[is_other], indices[is_other], starts), shape=distances.shape)

@@ -187,20 +187,21 @@ def read_expression(
     if layer is None and not has_x(root):
         say("there is no X: no markers")
         return None, None
-    found = stored_matrix(root, layer, own_genes=True)
-    seen = describe_matrix(found.values)
+    stored = stored_matrix(root, layer, own_genes=True)
+    seen = describe_matrix(stored.values)
     if seen.kind == SCALED:
-        where = where_counts_are(root, found.name, stage="evaluation")
+        where = where_counts_are(root, stored.name, stage="evaluation")
         where = where or "no other matrix of the file holds counts"
         raise ValueError(
-            f"{found.label} holds {seen}, and markers need counts or log-normalized values; {where}"
+            f"{stored.label} holds {seen}, and markers need counts or log-normalized values; "
+            f"{where}"
         )
     if (values or seen.kind) not in LINEAR:
-        say(f"{found.name}: {values or seen}, taken as they are")
-        return found, lambda block, _: block
+        say(f"{stored.name}: {values or seen}, taken as they are")
+        return stored, lambda block, _: block
     target = NormalizationOptions.target_sum
-    say(f"{found.name}: {values or seen}, scaled to {target:g} per cell, log1p")
-    return found, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
+    say(f"{stored.name}: {values or seen}, scaled to {target:g} per cell, log1p")
+    return stored, lambda block, cell: normalize_block(block, target_sum=target, first_cell=cell)
 
 
 def read_table(path: str) -> pd.DataFrame:

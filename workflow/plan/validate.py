@@ -71,12 +71,12 @@ def readable_data_sets(mapping: dict[str, Any]) -> dict[str, DataSet]:
     out.
     """
     sections = mapping.get("DATASETS") if isinstance(mapping, dict) else None
-    found = {}
+    datasets = {}
     for name, section in sections.items() if isinstance(sections, dict) else ():
         section = copy.deepcopy(_plain(section))
         for _ in range(100):
             try:
-                found[str(name)] = DataSet.model_validate(section, context={"alone": True})
+                datasets[str(name)] = DataSet.model_validate(section, context={"alone": True})
                 break
             except ValidationError as error:
                 # All are looked up before the first is removed.
@@ -85,7 +85,7 @@ def readable_data_sets(mapping: dict[str, Any]) -> dict[str, DataSet]:
                     break
                 for parent, key in itertools.chain.from_iterable(keys):
                     parent.pop(key, None)
-    return found
+    return datasets
 
 
 def _keys_at(section: Any, location: tuple[Any, ...], words: str) -> list[tuple[dict, Any]]:

@@ -199,11 +199,11 @@ def _alike(cells: sp.csr_matrix, inverse: Callable[[np.ndarray], np.ndarray]) ->
 def _finite(window: sp.csr_matrix) -> sp.csr_matrix:
     """Return the finite values other than 0, as float64."""
     values = window.data.astype(np.float64)
-    kept = np.isfinite(values) & (values != 0)
-    if kept.all():
+    is_value = np.isfinite(values) & (values != 0)
+    if is_value.all():
         return sp.csr_matrix((values, window.indices, window.indptr), shape=window.shape)
-    ends = np.concatenate([[0], np.cumsum(kept)])[window.indptr]
-    return sp.csr_matrix((values[kept], window.indices[kept], ends), shape=window.shape)
+    ends = np.concatenate([[0], np.cumsum(is_value)])[window.indptr]
+    return sp.csr_matrix((values[is_value], window.indices[is_value], ends), shape=window.shape)
 
 
 def _windows(matrix: Any) -> list[sp.csr_matrix]:

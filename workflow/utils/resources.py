@@ -33,12 +33,12 @@ def _n_rows(file: str, frame: str) -> int:
         attributes = _metadata(folder)
         index = folder / attributes.get("attributes", attributes)["_index"]
         # With pandas 3 the names are a group: values, and a mask of missing ones.
-        found = _metadata(index / "values" if (index / "values").is_dir() else index)
+        metadata = _metadata(index / "values" if (index / "values").is_dir() else index)
     except FileNotFoundError:
         # Of the store itself, or of one that it links to, which is made again before it. Snakemake
         # takes this for "not known yet" where it names an input as it stands.
         raise FileNotFoundError(errno.ENOENT, "no such store", file) from None
-    return int(found["shape"][0])
+    return int(metadata["shape"][0])
 
 
 def n_values(file: str) -> int:
@@ -46,8 +46,8 @@ def n_values(file: str) -> int:
     matrix = Path(file) / "X"
     if not matrix.exists():
         return 0
-    found = _metadata(matrix / "data" if (matrix / "data").is_dir() else matrix)
-    return math.prod(found["shape"])
+    metadata = _metadata(matrix / "data" if (matrix / "data").is_dir() else matrix)
+    return math.prod(metadata["shape"])
 
 
 def _metadata(folder: Path) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def size_mb(files: list[str]) -> float:
     """Return the size of some files or stores, or of the tables named in them, in MB."""
     paths = [disk_path(file) for file in files]
     stores = [item for path in paths if path.is_dir() for item in path.rglob("*")]
-    found = [path for path in (*paths, *stores) if path.is_file()]
-    return sum(path.stat().st_size for path in found) / 1e6
+    files_within = [path for path in (*paths, *stores) if path.is_file()]
+    return sum(path.stat().st_size for path in files_within) / 1e6
 
 
 def half(cores: int | None) -> int:

@@ -174,15 +174,15 @@ def keys_of(location: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
 
 
 def _models(*annotations: Any) -> list[type[BaseModel]]:
-    found = []
+    models = []
     for annotation in annotations:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found.append(annotation)
+            models.append(annotation)
         elif isinstance(annotation, list):
-            found += _models(*annotation)
+            models += _models(*annotation)
         else:
-            found += _models(*get_args(annotation))
-    return found
+            models += _models(*get_args(annotation))
+    return models
 
 
 def explain(item: Any, model: type[BaseModel]) -> list[str]:
@@ -200,12 +200,12 @@ def explain(item: Any, model: type[BaseModel]) -> list[str]:
     list of str
         Mostly one line; a check of a whole section may find several things.
     """
-    location, kind, found = item["loc"], item["type"], item.get("input")
+    location, kind, value = item["loc"], item["type"], item.get("input")
     path = path_of(location) or "the config"
     if kind == "extra_forbidden":
         return [f"{path}: {unknown('key', location[-1], keys_of(location[:-1], model))}"]
     if kind in ("invalid_key", "string_type") and location[-1:] == ("[key]",):
-        return [f"{path_of(location[:-2]) or 'the config'}: {_no_key(found)}"]
+        return [f"{path_of(location[:-2]) or 'the config'}: {_no_key(value)}"]
     if kind == "invalid_key":
         return [f"{path_of(location[:-1]) or 'the config'}: {_no_key(location[-1])}"]
     if kind == "missing":
@@ -216,8 +216,8 @@ def explain(item: Any, model: type[BaseModel]) -> list[str]:
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", item["ctx"]["expected"])
         where = path_of(location[:-2]) if location[-1] == "[key]" else path
-        return [f"{where}: {unknown('value', found, known)}"]
-    return [f"{path}: must be {_needed(item)}, found {_shown(found, kind)}"]
+        return [f"{where}: {unknown('value', value, known)}"]
+    return [f"{path}: must be {_needed(item)}, found {_shown(value, kind)}"]
 
 
 def _needed(item: Any) -> str:
@@ -230,14 +230,14 @@ def _needed(item: Any) -> str:
     return re.sub(r"^a valid (\w)", lambda m: f"a{'n' * (m[1] in 'aeiou')} {m[1]}", message)
 
 
-def _shown(found: Any, kind: str) -> str:
+def _shown(value: Any, kind: str) -> str:
     """Show a value, and how to write it where it came as text."""
-    if kind == "bool_type" and str(found).lower() in ("true", "false"):
-        right = f"{str(found).lower()} without quotes, after --config {str(found).capitalize()}"
-        return f'the text "{found}"; write {right}'
-    if isinstance(found, str) and number_in(found) is not None and "str" not in kind:
-        return f'the text "{found}"; write {number_in(found):g} {AS_TEXT}'
-    return repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
+    if kind == "bool_type" and str(value).lower() in ("true", "false"):
+        right = f"{str(value).lower()} without quotes, after --config {str(value).capitalize()}"
+        return f'the text "{value}"; write {right}'
+    if isinstance(value, str) and number_in(value) is not None and "str" not in kind:
+        return f'the text "{value}"; write {number_in(value):g} {AS_TEXT}'
+    return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def _below(path: str, line: str) -> str:
@@ -246,8 +246,8 @@ def _below(path: str, line: str) -> str:
     return f"{path}{joint}{line}" if path else line
 
 
-def _no_key(found: Any) -> str:
+def _no_key(key: Any) -> str:
     return (
-        f"has the key {one_line(found)}, which is no name; a list is written in brackets, such as "
+        f"has the key {one_line(key)}, which is no name; a list is written in brackets, such as "
         "[0.5, 1.0]"
     )

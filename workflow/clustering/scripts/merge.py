@@ -97,11 +97,11 @@ def merge(args):
         args.newick: newick(tree),
     }
     # Colors of other clusters under the name of a column are not linked.
-    own = [f"uns/{column}_colors" for column in labels]
+    replaced_colors = [f"uns/{column}_colors" for column in labels]
     with new_store(
         args.output_file,
         source=args.input_file,
-        new=own,
+        new=replaced_colors,
         links=links,
         materialize=args.materialize,
     ):

@@ -71,19 +71,19 @@ def rank_sums(blocks: Iterator[sp.csc_matrix], groupings: Sequence[Grouping]) ->
     """
     parts: list[list[RankSums]] = [[] for _ in groupings]
     sharing: dict[bytes, list[tuple[_Layout, list[RankSums]]]] = {}
-    for grouping, found in zip(groupings, parts, strict=True):
+    for grouping, sums in zip(groupings, parts, strict=True):
         layout = _Layout.of(grouping)
-        sharing.setdefault(layout.key, []).append((layout, found))
+        sharing.setdefault(layout.key, []).append((layout, sums))
     for block in blocks:
         for group in sharing.values():
             ranked = _Ranks.of(block, group[0][0])
-            for layout, found in group:
-                found.append(_test(ranked, layout))
+            for layout, sums in group:
+                sums.append(_test(ranked, layout))
     return [
-        RankSums(*map(np.hstack, zip(*found, strict=True)))
-        if found
+        RankSums(*map(np.hstack, zip(*sums, strict=True)))
+        if sums
         else RankSums(*[np.zeros((len(grouping.segments), 0))] * 5)
-        for grouping, found in zip(groupings, parts, strict=True)
+        for grouping, sums in zip(groupings, parts, strict=True)
     ]
 
 
@@ -240,7 +240,7 @@ def gene_blocks(
 
 
 def top_markers(
-    found: RankSums, genes: Sequence[str], clusters: Sequence[str], *, n_markers: int
+    sums: RankSums, genes: Sequence[str], clusters: Sequence[str], *, n_markers: int
 ) -> pd.DataFrame:
     """List the best genes of every cluster, by score, of those that are higher inside.
 
@@ -265,7 +265,7 @@ def top_markers(
     genes = np.asarray(genes, dtype=object)
     tables = []
     for i, cluster in enumerate(clusters):
-        scores = found.scores[i]
+        scores = sums.scores[i]
         if not len(scores) or np.isnan(scores).all():
             continue
         p = 2 * norm.sf(np.abs(scores))
@@ -279,10 +279,10 @@ def top_markers(
             "score": scores[best],
             "p": p[best],
             "p_adj": adjusted[best],
-            "log2fc": found.log2fc[i, best],
-            "auc": found.auc[i, best],
-            "fraction_in": found.inside[i, best],
-            "fraction_out": found.outside[i, best],
+            "log2fc": sums.log2fc[i, best],
+            "auc": sums.auc[i, best],
+            "fraction_in": sums.inside[i, best],
+            "fraction_out": sums.outside[i, best],
         }
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MARKER_COLUMNS)

@@ -98,8 +98,8 @@ def robustness(
         rng = np.random.default_rng([seed, number])
         size = max(1, round(subsample * len(known)))
         cells = np.sort(rng.choice(known, size, replace=False))
-        found = np.asarray(recluster(cells, seed + 1 + number))
-        return contingency(codes[cells], found, shape=(n_clusters, int(found.max(initial=0)) + 1))
+        labels = np.asarray(recluster(cells, seed + 1 + number))
+        return contingency(codes[cells], labels, shape=(n_clusters, int(labels.max(initial=0)) + 1))
 
     tables = list(ordered_map(one_round, range(rounds), threads=threads))
     overlap = np.stack([_best_overlap(table) for table in tables])
@@ -112,26 +112,28 @@ def robustness(
         pairs += np.outer(sizes, sizes) - np.diag(sizes)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = joined / pairs
-    own = np.diag(share).copy()
+    with_itself = np.diag(share).copy()
     other = segments is not None and np.not_equal.outer(segments, segments)
     between = np.where(np.eye(n_clusters, dtype=bool) | other | np.isnan(share), -1.0, share)
     nearest = between.argmax(axis=1) if n_clusters else np.zeros(0, dtype=int)
-    most = between.max(axis=1, initial=-1)
-    alone = most < 0
-    apart = np.where(alone, 1.0, 1 - most)
-    inside = 1 - own
+    with_another = between.max(axis=1, initial=-1)
+    alone = with_another < 0
+    apart = np.where(alone, 1.0, 1 - with_another)
+    inside = 1 - with_itself
     with np.errstate(invalid="ignore", divide="ignore"):
         score = (apart - inside) / np.maximum(apart, inside)
     score[np.maximum(apart, inside) == 0] = 0
-    return Robustness(_median(overlap), own, apart, score, np.where(alone, -1, nearest).astype(int))
+    return Robustness(
+        _median(overlap), with_itself, apart, score, np.where(alone, -1, nearest).astype(int)
+    )
 
 
 def _best_overlap(table: np.ndarray) -> np.ndarray:
     """Return the Jaccard index of each row with the column that it overlaps most."""
     size, other = table.sum(axis=1, keepdims=True), table.sum(axis=0, keepdims=True)
     union = size + other - table
-    found = np.divide(table, union, out=np.zeros(table.shape), where=union > 0).max(axis=1)
-    return np.where(size[:, 0] > 0, found, np.nan)
+    overlaps = np.divide(table, union, out=np.zeros(table.shape), where=union > 0).max(axis=1)
+    return np.where(size[:, 0] > 0, overlaps, np.nan)
 
 
 def _median(values: np.ndarray) -> np.ndarray:
@@ -198,9 +200,9 @@ def restricted_within(
                 place[cells[linked]] = np.arange(len(linked))
                 continue
             cells = cells[finite_rows(representation[cells])]
-            found = search(representation[cells], n_neighbors, metric=metric, threads=threads,
+            neighbors = search(representation[cells], n_neighbors, metric=metric, threads=threads,
                            seed=seed, quiet=True)  # fmt: skip
-            graphs[parent] = fuzzy_connectivities(found.indices, found.distances)
+            graphs[parent] = fuzzy_connectivities(neighbors.indices, neighbors.distances)
             place[cells] = np.arange(len(cells))
 
     def recluster(cells: np.ndarray, seed: int) -> np.ndarray:
@@ -232,19 +234,19 @@ def unknown_robustness(n_clusters: int) -> Robustness:
     return Robustness(nothing, nothing, nothing, nothing, np.full(n_clusters, -1))
 
 
-def as_table(found: Robustness, groups: list[str], sizes: np.ndarray) -> pd.DataFrame:
+def as_table(scores: Robustness, groups: list[str], sizes: np.ndarray) -> pd.DataFrame:
     """Write robustness as a table: a row per cluster."""
     import pandas as pd
 
-    nearest = [groups[i] if i >= 0 else "" for i in found.nearest]
+    nearest = [groups[i] if i >= 0 else "" for i in scores.nearest]
     return pd.DataFrame(
         {
             "cluster": groups,
             "n_cells": sizes,
-            "jaccard": found.jaccard,
-            "together": found.together,
-            "apart": found.apart,
-            "score": found.score,
+            "jaccard": scores.jaccard,
+            "together": scores.together,
+            "apart": scores.apart,
+            "score": scores.score,
             "nearest": nearest,
         }
     )

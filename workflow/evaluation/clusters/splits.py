@@ -144,32 +144,32 @@ def split_table(
         for parent in dict.fromkeys(parent_of):
             children = np.flatnonzero(parent_of == parent)
             only = len(children) < 2
-            whole = np.nan
+            parent_purity = np.nan
             if counts is not None:
                 both = mixing(np.vstack([counts[children], counts[children].sum(axis=0)]))
-                entropy[children], whole = both[:-1], both[-1]
+                entropy[children], parent_purity = both[:-1], both[-1]
             apart = dict.fromkeys(children, np.nan)
             if not only:
                 apart = _silhouettes(embedding, column.codes, children, seed)
             for child in children:
                 key = (column.name, column.groups[child])
                 robust = known.get(key, {})
-                found = genes.get(key)
-                n_strong, named = _strong(found)
+                marker_genes = genes.get(key)
+                n_strong, named = _strong(marker_genes)
                 if markers is None or only:
                     n_strong = np.nan
                 evidence = Evidence(
                     float(robust.get("jaccard", np.nan)),
                     apart[child],
                     entropy[child],
-                    whole,
+                    parent_purity,
                     n_strong,
                 )
                 suggestion, reason = ("", "not split") if only else suggest(evidence)
                 rows.append(
                     (column.name, parent or "all", column.groups[child], sizes[child],
                      evidence.jaccard, float(robust.get("score", np.nan)),
-                     robust.get("nearest", ""), evidence.silhouette, entropy[child], whole,
+                     robust.get("nearest", ""), evidence.silhouette, entropy[child], parent_purity,
                      n_strong, named, suggestion, reason)
                 )  # fmt: skip
     table = pd.DataFrame(rows, columns=SPLIT_COLUMNS)
@@ -188,12 +188,12 @@ def _silhouettes(
     """Mean silhouette of each child among its siblings."""
     among = np.where(np.isin(codes, children), codes, -1)
     cells = sample_cells(among, CELLS_PER_PARENT, seed=seed)
-    found = silhouette(embedding[cells], among[cells])
+    widths = silhouette(embedding[cells], among[cells])
     means = {}
     for child in children:
-        own = found[among[cells] == child]
-        own = own[np.isfinite(own)]
-        means[child] = float(own.mean()) if len(own) else float("nan")
+        child_widths = widths[among[cells] == child]
+        child_widths = child_widths[np.isfinite(child_widths)]
+        means[child] = float(child_widths.mean()) if len(child_widths) else float("nan")
     return means
 
 

@@ -105,13 +105,13 @@ def stability(layers: list[np.ndarray]) -> list[np.ndarray]:
         that overlap it of their shared part (of the other's cells) over the square of how many
         there are (Kiselev et al. 2017, as R's clustree computes it).
     """
-    found = [np.zeros(int(codes.max(initial=-1)) + 1) for codes in layers]
+    by_layer = [np.zeros(int(codes.max(initial=-1)) + 1) for codes in layers]
     for i, j in itertools.permutations(range(len(layers)), 2):
-        table = contingency(layers[i], layers[j], shape=(len(found[i]), len(found[j])))
+        table = contingency(layers[i], layers[j], shape=(len(by_layer[i]), len(by_layer[j])))
         of_other = table / np.maximum(table.sum(axis=0), 1)
         overlaps = np.maximum((table > 0).sum(axis=1), 1)
-        found[i] += of_other.sum(axis=1) / overlaps**2 / (len(layers) - 1)
-    return found
+        by_layer[i] += of_other.sum(axis=1) / overlaps**2 / (len(layers) - 1)
+    return by_layer
 
 
 def place_nodes(nodes: pd.DataFrame) -> np.ndarray:

@@ -157,18 +157,18 @@ def silhouette(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
         squared[np.arange(len(rows)), rows] = 0
         distance = np.sqrt(np.maximum(squared, 0))
         sums = np.add.reduceat(distance, starts, axis=1)
-        own = np.arange(len(rows)), codes[rows]
+        itself = np.arange(len(rows)), codes[rows]
         size = counts[codes[rows]]
-        inside = sums[own] / np.maximum(size - 1, 1)
+        inside = sums[itself] / np.maximum(size - 1, 1)
         outside = sums / counts
-        outside[own] = np.inf
+        outside[itself] = np.inf
         outside = outside.min(axis=1)
         score = (outside - inside) / np.maximum(np.maximum(inside, outside), 1e-300)
         result[keep[order[rows]]] = np.where(size > 1, score, 0)
     return result
 
 
-def sample_cells(codes: np.ndarray, most: int, *, seed: int = 0) -> np.ndarray:
+def sample_cells(codes: np.ndarray, max_cells: int, *, seed: int = 0) -> np.ndarray:
     """Take at most this many cells, of each label its share, at least two where it has them.
 
     Returns
@@ -178,7 +178,7 @@ def sample_cells(codes: np.ndarray, most: int, *, seed: int = 0) -> np.ndarray:
     """
     codes = np.asarray(codes)
     known = np.flatnonzero(codes >= 0)
-    if len(known) <= most:
+    if len(known) <= max_cells:
         return known
     rng = np.random.default_rng(seed)
     # In random order within each label, the first cells of each are taken.
@@ -186,7 +186,7 @@ def sample_cells(codes: np.ndarray, most: int, *, seed: int = 0) -> np.ndarray:
     mixed = mixed[np.argsort(codes[mixed], kind="stable")]
     counts = np.bincount(codes[mixed])
     place = np.arange(len(mixed)) - np.repeat(np.cumsum(counts) - counts, counts)
-    share = np.maximum(counts * most // len(known), 2)
+    share = np.maximum(counts * max_cells // len(known), 2)
     return np.sort(mixed[place < share[codes[mixed]]])
 
 
@@ -258,21 +258,21 @@ def _batch_rows(
 ) -> Iterator[tuple]:
     name = batch.name
     mixed = lisi(near, batch.codes, perplexity=perplexity)
-    most = max(len(batch.groups) - 1, 1)
-    yield from _rows("ilisi", name, mixed, views, np.nanmedian, lambda raw: (raw - 1) / most)
+    max_others = max(len(batch.groups) - 1, 1)
+    yield from _rows("ilisi", name, mixed, views, np.nanmedian, lambda raw: (raw - 1) / max_others)
     accepted = kbet_accepted(near, batch.codes)
     yield from _rows("kbet", name, accepted, [batch], np.nanmean, float)
     if label is not None:
         inside = kbet_accepted(near, batch.codes, within=label.codes)
-        found = list(_rows("kbet_within_label", name, inside, [label], np.nanmean, float))
+        rows = list(_rows("kbet_within_label", name, inside, [label], np.nanmean, float))
         # As scib: every cell type counts the same.
-        mean = _mean([row[-1] for row in found[1:]])
-        yield (*found[0][:5], mean, mean)
-        yield from found[1:]
+        mean = _mean([row[-1] for row in rows[1:]])
+        yield (*rows[0][:5], mean, mean)
+        yield from rows[1:]
     parts = pc_regression(embedding, batch.codes)
-    whole = float(parts.sum())
+    total = float(parts.sum())
     known = int((batch.codes >= 0).sum())
-    yield "pc_regression", name, "", "all", known, 1 - whole, whole
+    yield "pc_regression", name, "", "all", known, 1 - total, total
     sizes = np.bincount(batch.codes[batch.codes >= 0], minlength=len(parts))
     for group, size, raw in zip(batch.groups, sizes, parts, strict=False):
         yield "pc_regression", name, name, group, int(size), float(1 - raw), float(raw)
@@ -284,7 +284,7 @@ def _batch_rows(
         yield "pc_regression", name, label.name, group, int(cells.sum()), 1 - raw, raw
     if uncorrected is not None:
         before = float(pc_regression(uncorrected, batch.codes).sum())
-        change = (before - whole) / before if before > 0 else 0.0
+        change = (before - total) / before if before > 0 else 0.0
         value = float(np.clip(change, 0, 1))
         yield "pc_regression_change", name, "", "all", known, value, change
 
@@ -299,9 +299,11 @@ def _label_rows(
     seed: int,
 ) -> Iterator[tuple]:
     name = label.name
-    most = max(len(label.groups) - 1, 1)
-    own = lisi(near, label.codes, perplexity=perplexity)
-    yield from _rows("clisi", name, own, views, np.nanmedian, lambda raw: 1 - (raw - 1) / most)
+    max_others = max(len(label.groups) - 1, 1)
+    label_lisi = lisi(near, label.codes, perplexity=perplexity)
+    yield from _rows(
+        "clisi", name, label_lisi, views, np.nanmedian, lambda raw: 1 - (raw - 1) / max_others
+    )
     parts = graph_connectivity(connectivities, label.codes)
     sizes = np.bincount(label.codes[label.codes >= 0], minlength=len(parts))
     mean = _mean(parts)
@@ -318,13 +320,13 @@ def _cluster_rows(label: Labeling, clusters: Mapping[str, np.ndarray]) -> Iterat
     """Compare each cluster column with the labels; `all` is the best of them, as in scib."""
     tables = {name: contingency(codes, label.codes) for name, codes in clusters.items()}
     for metric, score in (("nmi", normalized_mutual_information), ("ari", adjusted_rand_index)):
-        found = {name: float(score(table)) for name, table in tables.items() if table.sum()}
-        if not found:
+        scores = {name: float(score(table)) for name, table in tables.items() if table.sum()}
+        if not scores:
             continue
-        best = max(found, key=found.__getitem__)
-        for group, name in (("all", best), *((name, name) for name in found)):
+        best = max(scores, key=scores.__getitem__)
+        for group, name in (("all", best), *((name, name) for name in scores)):
             by = "" if group == "all" else "clusters"
-            raw, n = found[name], int(tables[name].sum())
+            raw, n = scores[name], int(tables[name].sum())
             yield metric, label.name, by, group, n, max(raw, 0.0), raw
 
 

@@ -64,9 +64,9 @@ def main(args):
         recluster = read_reclustering(
             root, name, columns, neighbors_key=args.neighbors_key, threads=args.threads
         )
-        found = unknown_robustness(len(column.groups))
+        scores = unknown_robustness(len(column.groups))
         if recluster is not None:
-            found = robustness(
+            scores = robustness(
                 column.codes,
                 recluster,
                 segments=siblings(parents[name]),
@@ -76,7 +76,7 @@ def main(args):
                 subsample=options.subsample,
             )
         sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.groups))
-        table = as_table(found, column.groups, sizes)
+        table = as_table(scores, column.groups, sizes)
         table.insert(0, "column", name)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)

@@ -97,8 +97,8 @@ def integrate(args, Z, batches, **options):
     def on_gpu():
         import cupy
 
-        found = harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
-        return replace(found, corrected=cupy.asnumpy(found.corrected))
+        result = harmonize(cupy.asarray(Z), batches, seed=args.seed, **options)
+        return replace(result, corrected=cupy.asnumpy(result.corrected))
 
     result, device = try_gpu(device, on_gpu)
     if result is None:
