@@ -6,7 +6,7 @@ import dataclasses
 import re
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -22,9 +22,7 @@ from pydantic import (
 
 from utils.errors import one_line, unknown
 from utils.option_checks import AS_TEXT, number_in
-from utils.options import Options, options_of
-
-O = TypeVar("O", bound=Options)  # noqa: E741
+from utils.options import O, Options, options_of
 
 
 class Model(BaseModel):

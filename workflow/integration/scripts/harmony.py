@@ -5,8 +5,6 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-import json
-
 from integration.options import HarmonyOptions, IntegrationOptions
 from utils import cli
 from utils.log import say
@@ -39,18 +37,15 @@ def make_parser():
 
 def main(args):
     """Integrate, write one embedding."""
+    from integration import stores
     from utils.elements import read_batch, read_column, read_embedding
-    from utils.io import keep_existing, keys, new_store, open_store, write_element
+    from utils.io import keep_existing, open_store
 
     options = as_arguments(read_options(HarmonyOptions, args))
     if keep_existing(args.output_file, overwrite=args.overwrite, source=args.input_file):
         return
     root = open_store(args.input_file)
-    if args.key_added in keys(root, "obsm") and not args.overwrite:
-        raise ValueError(
-            f"adata.obsm has {args.key_added} already; --overwrite replaces it, --key_added names "
-            "another"
-        )
+    stores.check_new_elements(root, [f"obsm/{args.key_added}"], overwrite=args.overwrite)
     batches = [read_batch(root, column) for column in args.batch]
     mask = None
     if args.qc_column:
@@ -77,10 +72,8 @@ def main(args):
         **device.record(),
         "params": options,
     }
-    new = [f"obsm/{args.key_added}", f"uns/{args.key_added}"]
-    with new_store(args.output_file, source=args.input_file, new=new) as store:
-        write_element(store, new[0], result.corrected)
-        write_element(store, new[1], json.dumps(record))
+    files = args.output_file, args.input_file
+    stores.write_embedding(*files, args.key_added, result.corrected, record)
     end = "converged" if result.converged else "stopped"
     say(f"{args.output_file}: {args.key_added}, {end} after {len(result.rounds)} iterations")
 
