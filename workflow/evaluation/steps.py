@@ -62,7 +62,11 @@ def _structure(job: Any) -> list[str]:
 def _comparison(job: Any) -> list[str]:
     dataset = job.dataset
     colors = dataset.clustering.umap_colors if len(dataset.methods) > 1 else []
-    return [*named("--names", dataset.methods), *named("--colors", colors)]
+    return [
+        *named("--names", dataset.methods),
+        *named("--colors", colors),
+        *words(batch=(dataset.integration.batch or [None])[0], label=dataset.evaluation.label),
+    ]
 
 
 def _metrics(job: Any) -> list[str]:

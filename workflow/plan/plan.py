@@ -379,12 +379,16 @@ class Plan:
 
     def comparisons(self) -> list[str]:
         """Return the paths of the comparisons, where a data set has something to compare."""
-        return [
-            self.path("comparison", {"dataset": name})
-            for name, dataset in self.config.DATASETS.items()
-            if (len(dataset.methods) > 1 and dataset.clustering.umap_colors)
-            or scored_methods(dataset)
-        ]
+        names = self.config.DATASETS
+        return [path for name in names for path in self.comparison_of({"dataset": name})]
+
+    def comparison_of(self, wildcards: Any) -> list[str]:
+        """Return the path of the comparison of a data set, where it has something to compare."""
+        name = wildcards["dataset"] if isinstance(wildcards, dict) else wildcards.dataset
+        dataset = self.config.DATASETS[name]
+        drawn = len(dataset.methods) > 1 and dataset.clustering.umap_colors
+        made = drawn or scored_methods(dataset)
+        return [self.path("comparison", {"dataset": name})] if made else []
 
     def explorers(self) -> list[str]:
         """Return the paths of the pages to look at, one per data set."""
