@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pandas as pd
 import pytest
 from browser import BROWSERS, Browser, find_browser
 from matplotlib.image import imread
