@@ -31,6 +31,13 @@ def make_parser():
         metavar="TSV",
         help="Tables that metrics.py wrote, in {data set}/{method}/",
     )
+    parser.add_argument(
+        "--doublets",
+        nargs="+",
+        default=[],
+        metavar="TSV",
+        help="Tables that doublet_clusters.py wrote, in {data set}/{method}/",
+    )
     parser.add_argument("--batch", metavar="COLUMN", help="The obs column that names the batch")
     parser.add_argument("--label", metavar="COLUMN", help="The obs column with known cell types")
     parser.add_argument(
@@ -41,17 +48,18 @@ def make_parser():
 
 def main(args):
     """Draw each column, join and draw the scores, write what they warn of."""
+    from evaluation.clusters.doublet_clusters import doublet_warnings
     from evaluation.figures.embedding import compare_embeddings
     from evaluation.figures.page import file_stem, save_figure
     from evaluation.scores.biology_loss import integration_losses, lost_types, warning_table
-    from evaluation.stores import read_codes
+    from evaluation.stores import read_codes, read_table
     from utils.atomic import atomic_folder
     from utils.elements import read_column, read_embedding
     from utils.io import open_store
 
     if len(args.names) != len(args.input_file):
         raise ValueError(f"--names has {len(args.names)} titles for {len(args.input_file)} stores")
-    if not args.colors and not args.metrics:
+    if not args.colors and not args.metrics and not args.doublets:
         raise ValueError("nothing to draw: name --colors, --metrics or both")
     roots = [open_store(file) for file in args.input_file]
     layouts = [read_embedding(root, args.basis, n_dims=2) for root in roots if args.colors]
@@ -68,6 +76,8 @@ def main(args):
             if args.batch and args.label:
                 columns = (read_codes(roots[0], name) for name in (args.label, args.batch))
                 found += lost_types(scores, *columns)
+        for file in args.doublets:
+            found += doublet_warnings(read_table(file), Path(file).resolve().parent.name)
         table = warning_table(found)
         table.to_csv(folder / "warnings.tsv", sep="\t", index=False)
         pictures = sum(1 for _ in folder.glob("*.png"))
