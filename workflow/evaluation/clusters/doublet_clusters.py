@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clustering.cluster_names import ClusterColumn, parse_column
 from evaluation.scores.biology_loss import LossWarning
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ MIN_RELATIVE_COUNTS = 1.5
 MAX_OFF_LINE = 0.6
 N_NEAREST = 40  # clusters of which all pairs are looked at
 DOUBLET_ADVICE = (
-    "look at its markers: where they are those of both clusters, leave its cells out (keep_cells or "
-    "subset) and run again"
+    "look at its markers: where they are those of both clusters, its cells are better left out "
+    "(keep_cells)"
 )
 
 
@@ -124,7 +125,17 @@ def _nearest_line(
 
 
 def doublet_warnings(table: pd.DataFrame, method: str) -> list[LossWarning]:
-    """Write a warning for each cluster that `doublet_clusters` flags."""
+    """Write a warning for each cluster that `doublet_clusters` flags and whose parent it does not.
+
+    Parameters
+    ----------
+    table
+        As `doublet_clusters` returns it.
+    method
+        The method that it is of.
+    """
+    flagged = table[table["flagged"] == "yes"]
+    names = set(zip(flagged["column"], flagged["cluster"], strict=True))
     return [
         LossWarning(
             method,
@@ -135,5 +146,15 @@ def doublet_warnings(table: pd.DataFrame, method: str) -> list[LossWarning]:
             f"{row.between} and {row.between_other}",
             DOUBLET_ADVICE,
         )
-        for row in table[table["flagged"] == "yes"].itertuples()
+        for row in flagged.itertuples()
+        if _parent(row.column, row.cluster) not in names
     ]
+
+
+def _parent(column: str, cluster: str) -> tuple[str, str]:
+    """Return column and name of the cluster that a cluster is a part of."""
+    parsed = parse_column(column)
+    if parsed is None or parsed.level == 1:
+        return "", ""
+    above = ClusterColumn(parsed.algorithm, parsed.resolution, parsed.level - 1)
+    return str(above), cluster.rpartition("_")[0]
