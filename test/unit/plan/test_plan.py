@@ -86,7 +86,7 @@ def test_names_of_resolutions_are_floats():
 def test_depth(hierarchy, levels):
     section = f"clustering: {{hierarchy: {hierarchy}}}"
     plan = plan_of(f"DATASETS: {{a: {{input: {{clustering: x.h5ad}}, {section}}}}}")
-    assert plan.config.DATASETS["a"].clustering.depth == levels
+    assert plan.config.DATASETS["a"].clustering.stored_levels == list(range(1, levels + 1))
     assert max(run.level for run in plan.runs) == levels
 
 
@@ -139,8 +139,8 @@ def test_sub_levels_that_go_back_to_the_counts():
         )
         return plan.options("clustering", run)
 
-    pca = "--layer counts --pca_args '{\"n_comps\": 20}'"
-    harmony = "--batch c --harmony_args '{\"theta\": 4.0}'"
+    pca = "--pca_args '{\"n_comps\": 20}'"
+    harmony = "--harmony_args '{\"theta\": 4.0}' --layer counts --batch c"
     assert f"--refine integration {pca} {harmony}" in words("strong", "2")
     assert f"--refine pca {pca}" in words("unintegrated", "2")
     assert "--batch" not in words("unintegrated", "2")
