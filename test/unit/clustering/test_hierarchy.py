@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering import hierarchy
+from clustering.children import Unsplit
 from clustering.communities import build, find_communities
 from clustering.connectivities import neighbor_graph
-from clustering.children import Unsplit
 from clustering.hierarchy import graph_within, split
 
 

@@ -152,7 +152,11 @@ def make_parser():
 
 def level_number(text):
     """Read the number of a level, or the word for all of them."""
-    return text if text == AUTO else int(text)
+    if text == AUTO:
+        return text
+    if not text.lstrip("+-").isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number or {AUTO}, found {text}")
+    return int(text)
 
 
 def check_arguments(args):
