@@ -77,7 +77,9 @@ def test_every_output_has_every_level(auto, method):
         table = pd.crosstab(atlas.obs[column], atlas.obs[truth])
         assert len(table) == len(table.columns)
         assert table.max().sum() > 0.9 * len(atlas), (column, table)
-    assert json.loads(atlas.uns["leiden_0.3_2"])["parent"] == "leiden_0.3_1"
+    record = json.loads(atlas.uns["leiden_0.3_2"])
+    assert record["parent"] == "leiden_0.3_1"
+    assert set(record["leaves"]) == set(atlas.obs["leiden_0.3_2"].cat.categories)
     parents = atlas.obs["leiden_0.3_2"].astype(str).str.rpartition("_")[0]
     assert (parents == atlas.obs["leiden_0.3_1"].astype(str)).all()
     for name in ("clusters", "tree", "markers", "robustness", "splits"):

@@ -67,12 +67,13 @@ def split_level(
     clustering_args: dict[str, Any],
     threads: int,
     seed: int,
+    known_unsplit: Mapping[str, Unsplit] | None = None,
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Run `split`, and record how.
 
     Parameters
     ----------
-    parents, resolution, algorithm, min_cluster_size, threads, seed
+    parents, resolution, algorithm, min_cluster_size, threads, seed, known_unsplit
         As for `split`; `parents` as codes and names.
     basis
         Name of the representation for the record, and the representation.
@@ -98,6 +99,7 @@ def split_level(
         threads=threads,
         seed=seed,
         min_cluster_size=min_cluster_size,
+        known_unsplit=known_unsplit,
         **neighbors_args,
         **clustering_args,
     )
@@ -130,6 +132,7 @@ def split(
     threads: int = 1,
     seed: int = 0,
     min_cluster_size: int = SplitOptions.min_cluster_size,
+    known_unsplit: Mapping[str, Unsplit] | None = None,
     **clustering_args: Any,
 ) -> SplitResult:
     """Split clusters, the largest first, in threads of one process.
@@ -160,6 +163,8 @@ def split(
     min_cluster_size
         A parent with fewer than twice as many cells is not split; of one that is, smaller children
         are joined to their nearest sibling (`clustering.children.join_small`).
+    known_unsplit
+        Parents that are not split, and why: those that the same arguments left whole a level above.
 
     Returns
     -------
@@ -205,7 +210,9 @@ def split(
         rows = order[ends[code] : ends[code + 1]]
         if not len(rows):
             continue
-        if name not in resolutions:
+        if known_unsplit and name in known_unsplit:
+            unsplit[name] = known_unsplit[name]
+        elif name not in resolutions:
             unsplit[name] = Unsplit("not_chosen", "not among the clusters to split")
         elif len(rows) < min_cells:
             text = f"{len(rows)} cells, fewer than {min_cells}"

@@ -57,7 +57,7 @@ class ClusterLevel(NamedTuple):
     column: str
     codes: np.ndarray
     names: list[str]
-    record: Mapping[str, Any]
+    record: dict[str, Any]
     colors: np.ndarray | None = None
 
 

@@ -262,3 +262,13 @@ def test_small_children_are_joined_and_small_parents_stay_whole():
     assert most.unsplit["1"] == Unsplit("too_few_cells", "39 cells, fewer than 40")
     chosen = split(parents, X, resolution={"0": 0.2}, min_cluster_size=16)
     assert (chosen.labels == more.labels).all()
+
+
+def test_a_parent_that_stayed_whole_is_not_tried_again():
+    parents, X = nested(SIZES)
+    first = split(parents, X, resolution=0.2)
+    known = {f"{name}_0": why for name, why in first.unsplit.items()}
+    again = split(first.labels, X, resolution=0.2)
+    fewer = split(first.labels, X, resolution=0.2, known_unsplit=known)
+    assert (fewer.labels == again.labels).all()
+    assert fewer.unsplit == again.unsplit

@@ -232,6 +232,7 @@ def main(args):
         below = clusters_of(column, levels[-1])
         if len(below.names) <= len(levels[-1].names):
             say(f"no cluster of {levels[-1].column} is split: it is the last level")
+            levels[-1].record["leaves"] = below.record.get("unsplit", {})
             break
         levels.append(below)
     write_clustering(
@@ -260,7 +261,8 @@ def cluster(args, options, root):
 
 def subcluster(args, options, above, basis):
     """Split the clusters of the level above."""
-    from clustering.cluster_names import resolutions_of_level
+    from clustering.children import Unsplit
+    from clustering.cluster_names import child_name, resolutions_of_level
     from clustering.hierarchy import split_level
     from clustering.stores import read_cluster_names
 
@@ -270,6 +272,11 @@ def subcluster(args, options, above, basis):
         resolution = resolutions_of_level(
             wanted, set(above.names), above.column, args.level, siblings
         )
+    known_unsplit = {}
+    if args.level == AUTO:
+        # The only child of a cluster that was not split has the same cells.
+        unsplit = above.record.get("unsplit", {})
+        known_unsplit = {child_name(name, 0): Unsplit(**why) for name, why in unsplit.items()}
     neighbors = neighbors_arguments(args)
     neighbors.pop("use_rep")
     codes, names, details = split_level(
@@ -283,6 +290,7 @@ def subcluster(args, options, above, basis):
         clustering_args=args.clustering_args,
         threads=args.threads,
         seed=args.seed,
+        known_unsplit=known_unsplit,
     )
     return codes, names, {"parent": above.column, "hierarchy": args.hierarchy, **details}
 
