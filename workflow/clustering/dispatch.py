@@ -73,6 +73,7 @@ def cluster_cells(
     resolution: float,
     seed: int,
     max_cluster_factor: float,
+    min_cluster_size: int,
     clustering_args: dict[str, Any],
     use_gpu: bool | None,
     n_cell_cpu: int,
@@ -87,6 +88,9 @@ def cluster_cells(
     max_cluster_factor
         More clusters of a GPU than this factor allows are refused, see
         `clustering.communities.too_many_clusters`; then the CPU clusters.
+    min_cluster_size
+        Clusters with fewer cells are joined to others (`clustering.children.join_small`); 1: all
+        are as the algorithm found them.
     use_gpu, n_cell_cpu
         As for `utils.device.choose_device`.
 
@@ -96,6 +100,7 @@ def cluster_cells(
         Cluster of each cell (-1: it has no neighbors), names of the clusters, and how they were
         computed, for the record of the column.
     """
+    from clustering.children import accepted_children
     from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
 
     n_cells = graph.adjacency.shape[0]
@@ -119,8 +124,12 @@ def cluster_cells(
     if device.name == "cpu":
         labels = find_communities(graph, **options, **clustering_args)
     say(f"device: {device}")
+    labels, _ = accepted_children(
+        graph.adjacency, labels, cells=linked, min_cluster_size=min_cluster_size
+    )
     record = {
         **device.record(),
+        "min_cluster_size": min_cluster_size,
         "flavor": clustering_args.get("flavor", DEFAULT_FLAVOR),
         "clustering_args": clustering_args,
     }
