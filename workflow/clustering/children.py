@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 class Unsplit(NamedTuple):
     """Why a parent is not split: a code for programs, a text for people."""
 
-    # not_chosen, too_few_cells, no_representation, one_community or children_too_small
+    # not_chosen, too_few_cells, no_representation, one_community, children_too_small,
+    # not_significant or not_distinct
     reason: str
     text: str
 
 
+# Reasons that a test gives.
+NOT_ACCEPTED = ("not_significant", "not_distinct")
+
+
 def accepted_children(
-    graph: sp.csr_matrix, labels: np.ndarray, *, cells: np.ndarray, min_cluster_size: int
+    graph: sp.csr_matrix, labels: np.ndarray, *, min_cluster_size: int
 ) -> tuple[np.ndarray, Unsplit | None]:
     """Join the communities of a parent that are no clusters of their own.
 
@@ -34,8 +39,6 @@ def accepted_children(
         Symmetric weights among the cells of the parent, in which the communities were found.
     labels
         Their communities, numbered by size.
-    cells
-        Their positions among all cells, in increasing order.
     min_cluster_size
         As for `join_small`.
 

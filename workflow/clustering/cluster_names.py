@@ -20,6 +20,9 @@ ALGORITHMS = ("leiden", "louvain")
 _COLUMN = re.compile(rf"({'|'.join(ALGORITHMS)})_([0-9][0-9.e+-]*)_([1-9][0-9]*)")
 _DEEPER = re.compile(r"(?:_[0-9]+)*\Z")
 
+# The parent of the clusters of level 1, in tables and records.
+ALL_CELLS = "all"
+
 
 class ClusterColumn(NamedTuple):
     """The parts of a cluster column's name; ``str`` writes the name, sorting is by number."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from clustering.communities import CommunityGraph
     from clustering.connectivities import NeighborGraph
+    from clustering.significance.splits import SplitTest
 
 
 def compute_neighbors(
@@ -77,6 +78,7 @@ def cluster_cells(
     clustering_args: dict[str, Any],
     use_gpu: bool | None,
     n_cell_cpu: int,
+    test: SplitTest | None = None,
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Cluster all cells that have neighbors.
 
@@ -93,6 +95,8 @@ def cluster_cells(
         are as the algorithm found them.
     use_gpu, n_cell_cpu
         As for `utils.device.choose_device`.
+    test
+        Joins clusters that are not told apart; None: none are.
 
     Returns
     -------
@@ -101,6 +105,7 @@ def cluster_cells(
         computed, for the record of the column.
     """
     from clustering.children import accepted_children
+    from clustering.cluster_names import ALL_CELLS
     from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
 
     n_cells = graph.adjacency.shape[0]
@@ -124,14 +129,22 @@ def cluster_cells(
     if device.name == "cpu":
         labels = find_communities(graph, **options, **clustering_args)
     say(f"device: {device}")
-    labels, _ = accepted_children(
-        graph.adjacency, labels, cells=linked, min_cluster_size=min_cluster_size
-    )
+    labels, unsplit = accepted_children(graph.adjacency, labels, min_cluster_size=min_cluster_size)
+    splits = []
+    if test is not None and labels.max() > 0:
+        from clustering.significance.splits import Division, summary
+
+        tested = next(iter(test([Division(linked, labels, resolution)])))
+        labels, unsplit = tested.labels, tested.unsplit
+        splits = [{"parent": ALL_CELLS, **split.record(str)} for split in tested.splits]
+        say(summary(tested.splits))
     record = {
         **device.record(),
         "min_cluster_size": min_cluster_size,
         "flavor": clustering_args.get("flavor", DEFAULT_FLAVOR),
         "clustering_args": clustering_args,
+        "unsplit": {} if unsplit is None else {ALL_CELLS: unsplit._asdict()},
+        "splits": splits,
     }
     if device.name == "gpu":
         from clustering.rapids import takes_seed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
+    from clustering.significance.splits import SplitTest
     from numerics.knn import NearestNeighbors
 
     Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
@@ -41,11 +42,15 @@ class SplitResult:
         ``{parent}_{i}``, i by size within the parent; in natural order.
     unsplit
         Parents that are not split, ``{parent}_0`` in `names`, each with the reason.
+    splits
+        What was tested, by parent and from the top down, as
+        `clustering.significance.splits.TestedSplit.record` gives it; empty without a test.
     """
 
     codes: np.ndarray
     names: list[str]
     unsplit: dict[str, Unsplit]
+    splits: list[dict[str, Any]]
 
     @cached_property
     def labels(self) -> pd.Categorical:
@@ -68,12 +73,13 @@ def split_level(
     threads: int,
     seed: int,
     known_unsplit: Mapping[str, Unsplit] | None = None,
+    test: SplitTest | None = None,
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Run `split`, and record how.
 
     Parameters
     ----------
-    parents, resolution, algorithm, min_cluster_size, threads, seed, known_unsplit
+    parents, resolution, algorithm, min_cluster_size, threads, seed, known_unsplit, test
         As for `split`; `parents` as codes and names.
     basis
         Name of the representation for the record, and the representation.
@@ -100,6 +106,7 @@ def split_level(
         seed=seed,
         min_cluster_size=min_cluster_size,
         known_unsplit=known_unsplit,
+        test=test,
         **neighbors_args,
         **clustering_args,
     )
@@ -117,6 +124,7 @@ def split_level(
         "device": "cpu",
         "reason": "sub-clustering runs on the CPU",
         "unsplit": {name: why._asdict() for name, why in result.unsplit.items()},
+        "splits": result.splits,
     }
     return result.codes, result.names, record
 
@@ -133,6 +141,7 @@ def split(
     seed: int = 0,
     min_cluster_size: int = SplitOptions.min_cluster_size,
     known_unsplit: Mapping[str, Unsplit] | None = None,
+    test: SplitTest | None = None,
     **clustering_args: Any,
 ) -> SplitResult:
     """Split clusters, the largest first, in threads of one process.
@@ -164,7 +173,9 @@ def split(
         A parent with fewer than twice as many cells is not split; of one that is, smaller children
         are joined to their nearest sibling (`clustering.children.join_small`).
     known_unsplit
-        Parents that are not split, and why: those that the same arguments left whole a level above.
+        Parents that are not split, and why: those that were left whole a level above.
+    test
+        Joins children that are not told apart; None: none are.
 
     Returns
     -------
@@ -255,8 +266,39 @@ def split(
                 child[rows] = labels
                 if reason is not None:
                     unsplit[name] = reason
+    splits = _tested(child, jobs, resolutions, unsplit, test) if test is not None else []
     children, texts = _children(codes, child, order, ends, names)
-    return SplitResult(children, texts, {name: unsplit[name] for name in natural_order(unsplit)})
+    unsplit = {name: unsplit[name] for name in natural_order(unsplit)}
+    return SplitResult(children, texts, unsplit, splits)
+
+
+def _tested(
+    child: np.ndarray,
+    jobs: list[tuple[str, np.ndarray]],
+    resolutions: Mapping[str, float],
+    unsplit: dict[str, Unsplit],
+    test: SplitTest,
+) -> list[dict[str, Any]]:
+    """Test the splits of all parents: changes `child` and `unsplit`, returns the records."""
+    from clustering.significance.splits import Division, summary
+
+    divisions, parents = [], []
+    for name, rows in jobs:
+        if name not in unsplit:
+            cells = rows[child[rows] >= 0]
+            divisions.append(Division(cells, child[cells], resolutions[name]))
+            parents.append(name)
+    records, splits = {}, []
+    for name, division, tested in zip(parents, divisions, test(divisions), strict=True):
+        child[division.cells] = tested.labels
+        if tested.unsplit is not None:
+            unsplit[name] = tested.unsplit
+        records[name] = [
+            {"parent": name, **split.record(partial(child_name, name))} for split in tested.splits
+        ]
+        splits += tested.splits
+    say(summary(splits))
+    return [record for name in natural_order(records) for record in records[name]]
 
 
 def _coded(parents: pd.Categorical | np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -371,9 +413,7 @@ def _split_batch(
         )
         unsplit = Unsplit("one_community", f"one community at resolution {resolutions[i]}")
         if inside.max() > 0:
-            inside, unsplit = accepted_children(
-                graph, inside, cells=cells[i][keep], min_cluster_size=min_cluster_size
-            )
+            inside, unsplit = accepted_children(graph, inside, min_cluster_size=min_cluster_size)
         if unsplit is not None:
             results[i] = results[i][0], unsplit
             continue

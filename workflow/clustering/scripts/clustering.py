@@ -181,7 +181,13 @@ def check_arguments(args):
 def main(args):
     """Find the clusters of one level, or of level after level, and write them."""
     from clustering.cluster_names import ClusterColumn, parent_column, parse_column
-    from clustering.stores import ClusterLevel, read_clusters, read_colors, write_clustering
+    from clustering.stores import (
+        ClusterLevel,
+        read_clusters,
+        read_colors,
+        read_record,
+        write_clustering,
+    )
     from utils.io import keep_existing, keys, n_rows, open_store
 
     options = check_arguments(args)
@@ -202,6 +208,7 @@ def main(args):
     if options.significance is not None and not args.batch:
         say("--significance without --batch: a split between batches counts as any other")
     basis = cache(lambda: split_basis(args, root))
+    test = split_test(args, options, root) if options.significance is not None else None
 
     def clusters_of(column, above):
         """Take a level from the input if it has it, else compute it."""
@@ -218,14 +225,15 @@ def main(args):
             record["kept_from"] = str(given_file)
             return ClusterLevel(name, codes, names, record, read_colors(given, name, names))
         if above is None:
-            codes, names, details = cluster(args, options, root)
+            codes, names, details = cluster(args, options, root, test)
         else:
-            codes, names, details = subcluster(args, options, above, basis())
+            codes, names, details = subcluster(args, options, above, basis(), test)
         record |= {"significance": options.significance, **details}
         return ClusterLevel(name, codes, names, record)
 
     if args.level not in (1, AUTO):
-        above = ClusterLevel(parent, *read_clusters(root, parent), record={})
+        record = read_record(root, parent)
+        above = ClusterLevel(parent, *read_clusters(root, parent), record)
     levels = [clusters_of(column, above)]
     while args.level == AUTO and column.level < MAX_LEVELS:
         column = column._replace(level=column.level + 1)
@@ -240,7 +248,7 @@ def main(args):
     )
 
 
-def cluster(args, options, root):
+def cluster(args, options, root, test):
     """Cluster the whole graph."""
     from clustering.dispatch import cluster_cells
     from clustering.stores import read_community_graph
@@ -256,13 +264,14 @@ def cluster(args, options, root):
         clustering_args=args.clustering_args,
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
+        test=test,
     )
 
 
-def subcluster(args, options, above, basis):
+def subcluster(args, options, above, basis, test):
     """Split the clusters of the level above."""
-    from clustering.children import Unsplit
-    from clustering.cluster_names import child_name, resolutions_of_level
+    from clustering.children import NOT_ACCEPTED, Unsplit
+    from clustering.cluster_names import ALL_CELLS, child_name, resolutions_of_level
     from clustering.hierarchy import split_level
     from clustering.stores import read_cluster_names
 
@@ -272,11 +281,13 @@ def subcluster(args, options, above, basis):
         resolution = resolutions_of_level(
             wanted, set(above.names), above.column, args.level, siblings
         )
-    known_unsplit = {}
-    if args.level == AUTO:
-        # The only child of a cluster that was not split has the same cells.
-        unsplit = above.record.get("unsplit", {})
-        known_unsplit = {child_name(name, 0): Unsplit(**why) for name, why in unsplit.items()}
+    # The only child of a cluster that was not split has the same cells. Where the next level is
+    # split by other parameters, what was tested once is not tested again.
+    known_unsplit = {
+        "0" if name == ALL_CELLS else child_name(name, 0): Unsplit(**why)
+        for name, why in above.record.get("unsplit", {}).items()
+        if args.level == AUTO or (test is not None and why["reason"] in NOT_ACCEPTED)
+    }
     neighbors = neighbors_arguments(args)
     neighbors.pop("use_rep")
     codes, names, details = split_level(
@@ -291,8 +302,31 @@ def subcluster(args, options, above, basis):
         threads=args.threads,
         seed=args.seed,
         known_unsplit=known_unsplit,
+        test=test,
     )
     return codes, names, {"parent": above.column, "hierarchy": args.hierarchy, **details}
+
+
+def split_test(args, options, root):
+    """Find the counts and batches that splits are tested by."""
+    from clustering.stores import read_split_test
+
+    neighbors = neighbors_arguments(args)
+    return read_split_test(
+        root,
+        layer=args.layer,
+        values=as_arguments(read_options(ValuesOptions, args)),
+        batch=args.batch,
+        batch_file=args.given_file,
+        use_rep=neighbors["use_rep"],
+        neighbors_key=args.neighbors_key,
+        significance=options.significance,
+        gradual=options.gradual,
+        algorithm=args.algorithm,
+        n_neighbors=neighbors["n_neighbors"],
+        seed=args.seed,
+        threads=args.threads,
+    )
 
 
 def neighbors_arguments(args):
