@@ -59,7 +59,7 @@ def own_components(
     variable genes.
     """
     results: list[np.ndarray | str] = []
-    for rows, counts in zip(parts, _gather(blocks, parts), strict=True):
+    for rows, counts in zip(parts, gather_cells(blocks, parts), strict=True):
         try:
             Z = _components(counts, options, choice)
             varying = [column.iloc[rows] for column in batches]
@@ -74,10 +74,10 @@ def own_components(
     return results
 
 
-def _gather(
+def gather_cells(
     blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]], parts: Sequence[np.ndarray]
 ) -> list[sp.csr_matrix]:
-    """Return the rows of each set, in its order."""
+    """Return the rows of some sets of cells, each in its order, in one pass over all."""
     import scipy.sparse as sp
 
     pieces_of: list[list] = [[] for _ in parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clustering.cluster_names import check_names
 from clustering.options import NeighborsKeyOptions
@@ -18,7 +18,7 @@ from utils.elements import (
     write_categorical,
 )
 from utils.errors import missing
-from utils.io import keys, new_store, read_element, read_index, write_element
+from utils.io import keys, n_rows, new_store, read_element, read_index, write_element
 from utils.log import say
 from utils.opening import location, open_store
 from utils.paths import is_linkable
@@ -33,10 +33,33 @@ if TYPE_CHECKING:
     from clustering.communities import CommunityGraph
     from clustering.connectivities import NeighborGraph
     from clustering.hierarchy import Represent
+    from clustering.significance.splits import SplitTest
     from preprocessing.options import PCAOptions
 
 # scanpy's and rapids-singlecell's names for weights of nearest neighbors.
 KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
+
+
+class ClusterLevel(NamedTuple):
+    """A cluster column.
+
+    Attributes
+    ----------
+    column
+        Its name in obs.
+    codes, names
+        Cluster of each cell (-1: none), and the names of the clusters.
+    record
+        How the clusters were computed; goes to ``uns[column]`` as JSON.
+    colors
+        Of the clusters, where they came with the column.
+    """
+
+    column: str
+    codes: np.ndarray
+    names: list[str]
+    record: dict[str, Any]
+    colors: np.ndarray | None = None
 
 
 # ---------------------------------------------------------------- reading
@@ -283,6 +306,67 @@ def read_own_components(
     )
 
 
+def read_split_test(
+    root: Any,
+    *,
+    layer: str | None,
+    values: Mapping[str, Any],
+    batch: Sequence[str],
+    batch_file: str | None,
+    use_rep: str | None,
+    neighbors_key: str,
+    **options: Any,
+) -> SplitTest:
+    """Find what splits are tested by.
+
+    Parameters
+    ----------
+    root
+        Store with the counts.
+    layer, values
+        As for `preprocessing.stores.counts_of`.
+    batch, batch_file
+        Columns of the batch, and the store with them; None: `root`.
+    use_rep, neighbors_key
+        As for `read_representation`; without any, children are ordered by the counts.
+    **options
+        Further attributes of `clustering.significance.splits.SplitTest`.
+
+    Raises
+    ------
+    ValueError
+        If the store holds no counts.
+    """
+    from functools import partial
+
+    import numpy as np
+    import pandas as pd
+
+    from clustering.refine import gather_cells
+    from clustering.significance.splits import SplitTest
+    from preprocessing.stores import counts_blocks, counts_of
+
+    stored = counts_of(
+        root, layer, needed_by="--significance (clustering: {significance: ...})", **values
+    )
+    n_cells = n_rows(root, "obs")
+    codes = np.zeros(n_cells, dtype=np.int64)
+    if batch:
+        store = open_store(batch_file) if batch_file else root
+        columns = pd.DataFrame({name: read_column(store, name).to_numpy() for name in batch})
+        codes = columns.groupby(batch, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    representation = None
+    with contextlib.suppress(KeyError):
+        representation = read_representation(root, use_rep, neighbors_key)[1]
+    return SplitTest(
+        read=partial(gather_cells, lambda: counts_blocks(stored)),
+        batch=codes,
+        representation=representation,
+        n_cells=n_cells,
+        **options,
+    )
+
+
 # ---------------------------------------------------------------- writing
 
 
@@ -338,32 +422,22 @@ def write_layout(
 
 def write_clustering(
     output_file: str | Path,
-    column: str,
-    codes: np.ndarray,
-    names: Sequence[str],
+    levels: Sequence[ClusterLevel],
     *,
     source: str | Path,
-    record: Mapping[str, Any],
     neighbors_key: str = NeighborsKeyOptions.neighbors_key,
-    colors: np.ndarray | None = None,
 ) -> None:
-    """Write the store of one cluster column.
+    """Write a store of one or several cluster columns.
 
     Parameters
     ----------
     output_file
         The ``.zarr`` folder to write.
-    column
-        Name of the column.
-    codes, names
-        Cluster of each cell (-1: none), and the names of the clusters.
+    levels
+        The columns.
     source
         The input, to which all else is linked. An ``.h5ad`` cannot be linked to: its obsm and
         ``uns[neighbors_key]`` are copied, so that the next level finds the representation.
-    record
-        How the clusters were computed; goes to ``uns[column]`` as JSON.
-    colors
-        Of the clusters, where they came with the column.
 
     Raises
     ------
@@ -372,34 +446,37 @@ def write_clustering(
     """
     import numpy as np
 
-    if not names:
-        raise ValueError(f"{source}: no cell has a label to make {column} of")
-    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    record = {**record, "n_clusters": len(names), "versions": _versions()}
-    # One JSON text: a mapping would be a file or two for each of its entries.
-    uns: dict[str, Any] = {column: json.dumps(record, sort_keys=True)}
-    if colors is not None:
-        uns[f"{column}_colors"] = colors
+    uns: dict[str, Any] = {}
+    for level in levels:
+        if not level.names:
+            raise ValueError(f"{source}: no cell has a label to make {level.column} of")
+        record = {**level.record, "n_clusters": len(level.names), "versions": _versions()}
+        # One JSON text: a mapping would be a file or two for each of its entries.
+        uns[level.column] = json.dumps(record, sort_keys=True)
+        if level.colors is not None:
+            uns[f"{level.column}_colors"] = level.colors
     if is_linkable(source):
-        # Colors of other clusters under the name of this column are not linked.
-        new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
+        # Colors of other clusters under the name of a column are not linked.
+        elements = ("obs/{}", "uns/{}", "uns/{}_colors")
+        new = [element.format(level.column) for level in levels for element in elements]
         with new_store(output_file, source=source, new=new, fresh=["obs"]) as store:
-            write_categorical(store, column, codes, names)
+            for level in levels:
+                write_categorical(store, level.column, level.codes, level.names)
             for name, value in uns.items():
                 write_element(store, f"uns/{name}", value)
     else:
-        _write_copy(output_file, column, codes, names, source, neighbors_key, uns)
-    say(
-        f"{output_file}: {column} has {len(names)} clusters of "
-        f"{len(codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
-    )
+        _write_copy(output_file, levels, source, neighbors_key, uns)
+    for level in levels:
+        sizes = np.bincount(level.codes[level.codes >= 0], minlength=len(level.names))
+        say(
+            f"{output_file}: {level.column} has {len(level.names)} clusters of "
+            f"{len(level.codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
+        )
 
 
 def _write_copy(
     output_file: str | Path,
-    column: str,
-    codes: np.ndarray,
-    names: Sequence[str],
+    levels: Sequence[ClusterLevel],
     source: str | Path,
     neighbors_key: str,
     uns: dict[str, Any],
@@ -414,7 +491,8 @@ def _write_copy(
         write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
         write_element(store, "obsm", read_element(root, "obsm") if "obsm" in root else {})
         write_element(store, "uns", uns)
-        write_categorical(store, column, codes, names)
+        for level in levels:
+            write_categorical(store, level.column, level.codes, level.names)
 
 
 def _versions() -> dict[str, str]:

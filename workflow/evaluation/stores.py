@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clustering.cluster_names import column_above, parse_column
+from clustering.cluster_names import column_above, matching_columns, parse_column
 from clustering.cluster_tree import parent_names
 from clustering.hierarchy import in_natural_order
 from clustering.stores import graph_key, neighbors_params
@@ -40,6 +40,18 @@ def read_codes(root: Any, column: str) -> Labeling:
     if not groups:
         raise ValueError(f'adata.obs["{column}"] has no value in any of {len(codes):,} cells')
     return Labeling(column, codes.astype(np.int32), groups)
+
+
+def read_clusterings(root: Any, patterns: Sequence[str]) -> dict[str, Labeling]:
+    """Read the columns that some names and patterns mean (`matching_columns`), by name.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As `matching_columns` and `read_codes`.
+    """
+    names = matching_columns(patterns, keys(root, "obs"))
+    return {name: read_codes(root, name) for name in names}
 
 
 def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
@@ -117,19 +129,22 @@ def read_reclustering(
     if refine not in ("neighbors", "graph"):
         say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
         return None
-    options = {"algorithm": record["algorithm"], **record["clustering_args"]}
+    options = {
+        "algorithm": record["algorithm"],
+        # Earlier versions joined no clusters.
+        "min_cluster_size": record.get("min_cluster_size", 1),
+        **record["clustering_args"],
+    }
     if record["level"] == 1:
         graph = read_graph(root, neighbors_key)
         return restricted(graph, resolution=record["resolution"], **options)
     parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
     wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
     resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
-    # A parent that stayed one community may fall apart in a part of the cells; it is tried again.
+    # A parent that stayed whole may fall apart in a part of the cells; it is tried again.
+    not_tried = ("not_chosen", "too_few_cells", "no_representation")
     reasons = {group: why["reason"] for group, why in record["unsplit"].items()}
-    tried = [
-        group in wanted and reasons.get(group, "one_community") == "one_community"
-        for group in parent.groups
-    ]
+    tried = [group in wanted and reasons.get(group) not in not_tried for group in parent.groups]
     if refine == "graph":
         basis = build(read_graph(root, neighbors_key)).adjacency
     else:

@@ -18,6 +18,7 @@ import explorer.steps
 import integration.steps
 import preprocessing.steps
 from clustering.cluster_names import ClusterColumn, resolution_text
+from clustering.options import AUTO
 from evaluation.steps import cluster_tables, scored_methods
 from integration.method_chains import start
 from integration.options import EmbeddingMethodOptions
@@ -49,18 +50,19 @@ LOGS, BENCHMARKS, REPORTS = "logs", "benchmarks", ("report.html", "report.zip")
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """One cluster column of one data set and method."""
+    """One clustering of one data set and method: a level, or all levels (`AUTO`)."""
 
     dataset: str
     method: str
     algorithm: str
     resolution: str
-    level: int
+    level: int | str
 
     @property
     def column(self) -> str:
-        """Its name in obs."""
-        return str(ClusterColumn(self.algorithm, float(self.resolution), self.level))
+        """The name of its column in obs; of all levels, which are not known yet, a pattern."""
+        level = "*" if self.level == AUTO else self.level
+        return str(ClusterColumn(self.algorithm, float(self.resolution), level))
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Job:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the cluster columns of its data set and method."""
+        """The cluster columns of its data set and method: names, or patterns for their names."""
         return [run.column for run in self.plan.columns(self.wildcards.dataset, self.method)]
 
     def path(self, store: str, **others: Any) -> str:
@@ -267,7 +269,7 @@ class Plan:
         return self.path("embedding", wildcards)
 
     def columns(self, dataset: str, method: str) -> list[ClusterRun]:
-        """Return the cluster columns of a data set and method."""
+        """Return the clusterings of a data set and method."""
         return self._columns.get((dataset, method), [])
 
     @cached_property
@@ -428,6 +430,6 @@ def make_plan(config: Config, *, workflow: str = "workflow") -> Plan:
         for method in dataset.methods
         for algorithm in dataset.clustering.algorithm
         for resolution in dataset.clustering.resolutions
-        for level in range(1, dataset.clustering.depth + 1)
+        for level in dataset.clustering.stored_levels
     ]
     return Plan(config, tuple(runs), workflow)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import ClusterColumn
+from clustering.options import AUTO
 from evaluation.steps import scored_methods
 from integration.method_chains import start
 from integration.options import CountsMethodOptions, EmbeddingMethodOptions, IntegrationOptions
@@ -231,13 +232,14 @@ def _quality_columns(dataset: DataSet) -> list[str]:
 
 
 def _cluster_columns(dataset: DataSet) -> list[str]:
-    """Name the cluster columns that the run makes."""
+    """Name the cluster columns that the run makes; with `AUTO` only level 1 is certain."""
     clustering = dataset.clustering
+    levels = [1] if clustering.hierarchy == AUTO else clustering.stored_levels
     return [
         str(ClusterColumn(algorithm, resolution, level))
         for algorithm in clustering.algorithm
         for resolution in clustering.resolutions
-        for level in range(1, clustering.depth + 1)
+        for level in levels
     ]
 
 

@@ -22,7 +22,11 @@ def make_parser():
         output="Output table (.tsv)",
     )
     parser.add_argument(
-        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
     )
     add_options(parser, NeighborsKeyOptions)
     add_options(parser, RobustnessOptions)
@@ -49,7 +53,7 @@ def main(args):
         robustness,
         unknown_robustness,
     )
-    from evaluation.stores import read_codes, read_parents, read_reclustering, siblings
+    from evaluation.stores import read_clusterings, read_parents, read_reclustering, siblings
     from utils.atomic import atomic_file
     from utils.io import open_store
 
@@ -57,7 +61,7 @@ def main(args):
     if not options.rounds:
         raise ValueError("--rounds is 0: there is nothing to do")
     root = open_store(args.input_file)
-    columns = {name: read_codes(root, name) for name in args.clusters}
+    columns = read_clusterings(root, args.clusters)
     parents = read_parents(root, columns)
     tables = []
     for name, column in progress(columns.items(), desc="robustness", total=len(columns)):
@@ -81,7 +85,7 @@ def main(args):
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     if args.resolutions:
-        compared = resolution_table(table, families(args.clusters, fixed="level"), seed=args.seed)
+        compared = resolution_table(table, families(columns, fixed="level"), seed=args.seed)
         with atomic_file(args.resolutions) as path:
             compared.to_csv(path, sep="\t", index=False, float_format="%.4g")
         for row in compared[compared["suggested"] == "yes"].itertuples():
