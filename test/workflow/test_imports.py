@@ -23,7 +23,8 @@ SCVI = STORES | {"matplotlib", "numba", "pydantic", "sklearn", "torch"}
 LOADED = {
     "preprocessing/scripts/prepare.py": STORES,
     # Scrublet is scanpy's, which loads nearly all.
-    "preprocessing/scripts/doublets.py": HEAVY - {"igraph", "leidenalg", "snakemake", "torch"},
+    "preprocessing/scripts/doublets.py": STORES
+    | {"igraph", "leidenalg", "matplotlib", "numba", "scanpy", "sklearn"},
     "preprocessing/scripts/pca.py": PLAIN | {"pandas", "pydantic"},  # checks its n_top_genes
     "integration/scripts/harmony.py": PLAIN,
     "integration/scripts/mnn.py": PLAIN | {"numba", "pandas"},
@@ -36,7 +37,7 @@ LOADED = {
     "clustering/scripts/merge.py": {"zarr"},
     "evaluation/scripts/plots.py": {"matplotlib", "pandas", "zarr"},
     "evaluation/scripts/comparison.py": {"matplotlib", "pandas", "zarr"},
-    "evaluation/scripts/doublet_clusters.py": PLAIN | {"pandas"},
+    "evaluation/scripts/doublet_clusters.py": {"pandas", "zarr"},
     "evaluation/scripts/markers.py": PLAIN | {"pandas", "pydantic"},  # checks its n_markers
     "evaluation/scripts/metrics.py": PLAIN | {"pandas"},
     "evaluation/scripts/robustness.py": PLAIN | {"numba", "pandas", "pydantic"},

@@ -19,7 +19,11 @@ def make_parser():
         output="Output table (.tsv)",
     )
     parser.add_argument(
-        "--clusters", nargs="+", required=True, metavar="COLUMN", help="Cluster columns of obs"
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
     )
     parser.add_argument(
         "--use_rep", metavar="KEY", help="obsm key of the embedding (default: of the neighbors)"
@@ -34,7 +38,7 @@ def main(args):
 
     from clustering.stores import read_representation
     from evaluation.clusters.doublet_clusters import doublet_clusters
-    from evaluation.stores import read_codes
+    from evaluation.stores import read_clusterings
     from utils.atomic import atomic_file
     from utils.errors import missing
     from utils.io import keys, open_store, read_element
@@ -49,7 +53,7 @@ def main(args):
         if name not in keys(root, "obs"):
             text = missing("adata.obs has no column", name, keys(root, "obs"))
             raise KeyError(f"{text}; doublets.py writes it")
-    columns = [read_codes(root, column) for column in args.clusters]
+    columns = list(read_clusterings(root, args.clusters).values())
     marks = {key: np.asarray(read_element(root, f"obs/{name}")) for key, name in names.items()}
     embedding = read_representation(root, args.use_rep, args.neighbors_key)[1]
     table = doublet_clusters(columns, embedding, **marks)
