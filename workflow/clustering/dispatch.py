@@ -132,12 +132,12 @@ def cluster_cells(
     labels, unsplit = accepted_children(graph.adjacency, labels, min_cluster_size=min_cluster_size)
     splits = []
     if test is not None and labels.max() > 0:
-        from clustering.significance.splits import Division, summary
+        from clustering.significance.splits import Division, count_verdicts
 
         tested = next(iter(test([Division(linked, labels, resolution)])))
         labels, unsplit = tested.labels, tested.unsplit
         splits = [{"parent": ALL_CELLS, **split.record(str)} for split in tested.splits]
-        say(summary(tested.splits))
+        say(count_verdicts(tested.splits))
     record = {
         **device.record(),
         "min_cluster_size": min_cluster_size,

@@ -280,7 +280,7 @@ def _tested(
     test: SplitTest,
 ) -> list[dict[str, Any]]:
     """Test the splits of all parents: changes `child` and `unsplit`, returns the records."""
-    from clustering.significance.splits import Division, summary
+    from clustering.significance.splits import Division, count_verdicts
 
     divisions, parents = [], []
     for name, rows in jobs:
@@ -297,7 +297,7 @@ def _tested(
             {"parent": name, **split.record(partial(child_name, name))} for split in tested.splits
         ]
         splits += tested.splits
-    say(summary(splits))
+    say(count_verdicts(splits))
     return [record for name in natural_order(records) for record in records[name]]
 
 

@@ -47,10 +47,10 @@ def test_from_the_smallest_up_with_the_weights_of_what_has_joined():
 
 def test_all_join():
     graph, labels = blocks([4, 3, 2], {(0, 1): 1})
-    children, why = accepted_children(graph, labels, cells=np.arange(9), min_cluster_size=5)
+    children, why = accepted_children(graph, labels, min_cluster_size=5)
     assert sizes_of(children) == [9]
     assert why.reason == "children_too_small"
-    children, why = accepted_children(graph, labels, cells=np.arange(9), min_cluster_size=2)
+    children, why = accepted_children(graph, labels, min_cluster_size=2)
     assert (children == labels).all()
     assert why is None
 

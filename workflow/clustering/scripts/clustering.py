@@ -309,7 +309,7 @@ def subcluster(args, options, above, basis, test):
 
 def split_test(args, options, root):
     """Find the counts and batches that splits are tested by."""
-    from clustering.stores import read_split_test
+    from clustering.counts import read_split_test
 
     neighbors = neighbors_arguments(args)
     return read_split_test(
@@ -346,7 +346,7 @@ def split_basis(args, root):
 
 def own_components(args, root):
     """Check the options of PCA and Harmony within each parent, and find the counts."""
-    from clustering.stores import read_own_components
+    from clustering.counts import read_own_components
     from integration.options import HarmonyOptions
     from preprocessing.options import PCAOptions
 

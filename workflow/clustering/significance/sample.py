@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 # Cells of a cluster; more tell little that these do not.
-MAX_CELLS = 2_000
+SAMPLED_AT_MOST = 2_000
 # Of each child so many at least, where it has them: the power to find small ones.
 CELLS_PER_CHILD = 100
 # Cells whose counts are held at a time.
@@ -33,14 +33,14 @@ def draw_cells(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Positions, in increasing order; all where there are at most `MAX_CELLS`.
+        Positions, in increasing order; all where there are at most `SAMPLED_AT_MOST`.
     """
-    if len(labels) <= MAX_CELLS:
+    if len(labels) <= SAMPLED_AT_MOST:
         return np.arange(len(labels))
     sizes = np.bincount(labels)
     first = np.minimum(sizes, CELLS_PER_CHILD)
     remaining = sizes - first
-    n_more = min(max(MAX_CELLS - int(first.sum()), 0), int(remaining.sum()))
+    n_more = min(max(SAMPLED_AT_MOST - int(first.sum()), 0), int(remaining.sum()))
     n_drawn = first + (remaining * n_more) // max(int(remaining.sum()), 1)
     order = rng.permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]

@@ -9,7 +9,7 @@ import numpy as np
 
 from clustering.children import Unsplit
 from clustering.significance.sample import choose_genes, draw_cells, groups_of_divisions
-from clustering.significance.verdicts import NOTHING, Evidence, Verdict, weigh
+from clustering.significance.verdicts import NOTHING, SplitEvidence, Verdict, weigh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ class TestedSplit(NamedTuple):
     n_left: int
     n_right: int
     alpha: float
-    evidence: Evidence
+    evidence: SplitEvidence
     verdict: Verdict
     joined: bool
 
@@ -189,7 +189,7 @@ class SplitTest:
         from clustering.communities import renumber_by_size
 
         joined_to = np.arange(len(sizes))
-        nodes: list[tuple[frozenset[int], frozenset[int], float, Evidence, Verdict, bool]] = []
+        nodes: list[tuple[frozenset[int], frozenset[int], float, SplitEvidence, Verdict, bool]] = []
         queue = [max(tree, key=len)]
         while queue:
             node = queue.pop(0)
@@ -221,7 +221,9 @@ class SplitTest:
         ]  # fmt: skip
         return TestedChildren(after, splits)
 
-    def _evidence(self, sample: Sample, left: frozenset[int], right: frozenset[int]) -> Evidence:
+    def _evidence(
+        self, sample: Sample, left: frozenset[int], right: frozenset[int]
+    ) -> SplitEvidence:
         cells = np.flatnonzero(np.isin(sample.children, list(left | right)))
         side = np.isin(sample.children[cells], list(right)).astype(np.int64)
         if not 0 < side.sum() < len(side):
@@ -229,7 +231,7 @@ class SplitTest:
         return weigh(sample.scores(cells, side), side)
 
 
-def summary(splits: list[TestedSplit]) -> str:
+def count_verdicts(splits: list[TestedSplit]) -> str:
     """Count the verdicts, in words."""
     verdicts = [split.verdict for split in splits]
     counts = [f"{verdicts.count(v)} {v}" for v in ("distinct", "gradual", "absent")]

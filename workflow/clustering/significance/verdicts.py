@@ -21,7 +21,7 @@ VALLEY = 0.5
 MIN_SCORED = 20
 
 
-class Evidence(NamedTuple):
+class SplitEvidence(NamedTuple):
     """What held-out scores say of a division.
 
     Attributes
@@ -59,10 +59,10 @@ class Evidence(NamedTuple):
         return "distinct" if self.p_valley <= alpha and self.valley <= VALLEY else "gradual"
 
 
-NOTHING = Evidence(1.0, 1.0, 1.0, 1.0, 0.5)
+NOTHING = SplitEvidence(1.0, 1.0, 1.0, 1.0, 0.5)
 
 
-def weigh(scores: HeldOutScores, side: np.ndarray) -> Evidence:
+def weigh(scores: HeldOutScores, side: np.ndarray) -> SplitEvidence:
     """Compute what the scores say; means over the halvings of the genes.
 
     Parameters
@@ -85,7 +85,7 @@ def weigh(scores: HeldOutScores, side: np.ndarray) -> Evidence:
         areas += [_auc(log[1 - half], _high(log[half], scores.share)) for half in (0, 1)]
     p_valley, valley = np.mean(valleys, axis=0)
     bound = NO_STEP * np.sqrt(scored.sum())
-    return Evidence(
+    return SplitEvidence(
         p_structure=float(norm.sf(np.mean(agreements))),
         p_step=float(norm.sf(np.mean(steps) - bound)),
         p_valley=float(p_valley),
