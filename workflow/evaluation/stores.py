@@ -225,7 +225,7 @@ def read_table(path: str) -> pd.DataFrame:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    names = ("column", "cluster", "parent", "child", "gene", "nearest")
+    names = ("column", "cluster", "parent", "child", "gene", "nearest", "between", "between_other")
     text = dict.fromkeys(names, str)
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
     return table.fillna({name: "" for name in names if name in table})
