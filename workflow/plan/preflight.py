@@ -115,7 +115,7 @@ class _Check:
     def _matrices(self) -> None:
         dataset = self.dataset
         layer = dataset.preprocessing.layer
-        counts = dataset.clustering.refines or any(
+        counts = dataset.clustering.reads_counts or any(
             isinstance(params, CountsMethodOptions) for params in dataset.methods.values()
         )
         needed = dataset.stage == "preprocessing" or counts or dataset.preprocessing.doublets
