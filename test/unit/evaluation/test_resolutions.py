@@ -118,7 +118,8 @@ def test_fine_robust_and_separated():
         "not robust": ({"n_clusters": [3, 5], "mean_jaccard": [1.0, 0.9]}, "leiden_0_1"),
         "not reproduced": ({"n_clusters": [3, 5], "reweighted": [0.9, 0.6]}, "leiden_0_1"),
         "not separated": ({"n_clusters": [5, 6], "separation": [6.0, 2.5]}, "leiden_0_1"),
-        "not one cluster": ({"n_clusters": [1, 2], "mean_jaccard": [1.0, 0.8]}, "leiden_1_1"),
+        "not one cluster": ({"n_clusters": [1, 3], "mean_jaccard": [1.0, 0.8]}, "leiden_1_1"),
+        "two clusters far apart": ({"n_clusters": [1, 2], "separation": 7.0}, "leiden_1_1"),
         "the finer of equals": ({"n_clusters": [4, 4]}, "leiden_1_1"),
     }
     for case, (columns, expected) in suggested.items():
@@ -131,6 +132,7 @@ def test_none_is_suggested_with_a_reason():
         "differ .* at most 0.50, of leiden_1_1; 0.65": {
             "n_clusters": [2, 9], "reweighted": [0.1, 0.5]
         },
+        "only two clusters are, and they are less than 6 ": {"n_clusters": [1, 2]},
         "no clustering has two clusters of 10 cells": {"n_clusters": [2], "separation": np.nan},
         "no clustering can be computed again": {"n_clusters": [2], "mean_jaccard": np.nan},
         "the embedding .* is not known": {"n_clusters": [2], "reweighted": np.nan},

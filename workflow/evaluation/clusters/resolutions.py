@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # All thresholds are from the data sets of test/bench/RESULTS.md, section Resolutions.
-# The largest agreement of 280 null data sets was 0.74 (next 0.58), the smallest of the clustering that
-# was suggested for 76 others 0.80.
+# The largest agreement of 280 null data sets was 0.74 (next 0.58), the smallest of what was
+# suggested for 76 others 0.80.
 REPRODUCED = 0.7
 # Two clusters have to be further apart: tails of one population were up to 5.4 apart from the rest
 # (with agreements below 0.75), the first two of most real data more than 6.
