@@ -129,7 +129,7 @@ def test_fine_robust_and_separated():
 def test_none_is_suggested_with_a_reason():
     reasons = {
         "every clustering has one cluster": {"n_clusters": [1, 1]},
-        "differ .* at most 0.50, of leiden_1_1; 0.65": {
+        "differ .* at most 0.50, of leiden_1_1; 0.7 ": {
             "n_clusters": [2, 9], "reweighted": [0.1, 0.5]
         },
         "only two clusters are, and they are less than 6 ": {"n_clusters": [1, 2]},
