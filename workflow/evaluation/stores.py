@@ -10,7 +10,8 @@ import numpy as np
 from clustering.cluster_names import column_above, matching_columns, parse_column
 from clustering.cluster_tree import parent_names
 from clustering.hierarchy import in_natural_order
-from clustering.stores import graph_key, neighbors_params
+from clustering.options import NeighborsOptions
+from clustering.stores import foreign_graph, graph_key, neighbors_params
 from evaluation.scores.batch_mixing import Neighborhoods, neighborhoods
 from evaluation.scores.metrics import Labeling
 from utils.elements import read_categorical
@@ -159,6 +160,50 @@ def read_reclustering(
         **record["neighbors_args"],
         **options,
     )
+
+
+def read_neighbor_search(root: Any, neighbors_key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """Read what the stored neighbors were searched in, and how.
+
+    Returns
+    -------
+    tuple or None
+        The embedding, and `n_neighbors` and `metric` for `numerics.knn.search`; None, with a
+        message, where the graph is not of neighbors in an embedding that is stored.
+    """
+    from clustering.stores import read_representation
+    from numerics.knn import METRICS
+
+    params = neighbors_params(root, neighbors_key)
+    metric = params.get("metric", "euclidean")
+    why = foreign_graph(params) or (f"metric {metric}" if metric not in METRICS else "")
+    if not why:
+        try:
+            embedding = read_representation(root, None, neighbors_key)[1]
+        except (KeyError, ValueError) as error:
+            why = str(error.args[0])
+    if why:
+        say(f"no resolution is suggested: neighbors cannot be searched again ({why})")
+        return None
+    n_pcs = params.get("n_pcs")  # scanpy's: the first of the components
+    return embedding[:, : int(n_pcs) if n_pcs else None], {
+        "n_neighbors": int(params.get("n_neighbors", NeighborsOptions.n_neighbors)),
+        "metric": str(metric),
+    }
+
+
+def read_communities(root: Any, column: str) -> dict[str, Any] | None:
+    """Read the options of `find_communities` that a column of level 1 was made with; or None."""
+    from clustering.stores import read_record
+
+    record = read_record(root, column)
+    if record.get("level") != 1:
+        return None
+    return {
+        "algorithm": record["algorithm"],
+        "resolution": record["resolution"],
+        **record["clustering_args"],
+    }
 
 
 def siblings(parents: Sequence[str]) -> np.ndarray:

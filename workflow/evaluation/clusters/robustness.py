@@ -18,7 +18,7 @@ from evaluation.scores.agreement import contingency
 from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import pandas as pd
     import scipy.sparse as sp
@@ -262,81 +262,3 @@ def as_table(scores: Robustness, groups: list[str], sizes: np.ndarray) -> pd.Dat
             "nearest": nearest,
         }
     )
-
-
-def suggest_resolution(scores: dict[str, np.ndarray], *, seed: int = 0) -> tuple[str, str]:
-    """Choose the finest clustering that is as robust as the best (chooseR).
-
-    Parameters
-    ----------
-    scores
-        By name of the clustering, the co-clustering score of each of its clusters.
-    seed
-        Of the bootstrap.
-
-    Returns
-    -------
-    tuple
-        The name, and why it was chosen. Among those whose median score is at least the largest
-        lower 95 % bound of a bootstrapped median, the one with most clusters.
-    """
-    known = {name: values[np.isfinite(values)] for name, values in scores.items()}
-    known = {name: values for name, values in known.items() if len(values)}
-    if not known:
-        return "", "no clustering has a score"
-    medians = {name: float(np.median(values)) for name, values in known.items()}
-    lower = {name: median_bound(values, seed=seed) for name, values in known.items()}
-    bar = max(lower.values())
-    good = [name for name in known if medians[name] >= bar]
-    best = max(good, key=lambda name: (len(known[name]), medians[name]))
-    firmest = max(lower, key=lower.__getitem__)
-    return best, (
-        f"the most clusters ({len(known[best])}) among the {len(good)} of {len(known)} clusterings "
-        f"whose median co-clustering score ({medians[best]:.2f} here) reaches {bar:.2f}, the lower "
-        f"95 % bound of {firmest}"
-    )
-
-
-def median_bound(values: np.ndarray, *, seed: int = 0, draws: int = 1000) -> float:
-    """Lower end of the 95 % interval of the bootstrapped median."""
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(len(values), size=(draws, len(values)))]
-    return float(np.quantile(np.median(drawn, axis=1), 0.025))
-
-
-def resolution_table(
-    robustness: pd.DataFrame, families: Mapping[str, list[str]], *, seed: int = 0
-) -> pd.DataFrame:
-    """Compare the resolutions of each family of columns, and suggest one.
-
-    Parameters
-    ----------
-    robustness
-        The table of `robustness.py`.
-    families
-        Columns that differ in their resolution only, by the name of the family.
-    seed
-        Of the bootstrap.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per column: `family`, `column`, `n_clusters`, `median_score`, `median_jaccard`,
-        `n_stable` (Jaccard at least 0.75), `suggested` (yes or empty), `reason`.
-    """
-    import pandas as pd
-
-    rows = []
-    for family, columns in families.items():
-        parts = {name: robustness[robustness["column"] == name] for name in columns}
-        scores = {name: part["score"].to_numpy(float) for name, part in parts.items()}
-        best, reason = suggest_resolution(scores, seed=seed)
-        for name, part in parts.items():
-            rows.append(
-                (family, name, len(part), *_median(part[["score", "jaccard"]].to_numpy(float)),
-                 int((part["jaccard"] >= STABLE).sum()), "yes" if name == best else "",
-                 reason if name == best else "")
-            )  # fmt: skip
-    names = ["family", "column", "n_clusters", "median_score", "median_jaccard", "n_stable",
-             "suggested", "reason"]  # fmt: skip
-    return pd.DataFrame(rows, columns=names)
