@@ -136,9 +136,11 @@ def read_reclustering(
         "min_cluster_size": record.get("min_cluster_size", 1),
         **record["clustering_args"],
     }
+    tested = record.get("significance") is not None
     if record["level"] == 1:
         graph = read_graph(root, neighbors_key)
-        return restricted(graph, resolution=record["resolution"], **options)
+        n_clusters = len(columns[name].groups) if tested else None
+        return restricted(graph, n_clusters=n_clusters, resolution=record["resolution"], **options)
     parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
     wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
     resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
@@ -154,12 +156,20 @@ def read_reclustering(
         parent.codes,
         basis,
         split=np.array(tried),
+        n_children=_count_children(columns[name].codes, parent) if tested else None,
         resolutions=resolutions,
         threads=threads,
         seed=record["seed"],
         **record["neighbors_args"],
         **options,
     )
+
+
+def _count_children(codes: np.ndarray, parent: Labeling) -> np.ndarray:
+    """Return of each parent how many clusters its cells are in."""
+    known = (codes >= 0) & (parent.codes >= 0)
+    pairs = np.unique(np.stack([parent.codes[known], codes[known]]), axis=1)
+    return np.bincount(pairs[0], minlength=len(parent.groups))
 
 
 def read_neighbor_search(root: Any, neighbors_key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
@@ -193,16 +203,21 @@ def read_neighbor_search(root: Any, neighbors_key: str) -> tuple[np.ndarray, dic
 
 
 def read_communities(root: Any, column: str) -> dict[str, Any] | None:
-    """Read the options of `find_communities` that a column of level 1 was made with; or None."""
+    """Read the options of `find_communities` that a column of level 1 was made with; or None.
+
+    Also `n_clusters`, where its splits were tested.
+    """
     from clustering.stores import read_record
 
     record = read_record(root, column)
     if record.get("level") != 1:
         return None
+    tested = record.get("significance") is not None
     return {
         "algorithm": record["algorithm"],
         "resolution": record["resolution"],
         **record["clustering_args"],
+        **({"n_clusters": record["n_clusters"]} if tested else {}),
     }
 
 

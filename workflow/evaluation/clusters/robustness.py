@@ -142,25 +142,40 @@ def _median(values: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, np.nanmedian(np.where(missing, 0, values), axis=0))
 
 
-def restricted(graph: sp.csr_matrix, *, min_cluster_size: int = 1, **options: Any) -> Recluster:
-    """Make the function that clusters a part of the cells of a graph (see `robustness`)."""
+def restricted(
+    graph: sp.csr_matrix,
+    *,
+    min_cluster_size: int = 1,
+    n_clusters: int | None = None,
+    **options: Any,
+) -> Recluster:
+    """Make the function that clusters a part of the cells of a graph (see `robustness`).
+
+    Where `n_clusters` is given, as a test of the splits left so many, the clusters that are linked
+    most are joined until there are no more.
+    """
 
     def recluster(cells: np.ndarray, seed: int) -> np.ndarray:
-        return _clusters_of_part(graph, cells, min_cluster_size, seed=seed, **options)
+        return _clusters_of_part(graph, cells, min_cluster_size, n_clusters, seed=seed, **options)
 
     return recluster
 
 
 def _clusters_of_part(
-    graph: sp.csr_matrix, cells: np.ndarray, min_cluster_size: int, **options: Any
+    graph: sp.csr_matrix,
+    cells: np.ndarray,
+    min_cluster_size: int,
+    n_clusters: int | None,
+    **options: Any,
 ) -> np.ndarray:
     """Cluster some cells of a graph; of fewer cells a cluster needs as many fewer."""
-    from clustering.children import join_small
+    from clustering.children import join_nearest, join_small
     from clustering.communities import build, find_communities
 
     part = build(graph[cells][:, cells])
     labels = find_communities(part, **options)
-    return join_small(part.adjacency, labels, min_cluster_size * len(cells) / graph.shape[0])
+    labels = join_small(part.adjacency, labels, min_cluster_size * len(cells) / graph.shape[0])
+    return labels if n_clusters is None else join_nearest(part.adjacency, labels, n_clusters)
 
 
 def restricted_within(
@@ -170,6 +185,7 @@ def restricted_within(
     split: np.ndarray,
     resolutions: np.ndarray,
     min_cluster_size: int = 1,
+    n_children: np.ndarray | None = None,
     n_neighbors: int = NeighborsOptions.n_neighbors,
     metric: str = NeighborsOptions.metric,
     threads: int = 1,
@@ -189,6 +205,8 @@ def restricted_within(
         Of each parent: whether it was split, and at what resolution.
     min_cluster_size
         As for `clustering.hierarchy.split`; lower in a part of the cells, by its share.
+    n_children
+        Of each parent, how many children a test of the splits left; None: no test.
     n_neighbors, metric, threads, seed
         Of the graph within each parent, as for `numerics.knn.nearest_neighbors`.
     **options
@@ -229,6 +247,7 @@ def restricted_within(
                 at = place[cells[here]]
                 labels[here] = start + _clusters_of_part(
                     graphs[parent], at, min_cluster_size,
+                    None if n_children is None else int(n_children[parent]),
                     seed=seed, resolution=float(resolutions[parent]), **options,
                 )  # fmt: skip
             else:
