@@ -57,9 +57,7 @@ def test_numbers_are_in_their_range(n_cells, seed, constant):
     rng = np.random.default_rng(seed)
     values = rng.standard_cauchy((4, 2, n_cells)) * (not constant)
     side = rng.integers(0, 2, n_cells)
-    evidence = weigh(
-        HeldOutScores(values, values, rng.random(), rng.random(n_cells) < 0.9), side
-    )
+    evidence = weigh(HeldOutScores(values, values, rng.random(), rng.random(n_cells) < 0.9), side)
     for p in (evidence.p_structure, evidence.p_step, evidence.p_valley, evidence.auc, evidence.p):
         assert 0 <= p <= 1
     assert evidence.valley >= 0
