@@ -127,5 +127,6 @@ def read_split_test(
         batch=codes,
         representation=representation,
         n_cells=n_cells,
+        genes=read_index(root, stored.var),
         **options,
     )
