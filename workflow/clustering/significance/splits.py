@@ -103,7 +103,7 @@ class _Node(NamedTuple):
     markers: SideMarkers
 
     def after(self, number: np.ndarray, sizes: np.ndarray) -> TestedSplit:
-        """Number the children as they are after the test."""
+        """Return the node with the children as they are numbered after the test."""
         left, right = list(self.left), list(self.right)
         return TestedSplit(
             sorted(set(number[left].tolist())),
