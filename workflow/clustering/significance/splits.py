@@ -10,7 +10,13 @@ import numpy as np
 from clustering.children import Unsplit
 from clustering.significance.markers import NO_MARKERS, SideMarkers, held_out_markers
 from clustering.significance.sample import choose_genes, draw_cells, groups_of_divisions
-from clustering.significance.verdicts import NOTHING, SplitEvidence, Verdict, weigh
+from clustering.significance.verdicts import (
+    MIN_SCORED,
+    NOTHING,
+    SplitEvidence,
+    Verdict,
+    weigh,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +26,10 @@ if TYPE_CHECKING:
     from clustering.significance.scores import Sample
 
     Tree = dict[frozenset[int], tuple[frozenset[int], frozenset[int]]]
+
+
+# Fewer genes have no halves of any use.
+MIN_GENES = 10
 
 
 class Division(NamedTuple):
@@ -117,7 +127,7 @@ class _Node(NamedTuple):
 class _Tested(NamedTuple):
     """A sample of a cluster with what its splits are tested by."""
 
-    sample: Sample
+    sample: Sample | None  # None: too few cells or genes to test anything
     tree: Tree
     counts: sp.csr_matrix  # of all genes that enough cells have
     names: Sequence[str]  # of these genes
@@ -230,19 +240,23 @@ class SplitTest:
 
         cells, children = division.cells[rows], division.labels[rows]
         genes = choose_genes(counts)
-        sample = Sample(
-            genes.counts,
-            children,
-            np.unique(self.batch[cells], return_inverse=True)[1],
-            resolution=division.resolution,
-            n_neighbors=self.n_neighbors,
-            algorithm=self.algorithm,
-            rng=self._random(division, 1),
-        )
+        sample, half = None, np.full(counts.shape[1], -1)
+        if len(cells) >= MIN_SCORED and len(genes.variable) >= MIN_GENES:
+            sample = Sample(
+                genes.counts,
+                children,
+                np.unique(self.batch[cells], return_inverse=True)[1],
+                resolution=division.resolution,
+                n_neighbors=self.n_neighbors,
+                algorithm=self.algorithm,
+                rng=self._random(division, 1),
+            )
+            half[genes.variable] = sample.halvings[0].half
         sizes = np.bincount(division.labels)
-        where = sample.components if self.representation is None else self.representation[cells]
-        half = np.full(counts.shape[1], -1)
-        half[genes.variable] = sample.halvings[0].half
+        if self.representation is not None:
+            where = self.representation[cells]
+        else:
+            where = genes.counts.toarray() if sample is None else sample.components
         names = [] if self.genes is None else [self.genes[gene] for gene in genes.found]
         tested = _Tested(
             sample,
@@ -288,6 +302,8 @@ class SplitTest:
     ) -> tuple[SplitEvidence, Verdict, SideMarkers]:
         """Test a node, and find markers of its sides if they are told apart."""
         sample = tested.sample
+        if sample is None:
+            return NOTHING, NOTHING.verdict(alpha), NO_MARKERS
         cells = np.flatnonzero(np.isin(sample.children, list(left | right)))
         side = np.isin(sample.children[cells], list(right)).astype(np.int64)
         if not 0 < side.sum() < len(side):
@@ -299,6 +315,31 @@ class SplitTest:
             return evidence, verdict, NO_MARKERS
         counts = tested.counts[cells]
         return evidence, verdict, held_out_markers(counts, tested.names, tested.half, scores)
+
+
+def untested_splits(
+    division: Division, representation: np.ndarray, *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """List the nodes of the dendrogram of a cluster's children, from the top down.
+
+    Returns
+    -------
+    list of dict
+        `left`, `right` (numbers of children), `n_left` and `n_right` (cells).
+    """
+    rows = draw_cells(division.labels, np.random.default_rng(seed))
+    sizes = np.bincount(division.labels)
+    tree = dendrogram(representation[division.cells[rows]], division.labels[rows], sizes)
+    splits, queue = [], [max(tree, key=len)]
+    while queue:
+        node = queue.pop(0)
+        if node in tree:
+            left, right = tree[node]
+            n_left, n_right = (int(sizes[list(side)].sum()) for side in (left, right))
+            sides = {"left": sorted(left), "right": sorted(right)}
+            splits.append({**sides, "n_left": n_left, "n_right": n_right})
+            queue += [left, right]
+    return splits
 
 
 def count_verdicts(splits: list[TestedSplit]) -> str:
