@@ -9,6 +9,7 @@ what came out as JSON (--runs), and writes the section of ``RESULTS.md``.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -16,9 +17,6 @@ import time
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-
-for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
 
 import numpy as np
 import pandas as pd
@@ -235,7 +233,7 @@ def work(job):
 
 
 def quiet():
-    sys.stderr = Path(os.devnull).open("w")
+    sys.stderr = io.StringIO()
 
 
 def list_jobs(arguments):
@@ -459,6 +457,8 @@ def write_section(path, lines):
 
 def main():
     """Read the command line and run."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # of the processes that this one starts
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=5000, help="the first one")
     parser.add_argument("--nulls", type=int, default=55, help="of each kind")

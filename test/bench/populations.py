@@ -158,7 +158,7 @@ def tree(kind):
     return draw
 
 
-def small_leaves(rng, n_cells):  # noqa: ARG001 - as the others
+def small_leaves(rng, n_cells):
     """Draw a tree with 4 leaves each of 20-49, 50-99 and 150-499 cells."""
     limits = ((20, 50), (50, 100), (150, 500))
     sizes = rng.permutation(np.concatenate([rng.integers(*limit, 4) for limit in limits]))
