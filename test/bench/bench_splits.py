@@ -341,6 +341,8 @@ def tables(runs, arguments):
     for kind in (*TREES, "small leaves"):
         for refine in ("neighbors", "integration"):
             part = of(kind, refine=refine)
+            if not part:
+                continue
             aris = [run["ari"] for run in part]
             n_clusters = np.mean([run["n_clusters"] for run in part])
             lines.append(
@@ -351,14 +353,19 @@ def tables(runs, arguments):
         "",
         "Leaves of `small leaves` that are found (a cluster of Jaccard index 0.6 or more):",
         "",
-        "| cells | neighbors | share, % | integration | share, % |",
-        "|---|---|---|---|---|",
+        "| cells | refine | found | share, % |",
+        "|---|---|---|---|",
     ]
-    by_size = [found_by_size(of("small leaves", refine=r)) for r in ("neighbors", "integration")]
-    lines += [
-        f"| {low}-{high - 1} | {share(*by_size[0][low, high])} | {share(*by_size[1][low, high])} |"
-        for low, high in by_size[0]
-    ]
+    for refine in ("neighbors", "integration"):
+        part = of("small leaves", refine=refine)
+        lines += (
+            [
+                f"| {low}-{high - 1} | {refine} | {share(*counts)} |"
+                for (low, high), counts in found_by_size(part).items()
+            ]
+            if part
+            else []
+        )
     trees = [run for run in runs if run["kind"] in TREES and run["refine"] == "neighbors"]
     lines += [
         "",
@@ -431,6 +438,8 @@ def draw_figure(runs, file):
     axes[0].legend(fontsize=6.5, frameon=False, loc="upper left")
     for shift, refine in ((-0.18, "neighbors"), (0.18, "integration")):
         part = [r for r in runs if r["kind"] == "small leaves" and r["refine"] == refine]
+        if not part:
+            continue
         table = found_by_size(part)
         x = np.arange(len(table)) + shift
         height = np.array([k / n for k, n in table.values()])
@@ -442,6 +451,41 @@ def draw_figure(runs, file):
     axes[1].set(xlabel="cells of the type", ylabel="share of types found", ylim=(0, 1.05))
     axes[1].legend(fontsize=7, frameon=False, loc="lower right")
     figure.savefig(file, dpi=110)
+
+
+def draw_example(file):
+    """Draw what the test does with one population, a gradient and types."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from clustering.communities import CommunityGraph, find_communities
+    from clustering.connectivities import neighbor_graph
+
+    shown = {
+        "one population": draw_population("negative binomial", 1),
+        "a gradient": draw_population("gradient", 5007),
+        "types": draw_population("tree", 1),
+    }
+    figure, axes = plt.subplots(2, len(shown), figsize=(9, 5.4), constrained_layout=True)
+    for column, (title, population) in zip(axes.T, shown.items(), strict=True):
+        counts = sp.csr_matrix(population.counts.astype(np.float32))
+        X = embed(counts, population.batch)
+        graph = CommunityGraph(neighbor_graph(X).connectivities)
+        before = find_communities(graph, resolution=1.0, seed=0)
+        result = cluster_auto(counts, population.batch)
+        verdicts = summary(result, population.truth)["verdicts"]
+        after = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+        for axis, labels, text in (
+            (column[0], before, f"{title}\nLeiden, resolution 1.0: {before.max() + 1} clusters"),
+            (column[1], result["levels"][-1],
+             f"tested: {result['levels'][-1].max() + 1}\nsplits: {after}"),
+        ):  # fmt: skip
+            axis.scatter(X[:, 0], X[:, 1], c=labels, cmap="tab20", s=4, lw=0)
+            axis.set_title(text, fontsize=9)
+            axis.set(xticks=[], yticks=[])
+    figure.savefig(file, dpi=80)
 
 
 def write_section(path, lines):
@@ -469,8 +513,12 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("results/bench_splits.json"))
     parser.add_argument("--again", action="store_true", help="tables of what --runs has already")
     parser.add_argument("--figure", type=Path, help="the picture of docs/significance.md")
+    parser.add_argument("--example", type=Path, help="draw the other picture of it, and no more")
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
     arguments = parser.parse_args()
+    if arguments.example:
+        draw_example(arguments.example)
+        return
     if arguments.again:
         runs = [json.loads(line) for line in arguments.runs.read_text().splitlines()]
     else:
