@@ -142,7 +142,7 @@ function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, o
   list.replaceChildren(...rows);
 }
 
-/** What is selected: its cells, their composition, robustness and markers. */
+/** What is selected: its cells, their composition, split and markers. */
 function drawDetails(box, atlas, { title, subtitle, color, tiles, splits, markers, compositions, onClear }) {
   const clear = { type: 'button', class: 'quiet', onclick: onClear };
   const summary = make('section', {},
@@ -151,7 +151,7 @@ function drawDetails(box, atlas, { title, subtitle, color, tiles, splits, marker
     make('p', { class: 'note' }, subtitle),
     make('div', { class: 'tiles' }, ...tiles.map(([value, name, hint]) =>
       make('div', { title: hint }, make('b', {}, value), make('span', {}, name)))),
-    splits ? robustnessList(splits) : null);
+    splits ? splitList(splits) : null);
   const bars = compositions.map((composition) => compositionBars(atlas, composition));
   const sections = [summary, make('section', { class: 'compositions' }, ...bars)];
   if (markers) sections.push(markerTable(markers));
@@ -197,14 +197,14 @@ function drawWarnings(box, warnings) {
 
 const formatValue = (value) => (typeof value === 'number' ? formatNumber(value, 3) : value ?? '–');
 
-/** How robust a cluster is: the fields of its row of splits.tsv. */
-function robustnessList({ fields, rows }) {
+/** The split that separates a cluster from its siblings: the fields of its row of splits.tsv. */
+function splitList({ fields, rows }) {
   const items = fields.flatMap((field, i) => {
     const value = rows[0][i];
     if (value === null) return [];
     return [make('dt', {}, field.replaceAll('_', ' ')), make('dd', {}, formatValue(value))];
   });
-  return make('div', { class: 'robustness' }, make('h3', {}, 'Robustness'), make('dl', {}, ...items));
+  return make('div', { class: 'robustness' }, make('h3', {}, 'Split from its siblings'), make('dl', {}, ...items));
 }
 
 // Heading and meaning of the fields of a marker gene.

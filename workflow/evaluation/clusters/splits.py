@@ -6,6 +6,8 @@ suggestion is a suggestion: nothing is merged by it.
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +75,18 @@ def divisions_of(
     return divisions
 
 
+def join_names(names: Sequence[str]) -> str:
+    """Join names of clusters by commas; a name with a comma or quote is quoted as in CSV files."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the names of clusters that `join_names` joined."""
+    return next(csv.reader([text]))
+
+
 def split_table(
     columns: list[Labeling],
     splits: Mapping[str, Sequence[Split]],
@@ -122,7 +136,7 @@ def split_table(
         ):
             sides = {side: split[side] for side in ("left", "right")}
             row: dict[str, Any] = {name: split.get(name) for name in SPLIT_COLUMNS}
-            row |= {side: ",".join(names) for side, names in sides.items()}
+            row |= {side: join_names(names) for side, names in sides.items()}
             row["column"] = column.name
             for side, names in sides.items():
                 scores = [jaccard.get((column.name, name), np.nan) for name in names]
@@ -207,7 +221,7 @@ def _reasons(split: Split, row: Mapping[str, Any]) -> list[str]:
     elif split["verdict"] != "absent":
         reasons.append(f"a split above it is not significant (its own p {split['p']:.2g})")
     else:
-        reasons.append(f"not told apart (p {split['p']:.2g}, not {split['alpha']:.2g})")
+        reasons.append(f"not told apart (p {split['p']:.2g} > {split['alpha']:.2g})")
     if split.get("joined"):
         return [f"joined: {reasons[0]}"]
     robustness = min(row["jaccard_left"], row["jaccard_right"])
@@ -217,10 +231,8 @@ def _reasons(split: Split, row: Mapping[str, Any]) -> list[str]:
         reasons.append(f"comes back in part (Jaccard {robustness:.2f})")
     elif robustness >= STABLE:
         reasons.append(f"comes back (Jaccard {robustness:.2f})")
-    before = row["batch_entropy"]
-    for side in ("left", "right"):
-        after = row[f"batch_entropy_{side}"]
-        is_known = before is not None and after is not None
-        if is_known and before >= MIXED and after < ONE_BATCH * before:
-            reasons.append(f"{side} along the batch (entropy {after:.2f} of {before:.2f})")
+    before, *after = (row[f"batch_entropy{side}"] for side in ("", "_left", "_right"))
+    if None not in (before, *after) and before >= MIXED and min(after) < ONE_BATCH * before:
+        sides = " and ".join(f"{entropy:.2f}" for entropy in after)
+        reasons.append(f"along the batch (entropy {sides} of {before:.2f})")
     return reasons
