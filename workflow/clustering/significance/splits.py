@@ -371,9 +371,9 @@ def dendrogram(points: np.ndarray, children: np.ndarray, sizes: np.ndarray) -> T
     finite = finite_rows(points)
     points, children = np.asarray(points[finite], dtype=np.float64), children[finite]
     n_drawn = np.maximum(np.bincount(children, minlength=len(sizes)), 1)
-    centroids = np.stack(
-        [np.bincount(children, weights=v, minlength=len(sizes)) for v in points.T], axis=1
-    )
+    centroids = np.zeros((len(sizes), points.shape[1]))
+    for values, column in zip(points.T, centroids.T, strict=True):
+        column[:] = np.bincount(children, weights=values, minlength=len(sizes))
     nodes = [frozenset([child]) for child in range(len(sizes))]
     centers = list(centroids / n_drawn[:, None])
     weights = [float(size) for size in sizes]
