@@ -118,6 +118,46 @@ def join_small(graph: sp.csr_matrix, labels: np.ndarray, min_cluster_size: float
     return renumber_by_size(np.array([joined(c) for c in range(n_clusters)])[labels])
 
 
+def join_nearest(graph: sp.csr_matrix, labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """Join the clusters that are linked most until no more than a number of them is left.
+
+    Parameters
+    ----------
+    graph
+        Symmetric weights, cells x cells.
+    labels
+        int of shape (cells,), clusters numbered from 0 by size.
+    n_clusters
+        Clusters to leave. Those are joined between which the mean weight of a pair of cells is
+        largest.
+
+    Returns
+    -------
+    numpy.ndarray
+        int32 of shape (cells,), numbered by size.
+    """
+    import scipy.sparse as sp
+
+    n_before = int(labels.max(initial=-1)) + 1
+    if n_before <= n_clusters:
+        return labels
+    member = sp.csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)))
+    weights = np.asarray((member.T @ graph @ member).todense(), dtype=np.float64)
+    sizes = np.bincount(labels).astype(np.float64)
+    joined_to = np.arange(n_before)
+    alive = np.ones(n_before, dtype=bool)
+    for _ in range(n_before - max(n_clusters, 1)):
+        mean = np.where(alive[:, None] & alive, weights / np.outer(sizes, sizes), -1.0)
+        np.fill_diagonal(mean, -1.0)
+        one, other = sorted(np.unravel_index(mean.argmax(), mean.shape))
+        weights[one] += weights[other]
+        weights[:, one] += weights[:, other]
+        sizes[one] += sizes[other]
+        alive[other] = False
+        joined_to[joined_to == other] = one
+    return renumber_by_size(joined_to[labels])
+
+
 def _weights_between(
     graph: sp.csr_matrix, labels: np.ndarray, clusters: list[int]
 ) -> dict[int, dict[int, float]]:

@@ -268,6 +268,12 @@ class ClusteringOptions(CommunityOptions):
         } != set()
 
     @property
+    def reads_counts(self) -> bool:
+        """Whether clusters need the counts: for `refine`, or to test splits."""
+        tested = any(self.significance_of(level) is not None for level in self.stored_levels)
+        return self.refines or tested
+
+    @property
     def stored_levels(self) -> list[int | str]:
         """The levels that have a store of their own; `AUTO` is the one of all levels."""
         if self.hierarchy == AUTO:

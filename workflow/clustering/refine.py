@@ -90,10 +90,13 @@ def gather_cells(
             if len(in_block):
                 pieces.append(sp.csr_matrix(block[in_block]))
         first = end
-    return [
-        sp.vstack(pieces, format="csr")[np.argsort(np.argsort(rows))]
-        for pieces, rows in zip(pieces_of, parts, strict=True)
-    ]
+    gathered = []
+    for i, rows in enumerate(parts):
+        # In the order of the set; what it was made of is freed before the next.
+        pieces, pieces_of[i] = sp.vstack(pieces_of[i], format="csr"), []
+        in_order = (np.diff(rows) > 0).all()
+        gathered.append(pieces if in_order else pieces[np.argsort(np.argsort(rows))])
+    return gathered
 
 
 def _components(

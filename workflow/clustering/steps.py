@@ -18,7 +18,7 @@ from integration.options import HarmonyOptions
 from preprocessing.options import PCAOptions
 from preprocessing.steps import matrix_words
 from utils.options import as_json, differing, named, option_words, words
-from utils.resources import n_cells
+from utils.resources import n_cells, n_values
 from utils.steps import Step
 
 STORES = {
@@ -134,10 +134,12 @@ def _community_device(job: Any) -> dict[str, Any]:
     return {**device, "use_gpu": device["use_gpu"] and not stays}
 
 
-def _flavor_memory(job: Any, inputs: list[str]) -> float:
-    """Another library needs twice as much."""
-    has_flavor = "flavor" in job.dataset.clustering.clustering_args
-    return 2000 * n_cells(inputs[0]) / 1e6 if has_flavor else 0
+def _more_memory(job: Any, inputs: list[str]) -> float:
+    """Another library needs twice as much; counts are those of a block and of some samples."""
+    clustering = job.dataset.clustering
+    has_flavor = "flavor" in clustering.clustering_args
+    counts = 24 * min(n_values(inputs[0]), 5e7) / 1e6 if clustering.reads_counts else 0
+    return counts + (2000 * n_cells(inputs[0]) / 1e6 if has_flavor else 0)
 
 
 def _atlas(job: Any) -> list[str]:
@@ -156,7 +158,7 @@ STEPS = {
         script="clustering/scripts/clustering.py",
         words=_clustering,
         memory=(1000, 2000),
-        more_memory=_flavor_memory,
+        more_memory=_more_memory,
         minutes=(10, 60),
         gpu="clustering",
         device=_community_device,
@@ -165,13 +167,14 @@ STEPS = {
         script="clustering/scripts/clustering.py",
         words=_clustering,
         memory=(1000, 3000),
+        more_memory=_more_memory,
         minutes=(10, 60),
     ),
     "autoclustering": Step(
         script="clustering/scripts/clustering.py",
         words=_clustering,
         memory=(1000, 3000),
-        more_memory=_flavor_memory,
+        more_memory=_more_memory,
         minutes=(10, 120),
         gpu="clustering",
         device=_community_device,

@@ -47,7 +47,7 @@ class RobustnessOptions(Options):
     rounds: int = key(
         0,
         "How often a part of the cells is clustered again; each round costs as much as "
-        "the clustering itself. 0: not at all.",
+        "the clustering itself, and once neighbors of at most 100,000 cells. 0: not at all.",
         ge=0,
     )
     subsample: float = key(0.8, "Share of the cells that each round takes.", gt=0, lt=1)

@@ -20,6 +20,7 @@ STORES = {
     "robustness": "{dataset}/{method}/robustness.tsv",
     "resolutions": "{dataset}/{method}/resolutions.tsv",
     "splits": "{dataset}/{method}/splits.tsv",
+    "doublet_clusters": "{dataset}/{method}/doublets.tsv",
     "trees": "{dataset}/{method}/trees",
     "comparison": "{dataset}/comparison",
     "summary": "clusters.tsv",
@@ -62,7 +63,11 @@ def _structure(job: Any) -> list[str]:
 def _comparison(job: Any) -> list[str]:
     dataset = job.dataset
     colors = dataset.clustering.umap_colors if len(dataset.methods) > 1 else []
-    return [*named("--names", dataset.methods), *named("--colors", colors)]
+    return [
+        *named("--names", dataset.methods),
+        *named("--colors", colors),
+        *words(batch=(dataset.integration.batch or [None])[0], label=dataset.evaluation.label),
+    ]
 
 
 def _metrics(job: Any) -> list[str]:
@@ -109,6 +114,14 @@ def _splits(job: Any) -> list[str]:
         *matrix_words(dataset.preprocessing),
         *key_words(dataset.clustering),
         *job.run_words("evaluation", device=False),
+    ]
+
+
+def _doublet_clusters(job: Any) -> list[str]:
+    return [
+        *named("--clusters", job.columns),
+        *words(use_rep=job.representation),
+        *key_words(job.dataset.clustering),
     ]
 
 
@@ -159,6 +172,12 @@ STEPS = {
         memory=(1500, 1500),
         more_memory=_splits_memory,
         minutes=(10, 60),
+    ),
+    "doublet_clusters": Step(
+        script="evaluation/scripts/doublet_clusters.py",
+        words=_doublet_clusters,
+        memory=(1000, 1000),
+        minutes=(10, 10),
     ),
     "trees": Step(
         script="evaluation/scripts/trees.py", words=_trees, memory=(1000, 2000), minutes=(10, 30)

@@ -10,7 +10,8 @@ import numpy as np
 from clustering.cluster_names import column_above, matching_columns, parse_column
 from clustering.cluster_tree import parent_names
 from clustering.hierarchy import in_natural_order
-from clustering.stores import graph_key, neighbors_params
+from clustering.options import NeighborsOptions
+from clustering.stores import foreign_graph, graph_key, neighbors_params
 from evaluation.scores.batch_mixing import Neighborhoods, neighborhoods
 from evaluation.scores.metrics import Labeling
 from utils.elements import read_categorical
@@ -139,9 +140,11 @@ def read_reclustering(
         "min_cluster_size": record.get("min_cluster_size", 1),
         **record["clustering_args"],
     }
+    tested = record.get("significance") is not None
     if record["level"] == 1:
         graph = read_graph(root, neighbors_key)
-        return restricted(graph, resolution=record["resolution"], **options)
+        n_clusters = len(columns[name].groups) if tested else None
+        return restricted(graph, n_clusters=n_clusters, resolution=record["resolution"], **options)
     parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
     wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
     resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
@@ -157,12 +160,69 @@ def read_reclustering(
         parent.codes,
         basis,
         split=np.array(tried),
+        n_children=_count_children(columns[name].codes, parent) if tested else None,
         resolutions=resolutions,
         threads=threads,
         seed=record["seed"],
         **record["neighbors_args"],
         **options,
     )
+
+
+def _count_children(codes: np.ndarray, parent: Labeling) -> np.ndarray:
+    """Return of each parent how many clusters its cells are in."""
+    known = (codes >= 0) & (parent.codes >= 0)
+    pairs = np.unique(np.stack([parent.codes[known], codes[known]]), axis=1)
+    return np.bincount(pairs[0], minlength=len(parent.groups))
+
+
+def read_neighbor_search(root: Any, neighbors_key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """Read what the stored neighbors were searched in, and how.
+
+    Returns
+    -------
+    tuple or None
+        The embedding, and `n_neighbors` and `metric` for `numerics.knn.search`; None, with a
+        message, where the graph is not of neighbors in an embedding that is stored.
+    """
+    from clustering.stores import read_representation
+    from numerics.knn import METRICS
+
+    params = neighbors_params(root, neighbors_key)
+    metric = params.get("metric", "euclidean")
+    why = foreign_graph(params) or (f"metric {metric}" if metric not in METRICS else "")
+    if not why:
+        try:
+            embedding = read_representation(root, None, neighbors_key)[1]
+        except (KeyError, ValueError) as error:
+            why = str(error.args[0])
+    if why:
+        say(f"no resolution is suggested: neighbors cannot be searched again ({why})")
+        return None
+    n_pcs = params.get("n_pcs")  # scanpy's: the first of the components
+    return embedding[:, : int(n_pcs) if n_pcs else None], {
+        "n_neighbors": int(params.get("n_neighbors", NeighborsOptions.n_neighbors)),
+        "metric": str(metric),
+    }
+
+
+def read_communities(root: Any, column: str) -> dict[str, Any] | None:
+    """Read the options of `find_communities` that a column of level 1 was made with; or None.
+
+    Also `n_clusters`, where its splits were tested.
+    """
+    from clustering.stores import read_record
+
+    record = read_record(root, column)
+    if record.get("level") != 1:
+        return None
+    tested = record.get("significance") is not None
+    return {
+        "algorithm": record["algorithm"],
+        "resolution": record["resolution"],
+        **record["clustering_args"],
+        **({"n_clusters": record["n_clusters"]} if tested else {}),
+    }
 
 
 def read_splits(
@@ -326,6 +386,8 @@ def read_table(path: str) -> pd.DataFrame:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    names = ("column", "cluster", "parent", "child", "gene", "nearest", "between", "between_other")
+
     names = (
         "column",
         "cluster",

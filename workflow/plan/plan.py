@@ -245,8 +245,14 @@ class Plan:
 
     def basis(self, wildcards: Any) -> str:
         """Return the store that holds what the methods start from."""
-        stage = self.dataset(wildcards).stage
-        return self.path("pca" if stage == "preprocessing" else "prepared", wildcards)
+        if self.dataset(wildcards).stage == "preprocessing":
+            return self.path("pca", wildcards)
+        return self.cells(wildcards)
+
+    def cells(self, wildcards: Any) -> str:
+        """Return the store with the cells and all that is known of them before any embedding."""
+        scored = self.dataset(wildcards).preprocessing.doublets
+        return self.path("doublets" if scored else "prepared", wildcards)
 
     def source(self, wildcards: Any) -> str:
         """Return the store that a method starts from."""
@@ -315,6 +321,11 @@ class Plan:
         methods = scored_methods(self.dataset(wildcards))
         return [self.path("metrics", wildcards, method=method) for method in methods]
 
+    def doublet_tables(self, wildcards: Any) -> list[str]:
+        """Return the tables of clusters like doublets, one per method, where cells are scored."""
+        scored = self.dataset(wildcards).preprocessing.doublets
+        return self.each_method("doublet_clusters")(wildcards) if scored else []
+
     def scored_store(self, wildcards: Any) -> str:
         """Return the store that a method is scored from: without clusters, its neighbors do."""
         runs = wildcards.method in self.dataset(wildcards).methods
@@ -344,6 +355,7 @@ class Plan:
         for name, method in self._columns:
             place = {"dataset": name, "method": method}
             used = ["prepared", "neighbors", "clustered", "umap"]
+            used += ["doublets"] if self.config.DATASETS[name].preprocessing.doublets else []
             used += ["pca"] if self.config.DATASETS[name].stage == "preprocessing" else []
             used += [] if method == "unintegrated" else ["embedding"]
             stores += [self.path(store, place) for store in used]
@@ -376,12 +388,16 @@ class Plan:
 
     def comparisons(self) -> list[str]:
         """Return the paths of the comparisons, where a data set has something to compare."""
-        return [
-            self.path("comparison", {"dataset": name})
-            for name, dataset in self.config.DATASETS.items()
-            if (len(dataset.methods) > 1 and dataset.clustering.umap_colors)
-            or scored_methods(dataset)
-        ]
+        names = self.config.DATASETS
+        return [path for name in names for path in self.comparison_of({"dataset": name})]
+
+    def comparison_of(self, wildcards: Any) -> list[str]:
+        """Return the path of the comparison of a data set, where it has something to compare."""
+        name = wildcards["dataset"] if isinstance(wildcards, dict) else wildcards.dataset
+        dataset = self.config.DATASETS[name]
+        drawn = len(dataset.methods) > 1 and dataset.clustering.umap_colors
+        made = drawn or scored_methods(dataset) or dataset.preprocessing.doublets
+        return [self.path("comparison", {"dataset": name})] if made else []
 
     def explorers(self) -> list[str]:
         """Return the paths of the pages to look at, one per data set."""

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustering.children import accepted_children, join_small
+from clustering.children import accepted_children, join_nearest, join_small
 from clustering.communities import renumber_by_size
 
 
@@ -94,3 +94,10 @@ def test_as_the_definition_says(n, n_clusters, density, min_cluster_size, seed):
     joined = join_small(graph, labels, min_cluster_size)
     np.testing.assert_array_equal(joined, joined_slowly(graph, labels, min_cluster_size))
     assert joined.max() == 0 or min(sizes_of(joined)) >= min_cluster_size
+
+
+def test_those_linked_most_are_joined_until_so_many_are_left():
+    graph, labels = blocks([6, 5, 4], {(0, 1): 1, (1, 2): 3})
+    assert sizes_of(join_nearest(graph, labels, 2)) == [9, 6]
+    assert sizes_of(join_nearest(graph, labels, 1)) == [15]
+    assert (join_nearest(graph, labels, 3) == labels).all()

@@ -9,14 +9,7 @@ from hypothesis import strategies as st
 from clustering.communities import find_communities
 from clustering.connectivities import neighbor_graph
 from clustering.hierarchy import split
-from evaluation.clusters.robustness import (
-    as_table,
-    resolution_table,
-    restricted,
-    restricted_within,
-    robustness,
-    suggest_resolution,
-)
+from evaluation.clusters.robustness import restricted, restricted_within, robustness
 
 
 @pytest.fixture(scope="module")
@@ -95,34 +88,6 @@ def test_the_same_clusters_again_are_perfect_and_one_cluster_joins_all(codes, se
     one = robustness(codes, lambda cells, _: np.zeros(len(cells), int), rounds=2, seed=seed)
     assert np.nanmax(one.score, initial=0) <= 1
     assert (one.apart[~np.isnan(one.apart)] >= 0).all()
-
-
-def test_the_finest_robust_resolution_is_suggested():
-    rng = np.random.default_rng(0)
-    scores = {
-        "coarse": np.full(4, 0.97) + rng.normal(0, 0.01, 4),
-        "fine": np.full(9, 0.98) + rng.normal(0, 0.01, 9),
-        "crumbs": rng.uniform(0, 0.7, 30),
-    }
-    best, reason = suggest_resolution(scores)
-    assert best == "fine"
-    assert "the most clusters (9)" in reason
-    assert suggest_resolution({"x": np.array([np.nan])}) == ("", "no clustering has a score")
-    table = pd.concat(
-        as_table(
-            _with(score), [str(i) for i in range(len(score))], np.ones(len(score), int)
-        ).assign(column=name)
-        for name, score in scores.items()
-    )
-    found = resolution_table(table, {"leiden resolutions": list(scores)})
-    assert list(found["suggested"]) == ["", "yes", ""]
-    assert list(found["n_clusters"]) == [4, 9, 30]
-
-
-def _with(score):
-    from evaluation.clusters.robustness import unknown_robustness
-
-    return unknown_robustness(len(score))._replace(score=score)
 
 
 @pytest.mark.parametrize(("rounds", "subsample"), [(0, 0.8), (3, 1.0), (3, 0)])

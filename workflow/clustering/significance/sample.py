@@ -14,7 +14,7 @@ SAMPLED_AT_MOST = 2_000
 # Of each child so many at least, where it has them: the power to find small ones.
 CELLS_PER_CHILD = 100
 # Cells whose counts are held at a time.
-CELLS_READ = 50_000
+CELLS_READ = 30_000
 N_GENES = 2_000
 # A gene must be found in so many cells of the sample, and in this share of them.
 MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE = 5, 0.01

@@ -179,7 +179,7 @@ class SplitTest:
 
     Notes
     -----
-    Peak memory: the counts of at most 50,000 cells that are read at a time (8 bytes per stored
+    Peak memory: the counts of at most 30,000 cells that are read at a time (8 bytes per stored
     count), and per thread about 100 bytes per stored count of 2,000 genes in one sample.
     """
 

@@ -18,7 +18,7 @@ from evaluation.scores.agreement import contingency
 from utils.threads import one_blas_thread, ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import pandas as pd
     import scipy.sparse as sp
@@ -142,25 +142,40 @@ def _median(values: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, np.nanmedian(np.where(missing, 0, values), axis=0))
 
 
-def restricted(graph: sp.csr_matrix, *, min_cluster_size: int = 1, **options: Any) -> Recluster:
-    """Make the function that clusters a part of the cells of a graph (see `robustness`)."""
+def restricted(
+    graph: sp.csr_matrix,
+    *,
+    min_cluster_size: int = 1,
+    n_clusters: int | None = None,
+    **options: Any,
+) -> Recluster:
+    """Make the function that clusters a part of the cells of a graph (see `robustness`).
+
+    Where `n_clusters` is given, as a test of the splits left so many, the clusters that are linked
+    most are joined until there are no more.
+    """
 
     def recluster(cells: np.ndarray, seed: int) -> np.ndarray:
-        return _clusters_of_part(graph, cells, min_cluster_size, seed=seed, **options)
+        return _clusters_of_part(graph, cells, min_cluster_size, n_clusters, seed=seed, **options)
 
     return recluster
 
 
 def _clusters_of_part(
-    graph: sp.csr_matrix, cells: np.ndarray, min_cluster_size: int, **options: Any
+    graph: sp.csr_matrix,
+    cells: np.ndarray,
+    min_cluster_size: int,
+    n_clusters: int | None,
+    **options: Any,
 ) -> np.ndarray:
     """Cluster some cells of a graph; of fewer cells a cluster needs as many fewer."""
-    from clustering.children import join_small
+    from clustering.children import join_nearest, join_small
     from clustering.communities import build, find_communities
 
     part = build(graph[cells][:, cells])
     labels = find_communities(part, **options)
-    return join_small(part.adjacency, labels, min_cluster_size * len(cells) / graph.shape[0])
+    labels = join_small(part.adjacency, labels, min_cluster_size * len(cells) / graph.shape[0])
+    return labels if n_clusters is None else join_nearest(part.adjacency, labels, n_clusters)
 
 
 def restricted_within(
@@ -170,6 +185,7 @@ def restricted_within(
     split: np.ndarray,
     resolutions: np.ndarray,
     min_cluster_size: int = 1,
+    n_children: np.ndarray | None = None,
     n_neighbors: int = NeighborsOptions.n_neighbors,
     metric: str = NeighborsOptions.metric,
     threads: int = 1,
@@ -189,6 +205,8 @@ def restricted_within(
         Of each parent: whether it was split, and at what resolution.
     min_cluster_size
         As for `clustering.hierarchy.split`; lower in a part of the cells, by its share.
+    n_children
+        Of each parent, how many children a test of the splits left; None: no test.
     n_neighbors, metric, threads, seed
         Of the graph within each parent, as for `numerics.knn.nearest_neighbors`.
     **options
@@ -229,6 +247,7 @@ def restricted_within(
                 at = place[cells[here]]
                 labels[here] = start + _clusters_of_part(
                     graphs[parent], at, min_cluster_size,
+                    None if n_children is None else int(n_children[parent]),
                     seed=seed, resolution=float(resolutions[parent]), **options,
                 )  # fmt: skip
             else:
@@ -262,81 +281,3 @@ def as_table(scores: Robustness, groups: list[str], sizes: np.ndarray) -> pd.Dat
             "nearest": nearest,
         }
     )
-
-
-def suggest_resolution(scores: dict[str, np.ndarray], *, seed: int = 0) -> tuple[str, str]:
-    """Choose the finest clustering that is as robust as the best (chooseR).
-
-    Parameters
-    ----------
-    scores
-        By name of the clustering, the co-clustering score of each of its clusters.
-    seed
-        Of the bootstrap.
-
-    Returns
-    -------
-    tuple
-        The name, and why it was chosen. Among those whose median score is at least the largest
-        lower 95 % bound of a bootstrapped median, the one with most clusters.
-    """
-    known = {name: values[np.isfinite(values)] for name, values in scores.items()}
-    known = {name: values for name, values in known.items() if len(values)}
-    if not known:
-        return "", "no clustering has a score"
-    medians = {name: float(np.median(values)) for name, values in known.items()}
-    lower = {name: median_bound(values, seed=seed) for name, values in known.items()}
-    bar = max(lower.values())
-    good = [name for name in known if medians[name] >= bar]
-    best = max(good, key=lambda name: (len(known[name]), medians[name]))
-    firmest = max(lower, key=lower.__getitem__)
-    return best, (
-        f"the most clusters ({len(known[best])}) among the {len(good)} of {len(known)} clusterings "
-        f"whose median co-clustering score ({medians[best]:.2f} here) reaches {bar:.2f}, the lower "
-        f"95 % bound of {firmest}"
-    )
-
-
-def median_bound(values: np.ndarray, *, seed: int = 0, draws: int = 1000) -> float:
-    """Lower end of the 95 % interval of the bootstrapped median."""
-    rng = np.random.default_rng(seed)
-    drawn = values[rng.integers(len(values), size=(draws, len(values)))]
-    return float(np.quantile(np.median(drawn, axis=1), 0.025))
-
-
-def resolution_table(
-    robustness: pd.DataFrame, families: Mapping[str, list[str]], *, seed: int = 0
-) -> pd.DataFrame:
-    """Compare the resolutions of each family of columns, and suggest one.
-
-    Parameters
-    ----------
-    robustness
-        The table of `robustness.py`.
-    families
-        Columns that differ in their resolution only, by the name of the family.
-    seed
-        Of the bootstrap.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per column: `family`, `column`, `n_clusters`, `median_score`, `median_jaccard`,
-        `n_stable` (Jaccard at least 0.75), `suggested` (yes or empty), `reason`.
-    """
-    import pandas as pd
-
-    rows = []
-    for family, columns in families.items():
-        parts = {name: robustness[robustness["column"] == name] for name in columns}
-        scores = {name: part["score"].to_numpy(float) for name, part in parts.items()}
-        best, reason = suggest_resolution(scores, seed=seed)
-        for name, part in parts.items():
-            rows.append(
-                (family, name, len(part), *_median(part[["score", "jaccard"]].to_numpy(float)),
-                 int((part["jaccard"] >= STABLE).sum()), "yes" if name == best else "",
-                 reason if name == best else "")
-            )  # fmt: skip
-    names = ["family", "column", "n_clusters", "median_score", "median_jaccard", "n_stable",
-             "suggested", "reason"]  # fmt: skip
-    return pd.DataFrame(rows, columns=names)

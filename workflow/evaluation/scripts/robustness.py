@@ -47,12 +47,8 @@ def main(args):
     import pandas as pd
 
     from clustering.cluster_names import families
-    from evaluation.clusters.robustness import (
-        as_table,
-        resolution_table,
-        robustness,
-        unknown_robustness,
-    )
+    from evaluation.clusters.resolutions import resolution_table
+    from evaluation.clusters.robustness import as_table, robustness, unknown_robustness
     from evaluation.stores import read_clusterings, read_parents, read_reclustering, siblings
     from utils.atomic import atomic_file
     from utils.io import open_store
@@ -85,17 +81,53 @@ def main(args):
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     if args.resolutions:
-        compared = resolution_table(table, families(columns, fixed="level"), seed=args.seed)
+        compared_families = families(columns, fixed="level")
+        scores = score_resolutions(root, compared_families, columns, args, options)
+        compared = resolution_table(table, compared_families, *scores)
         with atomic_file(args.resolutions) as path:
             compared.to_csv(path, sep="\t", index=False, float_format="%.4g")
-        for row in compared[compared["suggested"] == "yes"].itertuples():
-            say(f"suggested of {row.family}: {row.column}, {row.reason}")
+        for family, rows in compared.groupby("family", sort=False):
+            chosen = rows[rows["suggested"] == "yes"]
+            row = (rows if chosen.empty else chosen).iloc[0]
+            say(f"suggested of {family}: {'' if chosen.empty else f'{row.column}, '}{row.reason}")
     with atomic_file(args.output_file) as path:
         table.to_csv(path, sep="\t", index=False, float_format="%.4g")
     say(
         f"{args.output_file}: {len(columns)} clusterings, {options.rounds} rounds with "
         f"{options.subsample:.0%} of the cells"
     )
+
+
+def score_resolutions(root, compared_families, columns, args, options):
+    """Compute how each column of the families fares on other neighbors, and how separated it is.
+
+    Returns two dicts by column, empty where the embedding of the graph is not known.
+    """
+    from evaluation.clusters.resolutions import least_separation, reweighted_agreement
+    from evaluation.stores import read_communities, read_neighbor_search
+
+    names = [name for family in compared_families.values() for name in family]
+    communities = {name: read_communities(root, name) for name in names}
+    communities = {name: made for name, made in communities.items() if made}
+    search = read_neighbor_search(root, args.neighbors_key) if communities else None
+    if search is None:
+        return {}, {}
+    embedding, neighbors = search
+    codes = {name: columns[name].codes for name in communities}
+    reweighted = reweighted_agreement(
+        codes,
+        embedding,
+        communities,
+        **neighbors,
+        rounds=options.rounds,
+        subsample=options.subsample,
+        threads=args.threads,
+        seed=args.seed,
+    )
+    separation = {
+        name: least_separation(labels, embedding, seed=args.seed) for name, labels in codes.items()
+    }
+    return reweighted, separation
 
 
 if __name__ == "__main__":
