@@ -138,6 +138,8 @@ def split_table(
             if is_significant is not None:
                 row["significant"] = "yes" if is_significant else "no"
                 row["verdict"] = split["verdict"] if is_significant else "absent"
+                if not is_significant:
+                    row |= {"markers_left": "", "markers_right": ""}
                 kept = is_significant and not split["joined"]
                 row["suggestion"] = "keep" if kept else "merge"
             row["reason"] = "; ".join(_reasons(split, row))
