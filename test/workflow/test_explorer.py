@@ -140,6 +140,8 @@ def test_a_click_on_a_tree_node_selects_its_cells(browser, made):
     details = browser.js("document.getElementById('details').innerText")
     for words in ("Cluster 2_1", "jaccard", "0.873", "gradual", "keep", "INS", "0.988", "<b>GCG"):
         assert words in details
+    marked = "[...document.querySelectorAll('#nodes .name.gradual')].map((e) => e.textContent)"
+    assert browser.js(marked) == ["2_0", "2_1"]
     browser.click("#nodes [data-node='-1']")
     assert len(chosen(browser, rows)) == 0
     clean(browser, path)
