@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 
-from evaluation.clusters.splits import parse_names
+from clustering.cluster_names import parse_names
 from evaluation.figures.color_scale import COLORMAP, MISSING
 from explorer.pack import (
     Buffer,

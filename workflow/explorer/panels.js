@@ -99,7 +99,7 @@ function mixBar(atlas, counts, width) {
 }
 
 /** The cluster tree: one row per node with its size and its composition. */
-function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, onSelect, onToggle }) {
+function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, verdictOf, onSelect, onToggle }) {
   const largest = Math.max(...tree.sizes, 1);
   const rows = [];
   const addRow = (node, depth, siblings, index) => {
@@ -110,6 +110,8 @@ function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, o
     const label = isRoot ? 'All cells' : tree.labels[node];
     const width = isRoot ? '100%' : `${Math.max((100 * size) / largest, 1.5)}%`;
     const color = isRoot ? null : swatch(categoryColor(atlas, tree.indexInLevel[node]));
+    const verdict = isRoot ? null : verdictOf(node);
+    const name = { class: `name ${verdict ?? ''}`, title: verdict && `Split from its siblings: ${verdict}` };
     const foldable = !isRoot && children.length > 0;
     const toggle = (event) => (event.stopPropagation(), onToggle(node));
     const arrow = { class: foldable ? 'arrow' : 'arrow none', onclick: foldable ? toggle : null };
@@ -131,7 +133,7 @@ function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, o
         },
         make('span', arrow, expanded ? '▾' : '▸'),
         color,
-        make('span', { class: 'name' }, label),
+        make('span', name, label),
         make('span', { class: 'bars' }, mixBar(atlas, isRoot ? overall : counts[node], width)),
         make('span', { class: 'number' }, comma(size)),
       ),

@@ -400,8 +400,10 @@ def centroids_of(points: np.ndarray, children: np.ndarray, n_children: int) -> n
     finite = finite_rows(points)
     points, children = np.asarray(points[finite], dtype=np.float64), children[finite]
     n_points = np.maximum(np.bincount(children, minlength=n_children), 1)
-    sums = [np.bincount(children, weights=v, minlength=n_children) for v in points.T]
-    return np.stack(sums, axis=1) / n_points[:, None]
+    sums = np.zeros((n_children, points.shape[1]))
+    for values, column in zip(points.T, sums.T, strict=True):
+        column[:] = np.bincount(children, weights=values, minlength=n_children)
+    return sums / n_points[:, None]
 
 
 def dendrogram(centroids: np.ndarray, sizes: np.ndarray, members: frozenset[int]) -> Tree:

@@ -6,14 +6,12 @@ suggestion is a suggestion: nothing is merged by it.
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from clustering.cluster_names import ALL_CELLS, column_above, parse_column
+from clustering.cluster_names import ALL_CELLS, column_above, join_names, parse_column
 from clustering.cluster_tree import separating_splits
 from clustering.communities import renumber_by_size
 from clustering.significance.splits import Division
@@ -73,18 +71,6 @@ def divisions_of(
             division = Division(cells, labels, resolution_of(parent))
             divisions.append((parent or ALL_CELLS, names, division))
     return divisions
-
-
-def join_names(names: Sequence[str]) -> str:
-    """Join names of clusters by commas; a name with a comma or quote is quoted as in CSV files."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
-
-
-def parse_names(text: str) -> list[str]:
-    """Return the names of clusters that `join_names` joined."""
-    return next(csv.reader([text]))
 
 
 def split_table(
@@ -152,6 +138,8 @@ def split_table(
             if is_significant is not None:
                 row["significant"] = "yes" if is_significant else "no"
                 row["verdict"] = split["verdict"] if is_significant else "absent"
+                if not is_significant:
+                    row |= {"markers_left": "", "markers_right": ""}
                 kept = is_significant and not split["joined"]
                 row["suggestion"] = "keep" if kept else "merge"
             row["reason"] = "; ".join(_reasons(split, row))
