@@ -247,7 +247,7 @@ def layout_brisc(data, threads):
 def output_cellstrata(data, threads):
     import pandas as pd
 
-    from clustering.stores import write_clustering
+    from clustering.stores import ClusterLevel, write_clustering
     from utils.io import new_store, write_element
 
     folder = Path(tempfile.mkdtemp())
@@ -258,14 +258,8 @@ def output_cellstrata(data, threads):
     clusters = [str(i) for i in range(17)]
 
     def run():
-        write_clustering(
-            folder / "out.zarr",
-            "leiden_1.0_1",
-            codes,
-            clusters,
-            source=folder / "neighbors.zarr",
-            record={},
-        )
+        level = ClusterLevel("leiden_1.0_1", codes, clusters, record={})
+        write_clustering(folder / "out.zarr", [level], source=folder / "neighbors.zarr")
         files = [f for f in (folder / "out.zarr").rglob("*") if not f.is_dir()]
         size = sum(f.lstat().st_size for f in files)
         return {"files": len(files), "bytes": size}

@@ -129,6 +129,7 @@ def test_tables_and_pictures(pancreas):
         "metrics_by_batch.png",
         "metrics_by_cell_type.png",
         "metrics_by_clusters.png",
+        "warnings.tsv",
     }
     scores = pd.read_csv(results / "pancreas/comparison/metrics.tsv", sep="\t")
     scores = scores[scores["group"] == "all"].set_index(["metric", "method"])["value"]

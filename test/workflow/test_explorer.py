@@ -267,10 +267,13 @@ def test_the_picture_is_saved(browser, made, tmp_path):
 def test_cells_alone_make_a_page_too(browser, tmp_path):
     path = tmp_path / "explorer.html"
     layout = np.random.default_rng(0).normal(size=(3000, 2))
-    path.write_text(
-        explorer_page([MethodResult("m", layout, {})], {}, title="x", max_cells=500).html
-    )
+    row = {"method": "m", "where": "<b>all</b>", "figure": "0.9, now 0.7", "advice": "correct less"}
+    method, warnings = MethodResult("m", layout, {}), pd.DataFrame([row])
+    page = explorer_page([method], {}, title="x", max_cells=500, warnings=warnings)
+    path.write_text(page.html)
     browser.open(path)
+    listed = browser.js("document.querySelector('#warnings li').innerText")
+    assert listed == "m <b>all</b>: 0.9, now 0.7. correct less"
     cells = browser.js("document.getElementById('cells').textContent")
     assert cells == "3,000 cells · 500 drawn, with some of every cluster"
     assert browser.js("document.querySelectorAll('#compare:not([hidden])').length") == 0

@@ -161,7 +161,7 @@ def test_what_came_with_the_input_cannot_be_made_again(annotated):
     assert "leiden_1.0_1 came with the input: how it was clustered is not recorded" in printed
     record = json.loads(read(folder / "atlas.zarr").uns["leiden_1.0_2"])
     reasons = {why["reason"] for why in record["unsplit"].values()}
-    assert reasons <= {"one_community", "too_few_cells"}
+    assert reasons <= {"one_community", "too_few_cells", "children_too_small"}
 
 
 def test_the_explorer_holds_all_of_them(annotated):

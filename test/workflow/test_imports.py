@@ -22,6 +22,9 @@ if sys.version_info >= (3, 12):  # whose anndata loads it too
 SCVI = STORES | {"matplotlib", "numba", "pydantic", "sklearn", "torch"}
 LOADED = {
     "preprocessing/scripts/prepare.py": STORES,
+    # Scrublet is scanpy's, which loads nearly all.
+    "preprocessing/scripts/doublets.py": STORES
+    | {"igraph", "leidenalg", "matplotlib", "numba", "scanpy", "sklearn"},
     "preprocessing/scripts/pca.py": PLAIN | {"pandas", "pydantic"},  # checks its n_top_genes
     "integration/scripts/harmony.py": PLAIN,
     "integration/scripts/mnn.py": PLAIN | {"numba", "pandas"},
@@ -34,6 +37,7 @@ LOADED = {
     "clustering/scripts/merge.py": {"zarr"},
     "evaluation/scripts/plots.py": {"matplotlib", "pandas", "zarr"},
     "evaluation/scripts/comparison.py": {"matplotlib", "pandas", "zarr"},
+    "evaluation/scripts/doublet_clusters.py": {"pandas", "zarr"},
     "evaluation/scripts/markers.py": PLAIN | {"pandas", "pydantic"},  # checks its n_markers
     "evaluation/scripts/metrics.py": PLAIN | {"pandas"},
     "evaluation/scripts/robustness.py": PLAIN | {"numba", "pandas", "pydantic"},
@@ -46,6 +50,8 @@ LOADED = {
 # What the fixture does not run: words after input and output.
 BY_HAND = {
     "integration/scripts/mnn.py": ["--batch", "batch"],
+    "preprocessing/scripts/doublets.py": ["--sample_key", "batch"],
+    "evaluation/scripts/doublet_clusters.py": ["--clusters", "cell_type", "--use_rep", "X_pca"],
     "integration/scripts/topics.py": ["--n_topics", "3", "--max_iter", "2"],
     "integration/scripts/vae.py": ["--batch", "batch"],
     "integration/scripts/scvi.py": ["--batch", "batch", "--max_epochs", "1"],
@@ -87,7 +93,17 @@ def command_of(script: str, folder: Path, out: Path) -> list[str]:
         made = command_of(topics, folder, out)
         subprocess.run([sys.executable, *made], check=True, capture_output=True)
         source, suffix = made[2], ".png"
+    elif script.endswith("doublet_clusters.py"):
+        source, suffix = with_doublet_scores(source, out), ".tsv"
     return [str(REPO / "workflow" / script), source, str(out / f"out{suffix}"), *BY_HAND[script]]
+
+
+def with_doublet_scores(source: str, out: Path) -> str:
+    """Write a store in which cells have scores."""
+    made = str(out / "scored.zarr")
+    script = REPO / "workflow/preprocessing/scripts/doublets.py"
+    subprocess.run([sys.executable, script, source, made], check=True, capture_output=True)
+    return made
 
 
 def test_every_script_is_looked_at():

@@ -22,7 +22,7 @@ def run(tmp_path_factory):
             "integration": {
                 "batch": "batch",
                 "methods": {
-                    "topics": {"groups": "cell_type"},
+                    "topics": {"n_topics": 10, "groups": "cell_type"},
                     "harmonized": {"method": "harmony", "basis": "X_topics"},
                 },
             },
@@ -89,6 +89,21 @@ def test_the_script_by_hand(script, tmp_path):
     assert (one.varm["topics"] == two.varm["topics"]).all()
     script(SCRIPT, source, tmp_path / "lda.zarr", "--model", "lda", "--n_topics", 3)
     assert read(tmp_path / "lda.zarr").obsm["X_topics"].shape == (766, 3)
+
+
+def test_the_number_of_topics_is_chosen(script, tmp_path):
+    source, out = INPUT / "liu_mini.h5ad", tmp_path / "out.zarr"
+    done = script(SCRIPT, source, out, "--max_iter", 5)
+    adata = read(out)
+    record = json.loads(adata.uns["X_topics"])
+    selection = record["n_topics_selection"]
+    assert record["params"]["n_topics"] == selection["n_topics"] == adata.obsm["X_topics"].shape[1]
+    assert (
+        selection["n_topics"]
+        in selection["ladder"]
+        == [10, 15, 20, 30, 40][: len(selection["deviances"])]
+    )
+    assert f"n_topics: {selection['n_topics']}, the fewest within a standard error" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ names (`clustering.cluster_tree`): a column that came with the input has names o
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from utils.errors import missing, one_line
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 ALGORITHMS = ("leiden", "louvain")
 _COLUMN = re.compile(rf"({'|'.join(ALGORITHMS)})_([0-9][0-9.e+-]*)_([1-9][0-9]*)")
 _DEEPER = re.compile(r"(?:_[0-9]+)*\Z")
+
+# The parent of the clusters of level 1, in tables and records.
+ALL_CELLS = "all"
 
 
 class ClusterColumn(NamedTuple):
@@ -98,6 +102,40 @@ def parent_column(columns: Collection[str], algorithm: str, resolution: float, l
         missing("adata.obs has no column", wanted, columns)
         + f"; cluster at --level {level} first and give its output as the input"
     )
+
+
+def matching_columns(patterns: Iterable[str], columns: Collection[str]) -> list[str]:
+    """Find the columns that names and shell-style patterns mean.
+
+    Parameters
+    ----------
+    patterns
+        Names, and patterns such as ``leiden_0.2_*`` for cluster columns.
+    columns
+        The obs columns of a store.
+
+    Returns
+    -------
+    list of str
+        Each once: names as they are given, the matches of a pattern by resolution and level.
+
+    Raises
+    ------
+    KeyError
+        If a pattern matches no cluster column; lists those that exist.
+    """
+    clusterings = [str(column) for column in sorted(filter(None, map(parse_column, columns)))]
+    names: list[str] = []
+    for pattern in patterns:
+        matches = [pattern]
+        if pattern not in columns and re.search(r"[*?\[]", pattern):
+            matches = [name for name in clusterings if fnmatchcase(name, pattern)]
+        if not matches:
+            raise KeyError(
+                missing("adata.obs has no cluster column that matches", pattern, clusterings)
+            )
+        names += matches
+    return list(dict.fromkeys(names))
 
 
 def families(columns: Iterable[str], *, fixed: str) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from clustering.communities import CommunityGraph
     from clustering.connectivities import NeighborGraph
+    from clustering.significance.splits import SplitTest
 
 
 def compute_neighbors(
@@ -73,9 +74,11 @@ def cluster_cells(
     resolution: float,
     seed: int,
     max_cluster_factor: float,
+    min_cluster_size: int,
     clustering_args: dict[str, Any],
     use_gpu: bool | None,
     n_cell_cpu: int,
+    test: SplitTest | None = None,
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Cluster all cells that have neighbors.
 
@@ -87,8 +90,13 @@ def cluster_cells(
     max_cluster_factor
         More clusters of a GPU than this factor allows are refused, see
         `clustering.communities.too_many_clusters`; then the CPU clusters.
+    min_cluster_size
+        Clusters with fewer cells are joined to others (`clustering.children.join_small`); 1: all
+        are as the algorithm found them.
     use_gpu, n_cell_cpu
         As for `utils.device.choose_device`.
+    test
+        Joins clusters that are not told apart; None: none are.
 
     Returns
     -------
@@ -96,6 +104,8 @@ def cluster_cells(
         Cluster of each cell (-1: it has no neighbors), names of the clusters, and how they were
         computed, for the record of the column.
     """
+    from clustering.children import accepted_children
+    from clustering.cluster_names import ALL_CELLS
     from clustering.communities import DEFAULT_FLAVOR, find_communities, too_many_clusters
 
     n_cells = graph.adjacency.shape[0]
@@ -119,10 +129,22 @@ def cluster_cells(
     if device.name == "cpu":
         labels = find_communities(graph, **options, **clustering_args)
     say(f"device: {device}")
+    labels, unsplit = accepted_children(graph.adjacency, labels, min_cluster_size=min_cluster_size)
+    splits = []
+    if test is not None and labels.max() > 0:
+        from clustering.significance.splits import Division, count_verdicts
+
+        tested = next(iter(test([Division(linked, labels, resolution)])))
+        labels, unsplit = tested.labels, tested.unsplit
+        splits = [{"parent": ALL_CELLS, **split.record(str)} for split in tested.splits]
+        say(count_verdicts(tested.splits))
     record = {
         **device.record(),
+        "min_cluster_size": min_cluster_size,
         "flavor": clustering_args.get("flavor", DEFAULT_FLAVOR),
         "clustering_args": clustering_args,
+        "unsplit": {} if unsplit is None else {ALL_CELLS: unsplit._asdict()},
+        "splits": splits,
     }
     if device.name == "gpu":
         from clustering.rapids import takes_seed

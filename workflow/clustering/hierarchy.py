@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clustering.children import Unsplit, accepted_children
 from clustering.cluster_names import child_name, natural_order
-from clustering.options import NeighborsOptions
+from clustering.options import NeighborsOptions, SplitOptions
 from utils.log import progress, say
 
 if TYPE_CHECKING:
@@ -18,23 +19,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
+    from clustering.significance.splits import SplitTest
     from numerics.knn import NearestNeighbors
 
     Represent = Callable[[list[np.ndarray]], list[np.ndarray | str]]
 
-# Clusters with fewer cells are not split.
-MIN_CELLS = 10
 # Small parents are split together up to this number of cells: calls cost more than tiny arrays.
 BATCH = 4096
 # The same where the counts are read again, which is one pass for each batch.
 REFINED_BATCH = 100_000
-
-
-class Unsplit(NamedTuple):
-    """Why a parent is not split: a code for programs, a text for people."""
-
-    reason: str  # not_chosen, too_few_cells, no_representation or one_community
-    text: str
 
 
 @dataclass(frozen=True)
@@ -49,11 +42,15 @@ class SplitResult:
         ``{parent}_{i}``, i by size within the parent; in natural order.
     unsplit
         Parents that are not split, ``{parent}_0`` in `names`, each with the reason.
+    splits
+        What was tested, by parent and from the top down, as
+        `clustering.significance.splits.TestedSplit.record` gives it; empty without a test.
     """
 
     codes: np.ndarray
     names: list[str]
     unsplit: dict[str, Unsplit]
+    splits: list[dict[str, Any]]
 
     @cached_property
     def labels(self) -> pd.Categorical:
@@ -70,16 +67,19 @@ def split_level(
     resolution: float | Mapping[str, float],
     algorithm: str,
     refine: str,
+    min_cluster_size: int,
     neighbors_args: dict[str, Any],
     clustering_args: dict[str, Any],
     threads: int,
     seed: int,
+    known_unsplit: Mapping[str, Unsplit] | None = None,
+    test: SplitTest | None = None,
 ) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Run `split`, and record how.
 
     Parameters
     ----------
-    parents, resolution, algorithm, threads, seed
+    parents, resolution, algorithm, min_cluster_size, threads, seed, known_unsplit, test
         As for `split`; `parents` as codes and names.
     basis
         Name of the representation for the record, and the representation.
@@ -104,6 +104,9 @@ def split_level(
         algorithm=algorithm,
         threads=threads,
         seed=seed,
+        min_cluster_size=min_cluster_size,
+        known_unsplit=known_unsplit,
+        test=test,
         **neighbors_args,
         **clustering_args,
     )
@@ -115,11 +118,13 @@ def split_level(
         "use_rep": use_rep,
         "neighbors_args": {} if refine == "graph" else neighbors_args,
         "refine": refine,
+        "min_cluster_size": min_cluster_size,
         "flavor": clustering_args.get("flavor", DEFAULT_FLAVOR),
         "clustering_args": clustering_args,
         "device": "cpu",
         "reason": "sub-clustering runs on the CPU",
         "unsplit": {name: why._asdict() for name, why in result.unsplit.items()},
+        "splits": result.splits,
     }
     return result.codes, result.names, record
 
@@ -134,7 +139,9 @@ def split(
     metric: str = NeighborsOptions.metric,
     threads: int = 1,
     seed: int = 0,
-    min_cells: int = MIN_CELLS,
+    min_cluster_size: int = SplitOptions.min_cluster_size,
+    known_unsplit: Mapping[str, Unsplit] | None = None,
+    test: SplitTest | None = None,
     **clustering_args: Any,
 ) -> SplitResult:
     """Split clusters, the largest first, in threads of one process.
@@ -162,8 +169,13 @@ def split(
     threads
         Batches of parents that are split at a time; one that is most of the work computes its
         neighbors with several. The result does not depend on it.
-    min_cells
-        A parent with fewer cells is not split.
+    min_cluster_size
+        A parent with fewer than twice as many cells is not split; of one that is, smaller children
+        are joined to their nearest sibling (`clustering.children.join_small`).
+    known_unsplit
+        Parents that are not split, and why: those that were left whole a level above.
+    test
+        Joins children that are not told apart; None: none are.
 
     Returns
     -------
@@ -198,6 +210,7 @@ def split(
     resolutions = _resolutions(resolution, names)
     for value in resolutions.values():
         check_resolution(value)
+    min_cells = max(2 * min_cluster_size, 3)
     child = np.where(codes >= 0, 0, -1).astype(np.int32)
     unsplit: dict[str, Unsplit] = {}
     jobs = []
@@ -208,10 +221,12 @@ def split(
         rows = order[ends[code] : ends[code + 1]]
         if not len(rows):
             continue
-        if name not in resolutions:
+        if known_unsplit and name in known_unsplit:
+            unsplit[name] = known_unsplit[name]
+        elif name not in resolutions:
             unsplit[name] = Unsplit("not_chosen", "not among the clusters to split")
-        elif len(rows) < max(min_cells, 3):
-            text = f"{len(rows)} cells, fewer than {max(min_cells, 3)}"
+        elif len(rows) < min_cells:
+            text = f"{len(rows)} cells, fewer than {min_cells}"
             unsplit[name] = Unsplit("too_few_cells", text)
         else:
             jobs.append((name, rows))
@@ -230,14 +245,15 @@ def split(
             bases = representation(parts) if refined else [representation[rows] for rows in parts]
         return _split_batch(
             bases,
-            [len(rows) for rows in parts],
+            parts,
             [resolutions[name] for name, _ in batch],
             n_neighbors=n_neighbors,
             metric=metric,
             # A batch that is most of the work takes the threads that would wait for it.
             threads=max(1, round(threads * work[number] / sum(work))),
             seed=seed,
-            min_cells=max(min_cells, 3),
+            min_cells=min_cells,
+            min_cluster_size=min_cluster_size,
             algorithm=algorithm,
             **clustering_args,
         )
@@ -250,8 +266,39 @@ def split(
                 child[rows] = labels
                 if reason is not None:
                     unsplit[name] = reason
+    splits = _tested(child, jobs, resolutions, unsplit, test) if test is not None else []
     children, texts = _children(codes, child, order, ends, names)
-    return SplitResult(children, texts, {name: unsplit[name] for name in natural_order(unsplit)})
+    unsplit = {name: unsplit[name] for name in natural_order(unsplit)}
+    return SplitResult(children, texts, unsplit, splits)
+
+
+def _tested(
+    child: np.ndarray,
+    jobs: list[tuple[str, np.ndarray]],
+    resolutions: Mapping[str, float],
+    unsplit: dict[str, Unsplit],
+    test: SplitTest,
+) -> list[dict[str, Any]]:
+    """Test the splits of all parents: changes `child` and `unsplit`, returns the records."""
+    from clustering.significance.splits import Division, count_verdicts
+
+    divisions, parents = [], []
+    for name, rows in jobs:
+        if name not in unsplit:
+            cells = rows[child[rows] >= 0]
+            divisions.append(Division(cells, child[cells], resolutions[name]))
+            parents.append(name)
+    records, splits = {}, []
+    for name, division, tested in zip(parents, divisions, test(divisions), strict=True):
+        child[division.cells] = tested.labels
+        if tested.unsplit is not None:
+            unsplit[name] = tested.unsplit
+        records[name] = [
+            {"parent": name, **split.record(partial(child_name, name))} for split in tested.splits
+        ]
+        splits += tested.splits
+    say(count_verdicts(splits))
+    return [record for name in natural_order(records) for record in records[name]]
 
 
 def _coded(parents: pd.Categorical | np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -320,8 +367,8 @@ def graph_within(graph: sp.csr_matrix, rows: np.ndarray) -> sp.csr_matrix:
 
 
 def _split_batch(
-    parts: list[np.ndarray | sp.csr_matrix | str],
-    sizes: list[int],
+    bases: list[np.ndarray | sp.csr_matrix | str],
+    cells: list[np.ndarray],
     resolutions: list[float],
     *,
     n_neighbors: int,
@@ -329,16 +376,17 @@ def _split_batch(
     threads: int,
     seed: int,
     min_cells: int,
+    min_cluster_size: int,
     **options: Any,
 ) -> list[tuple[np.ndarray, Unsplit | None]]:
-    """Cluster each parent's cells; return labels, and a reason where a parent is not split."""
+    """Cluster the cells of each parent; return labels, and a reason where it is not split."""
     from clustering.communities import CommunityGraph, find_communities
     from numerics.knn import finite_rows, search
 
     results: list[tuple[np.ndarray, Unsplit | None]] = []
     keeps, graphs, neighbors, which = [], [], [], []
-    for i, part in enumerate(parts):
-        one_child = np.zeros(sizes[i], dtype=np.int32)
+    for i, part in enumerate(bases):
+        one_child = np.zeros(len(cells[i]), dtype=np.int32)
         if isinstance(part, str):
             results.append((one_child, Unsplit("no_representation", part)))
             continue
@@ -363,9 +411,11 @@ def _split_batch(
         inside = find_communities(
             CommunityGraph(graph), seed=seed, resolution=resolutions[i], **options
         )
-        if inside.max() == 0:
-            one = Unsplit("one_community", f"one community at resolution {resolutions[i]}")
-            results[i] = results[i][0], one
+        unsplit = Unsplit("one_community", f"one community at resolution {resolutions[i]}")
+        if inside.max() > 0:
+            inside, unsplit = accepted_children(graph, inside, min_cluster_size=min_cluster_size)
+        if unsplit is not None:
+            results[i] = results[i][0], unsplit
             continue
         labels = np.full(len(keep), -1, dtype=np.int32)
         labels[keep] = inside

@@ -19,6 +19,8 @@ from utils.options import Options, key
 
 MAX_LEVELS = 20
 ALGORITHM, RESOLUTION = "leiden", 1.0
+# As many levels as there are splits to find: `hierarchy: auto`, `--level auto`.
+AUTO = "auto"
 
 Refinement = Literal["neighbors", "graph", "pca", "integration"]
 Metric = Literal["euclidean", "cosine"]
@@ -55,6 +57,8 @@ def cluster_ids(value: dict) -> dict[str, float]:
 def _hierarchy(value: Any) -> Any:
     if isinstance(value, dict):
         return cluster_ids(value)
+    if value == AUTO:
+        return value
     if isinstance(value, list):
         if not value:
             raise ValueError("the list is empty; give one resolution per level below the first")
@@ -69,8 +73,8 @@ def _hierarchy(value: Any) -> Any:
         return levels
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(
-            f"must be a depth (3), {{cluster_id: resolution}} or a list with one entry per level "
-            f"below the first, found {value!r}"
+            f"must be a depth (3), {AUTO}, {{cluster_id: resolution}} or a list with one entry per "
+            f"level below the first, found {value!r}"
         )
     if not 1 <= value <= MAX_LEVELS:
         raise ValueError(f"the depth must be between 1 and {MAX_LEVELS}, found {value}")
@@ -142,7 +146,35 @@ class NeighborsKeyOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommunityOptions(NeighborsKeyOptions):
+class SplitOptions(Options):
+    """Which splits are kept."""
+
+    significance: float | None = key(
+        None,
+        "Test every split, and join what it does not tell apart: the family-wise error rate of "
+        "all splits of a clustering, such as `0.05`. Unset: no test, but 0.05 with "
+        "`hierarchy: auto`.",
+        gt=0,
+        lt=1,
+    )
+    gradual: Literal["keep", "join"] = key(
+        "keep", "What to do with the children of a significant split that no gap separates."
+    )
+    min_cluster_size: int = key(
+        20,
+        "A cluster of a sub-level with fewer cells is joined to its nearest sibling (of most "
+        "weight in the graph between them), and a cluster with fewer than twice as many is not "
+        "split. At level 1 only with `significance`.",
+        ge=1,
+    )
+
+    def significance_of(self, level: int | str) -> float | None:
+        """Return the error rate that the splits of a level (or `AUTO`) are tested at, if any."""
+        return 0.05 if self.significance is None and level == AUTO else self.significance
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommunityOptions(SplitOptions, NeighborsKeyOptions):
     """What every clustering of a data set shares (``clustering.py``)."""
 
     refine: Refinement = key(
@@ -181,13 +213,14 @@ class ClusteringOptions(CommunityOptions):
     resolutions: list[float] = key(
         [RESOLUTION], "Resolutions of level 1, such as `[0.2, 0.4, 0.8]`.", before=_resolutions
     )
-    hierarchy: int | dict[str, float] | list[SubLevelOptions] = key(
+    hierarchy: int | Literal["auto"] | dict[str, float] | list[SubLevelOptions] = key(
         1,
         "Sub-clustering: a depth (`3`: all clusters, down to level 3, at the level-1 "
-        "resolution), or `{cluster_id: resolution}` (only these are split; quote deeper ids: "
-        '`"3_0"`; the clusters of a column that came with the input go by their names, and one '
-        "whose name ends in `_` and a number may be of a deeper level, which is then made), or a "
-        "list with one resolution (or mapping of parameters) per level below the first.",
+        "resolution), or `auto` (level after level at that resolution, until no cluster is split; "
+        "with `significance`), or `{cluster_id: resolution}` (only these are split; quote deeper "
+        'ids: `"3_0"`; the clusters of a column that came with the input go by their names, and '
+        "one whose name ends in `_` and a number may be of a deeper level, which is then made), or "
+        "a list with one resolution (or mapping of parameters) per level below the first.",
         before=_hierarchy,
     )
     recompute_neighbors: bool = key(False, "Compute neighbors even where the input has them.")
@@ -206,7 +239,7 @@ class ClusteringOptions(CommunityOptions):
     )
 
     def check(self) -> None:
-        """Refuse parameters of a level that `refine` leaves without effect."""
+        """Refuse parameters that others leave without effect."""
         idle = {"graph": {"n_neighbors", "use_rep", "metric"}, "neighbors": set()}
         problems = [
             f"hierarchy[{i}].{name}: has no effect with refine: {refine}; remove it"
@@ -214,6 +247,8 @@ class ClusteringOptions(CommunityOptions):
             for refine in [level.refine or self.refine]
             for name in sorted(idle.get(refine, {"use_rep"}) & level.given)
         ]
+        if self.gradual != SplitOptions.gradual and self.significance_of(self.hierarchy) is None:
+            problems.append("gradual: has no effect without significance; remove it")
         if problems:
             raise ValueError("\n".join(problems))
 
@@ -231,8 +266,17 @@ class ClusteringOptions(CommunityOptions):
         } != set()
 
     @property
-    def depth(self) -> int:
-        """The number of levels."""
+    def reads_counts(self) -> bool:
+        """Whether clusters need the counts: for `refine`, or to test splits."""
+        tested = any(self.significance_of(level) is not None for level in self.stored_levels)
+        return self.refines or tested
+
+    @property
+    def stored_levels(self) -> list[int | str]:
+        """The levels that have a store of their own; `AUTO` is the one of all levels."""
+        if self.hierarchy == AUTO:
+            return [AUTO]
+        depth = self.hierarchy if isinstance(self.hierarchy, int) else len(self.hierarchy) + 1
         if isinstance(self.hierarchy, dict):
-            return max(map(deepest_level, self.hierarchy)) + 1
-        return self.hierarchy if isinstance(self.hierarchy, int) else len(self.hierarchy) + 1
+            depth = max(map(deepest_level, self.hierarchy)) + 1
+        return list(range(1, depth + 1))

@@ -59,7 +59,7 @@ def own_components(
     variable genes.
     """
     results: list[np.ndarray | str] = []
-    for rows, counts in zip(parts, _gather(blocks, parts), strict=True):
+    for rows, counts in zip(parts, gather_cells(blocks, parts), strict=True):
         try:
             Z = _components(counts, options, choice)
             varying = [column.iloc[rows] for column in batches]
@@ -74,10 +74,10 @@ def own_components(
     return results
 
 
-def _gather(
+def gather_cells(
     blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]], parts: Sequence[np.ndarray]
 ) -> list[sp.csr_matrix]:
-    """Return the rows of each set, in its order."""
+    """Return the rows of some sets of cells, each in its order, in one pass over all."""
     import scipy.sparse as sp
 
     pieces_of: list[list] = [[] for _ in parts]
@@ -90,10 +90,13 @@ def _gather(
             if len(in_block):
                 pieces.append(sp.csr_matrix(block[in_block]))
         first = end
-    return [
-        sp.vstack(pieces, format="csr")[np.argsort(np.argsort(rows))]
-        for pieces, rows in zip(pieces_of, parts, strict=True)
-    ]
+    gathered = []
+    for i, rows in enumerate(parts):
+        # In the order of the set; what it was made of is freed before the next.
+        pieces, pieces_of[i] = sp.vstack(pieces_of[i], format="csr"), []
+        in_order = (np.diff(rows) > 0).all()
+        gathered.append(pieces if in_order else pieces[np.argsort(np.argsort(rows))])
+    return gathered
 
 
 def _components(

@@ -1,6 +1,7 @@
 # Needs:  {dataset}/{method}/embedding.zarr, or the basis for the method `unintegrated`.
 # Makes:  {dataset}/{method}/neighbors.zarr  + obsp/{connectivities,distances}, uns/neighbors
-#         {dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr  one obs column
+#         {dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.zarr  one obs column, or
+#                                            (level auto) one for each level at which a cluster is split
 #         {dataset}/{method}/clustered.zarr  all cluster columns; clusters.tsv counts the clusters,
 #                                            tree.tsv and tree.nwk name each with its parent
 #         {dataset}/{method}/umap.zarr       + obsm/X_umap
@@ -82,6 +83,32 @@ rule subclustering:
     shell:
         "python {params.script} {input.parent:q} {output:q}"
         " --threads {threads} {params.options} {params.siblings} 2>&1 | tee {log:q} >&2"
+
+
+rule autoclustering:
+    input:
+        plan.pattern("neighbors"),
+    output:
+        directory(plan.pattern("clustering")),
+    log:
+        plan.log("{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/clustering/{algorithm}_{resolution}_{level}.tsv")
+    wildcard_constraints:
+        level="auto",
+    conda:
+        plan.environment("clustering")
+    threads: resources.half(workflow.resource_settings.cores)
+    resources:
+        **plan.resources("autoclustering"),
+    params:
+        **plan.params("autoclustering"),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: {wildcards.algorithm} {wildcards.resolution},"
+        " all levels"
+    shell:
+        "python {params.script} {input:q} {output:q}"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule merge:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from clustering.options import (
+    AUTO,
     ClusteringOptions,
     CommunityOptions,
     NeighborsOptions,
@@ -17,7 +18,7 @@ from integration.options import HarmonyOptions
 from preprocessing.options import PCAOptions
 from preprocessing.steps import matrix_words
 from utils.options import as_json, differing, named, option_words, words
-from utils.resources import n_cells
+from utils.resources import n_cells, n_values
 from utils.steps import Step
 
 STORES = {
@@ -65,28 +66,49 @@ def _umap(job: Any) -> list[str]:
 
 
 def _clustering(job: Any) -> list[str]:
-    clustering = job.dataset.clustering
-    level = int(job.wildcards.level)
-    sub = clustering.levels[level - 2] if level > 1 and clustering.levels else SubLevelOptions()
-    line = ["--algorithm", job.wildcards.algorithm, "--level", str(level)]
+    clustering, level = job.dataset.clustering, job.wildcards.level
+    sub = SubLevelOptions()
+    if clustering.levels and level != "1":
+        sub = clustering.levels[int(level) - 2]
+    tested = clustering.significance_of(level) is not None
+    line = ["--algorithm", job.wildcards.algorithm, "--level", level]
     line += ["--resolution", str(sub.resolution or job.wildcards.resolution)]
-    if level > 1:
-        line += _within_parents(job, clustering, sub)
+    refine = "neighbors"
+    if level != "1":
+        refine = _refinement(job, sub)
+        line += _within_parents(job, sub, refine)
+    if tested or refine in ("pca", "integration"):
+        line += matrix_words(job.dataset.preprocessing)
+    if tested or refine == "integration":
+        line += named("--batch", job.dataset.integration.batch or [])
     arguments = {**clustering.clustering_args, **sub.clustering_args}
     line += words(clustering_args=arguments or None)
-    line += option_words(CommunityOptions, clustering, without=("clustering_args", "refine"))
+    without = ["clustering_args", "refine"]
+    if level == "1" and not tested:
+        without.append("min_cluster_size")
+    line += option_words(CommunityOptions, clustering, without=without)
     if clustering.overwrite:
         line.append("--overwrite")
     return line + job.run_words("clustering")
 
 
-def _within_parents(job: Any, clustering: ClusteringOptions, sub: SubLevelOptions) -> list[str]:
+def _refinement(job: Any, sub: SubLevelOptions) -> str:
+    """Return what a sub-level computes within its parents: only Harmony integrates there."""
+    refine = sub.refine or job.dataset.clustering.refine
+    if refine == "integration" and job.params.method != "harmony":
+        return "pca"
+    return refine
+
+
+def _within_parents(job: Any, sub: SubLevelOptions, refine: str) -> list[str]:
     """Write how a sub-level splits its parents."""
-    line = ["--given_file", shlex.quote(job.path("neighbors"))]
+    clustering = job.dataset.clustering
+    line = []
+    if job.wildcards.level != AUTO:
+        line += ["--given_file", shlex.quote(job.path("neighbors"))]
     if isinstance(clustering.hierarchy, dict):
         line += ["--hierarchy", as_json(clustering.hierarchy)]
     neighbors = clustering.neighbors
-    refine = sub.refine or clustering.refine
     if refine != "graph":
         arguments = {
             "n_neighbors": sub.n_neighbors or neighbors.n_neighbors,
@@ -95,22 +117,13 @@ def _within_parents(job: Any, clustering: ClusteringOptions, sub: SubLevelOption
         }
         arguments = {name: value for name, value in arguments.items() if value is not None}
         line += ["--neighbors_args", as_json(arguments)]
-    return line + _refine(job, refine)
-
-
-def _refine(job: Any, refine: str) -> list[str]:
-    """Write what a sub-level does with the counts of its parents."""
-    if refine == "integration" and job.params.method != "harmony":
-        refine = "pca"
-    if refine in ("neighbors", "graph"):
-        return [] if refine == ClusteringOptions.refine else words(refine=refine)
-    section = job.dataset.preprocessing
-    line = ["--refine", refine, *matrix_words(section)]
-    line += ["--pca_args", as_json(differing(PCAOptions, section, without=("batch_key",)))]
+    if refine != ClusteringOptions.refine:
+        line += words(refine=refine)
+    if refine in ("pca", "integration"):
+        options = differing(PCAOptions, job.dataset.preprocessing, without=("batch_key",))
+        line += ["--pca_args", as_json(options)]
     if refine == "integration":
-        line += named("--batch", job.dataset.integration.batch or [])
-        arguments = differing(HarmonyOptions, job.params)
-        line += ["--harmony_args", as_json(arguments)]
+        line += ["--harmony_args", as_json(differing(HarmonyOptions, job.params))]
     return line
 
 
@@ -121,10 +134,12 @@ def _community_device(job: Any) -> dict[str, Any]:
     return {**device, "use_gpu": device["use_gpu"] and not stays}
 
 
-def _flavor_memory(job: Any, inputs: list[str]) -> float:
-    """Another library needs twice as much."""
-    has_flavor = "flavor" in job.dataset.clustering.clustering_args
-    return 2000 * n_cells(inputs[0]) / 1e6 if has_flavor else 0
+def _more_memory(job: Any, inputs: list[str]) -> float:
+    """Another library needs twice as much; counts are those of a block and of some samples."""
+    clustering = job.dataset.clustering
+    has_flavor = "flavor" in clustering.clustering_args
+    counts = 24 * min(n_values(inputs[0]), 5e7) / 1e6 if clustering.reads_counts else 0
+    return counts + (2000 * n_cells(inputs[0]) / 1e6 if has_flavor else 0)
 
 
 def _atlas(job: Any) -> list[str]:
@@ -143,7 +158,7 @@ STEPS = {
         script="clustering/scripts/clustering.py",
         words=_clustering,
         memory=(1000, 2000),
-        more_memory=_flavor_memory,
+        more_memory=_more_memory,
         minutes=(10, 60),
         gpu="clustering",
         device=_community_device,
@@ -152,7 +167,17 @@ STEPS = {
         script="clustering/scripts/clustering.py",
         words=_clustering,
         memory=(1000, 3000),
+        more_memory=_more_memory,
         minutes=(10, 60),
+    ),
+    "autoclustering": Step(
+        script="clustering/scripts/clustering.py",
+        words=_clustering,
+        memory=(1000, 3000),
+        more_memory=_more_memory,
+        minutes=(10, 120),
+        gpu="clustering",
+        device=_community_device,
     ),
     "umap": Step(
         script="clustering/scripts/umap.py",

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clustering.cluster_names import check_names
 from clustering.options import NeighborsKeyOptions
 from utils.elements import (
     read_categorical,
-    read_column,
     read_csr,
     read_embedding,
     read_text,
@@ -32,11 +31,31 @@ if TYPE_CHECKING:
 
     from clustering.communities import CommunityGraph
     from clustering.connectivities import NeighborGraph
-    from clustering.hierarchy import Represent
-    from preprocessing.options import PCAOptions
 
 # scanpy's and rapids-singlecell's names for weights of nearest neighbors.
 KNN_METHODS = ("umap", "gauss", "jaccard", "rapids")
+
+
+class ClusterLevel(NamedTuple):
+    """A cluster column.
+
+    Attributes
+    ----------
+    column
+        Its name in obs.
+    codes, names
+        Cluster of each cell (-1: none), and the names of the clusters.
+    record
+        How the clusters were computed; goes to ``uns[column]`` as JSON.
+    colors
+        Of the clusters, where they came with the column.
+    """
+
+    column: str
+    codes: np.ndarray
+    names: list[str]
+    record: dict[str, Any]
+    colors: np.ndarray | None = None
 
 
 # ---------------------------------------------------------------- reading
@@ -231,58 +250,6 @@ def read_basis(
     return key, representation
 
 
-def read_own_components(
-    root: Any,
-    *,
-    refine: str,
-    layer: str | None,
-    options: PCAOptions,
-    values: Mapping[str, Any],
-    harmony: Mapping[str, Any],
-    batch: Sequence[str],
-    batch_file: str | None,
-    seed: int,
-) -> Represent:
-    """Return a function that computes components of each cluster from the counts of a store.
-
-    Parameters
-    ----------
-    root
-        Store with the counts.
-    refine
-        ``pca`` or ``integration``, for messages.
-    layer, values
-        As for `preprocessing.stores.counts_of`.
-    options, harmony, seed
-        As for `clustering.refine.own_components`.
-    batch, batch_file
-        Columns of the batch, and the store with them; None: `root`.
-    """
-    from functools import partial
-
-    from clustering.refine import own_components
-    from preprocessing.gene_choice import read_gene_choice
-    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
-    from utils.blocks import row_blocks
-
-    store = open_store(batch_file) if batch_file else root
-    batches = [read_column(store, column) for column in batch]
-    stored = stored_matrix(root, layer)
-    if options.normalize:
-        needed_by = f"refine: {refine} with normalize: true"
-        as_they_are = "preprocessing: {normalize: false}"
-        stored = counts_of(root, layer, needed_by=needed_by, as_they_are=as_they_are, **values)
-    return partial(
-        own_components,
-        lambda: counts_blocks(stored) if options.normalize else row_blocks(stored.values),
-        options=options,
-        choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
-        batches=batches,
-        seed=seed,
-        **harmony,
-    )
-
-
 # ---------------------------------------------------------------- writing
 
 
@@ -338,32 +305,22 @@ def write_layout(
 
 def write_clustering(
     output_file: str | Path,
-    column: str,
-    codes: np.ndarray,
-    names: Sequence[str],
+    levels: Sequence[ClusterLevel],
     *,
     source: str | Path,
-    record: Mapping[str, Any],
     neighbors_key: str = NeighborsKeyOptions.neighbors_key,
-    colors: np.ndarray | None = None,
 ) -> None:
-    """Write the store of one cluster column.
+    """Write a store of one or several cluster columns.
 
     Parameters
     ----------
     output_file
         The ``.zarr`` folder to write.
-    column
-        Name of the column.
-    codes, names
-        Cluster of each cell (-1: none), and the names of the clusters.
+    levels
+        The columns.
     source
         The input, to which all else is linked. An ``.h5ad`` cannot be linked to: its obsm and
         ``uns[neighbors_key]`` are copied, so that the next level finds the representation.
-    record
-        How the clusters were computed; goes to ``uns[column]`` as JSON.
-    colors
-        Of the clusters, where they came with the column.
 
     Raises
     ------
@@ -372,34 +329,37 @@ def write_clustering(
     """
     import numpy as np
 
-    if not names:
-        raise ValueError(f"{source}: no cell has a label to make {column} of")
-    sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-    record = {**record, "n_clusters": len(names), "versions": _versions()}
-    # One JSON text: a mapping would be a file or two for each of its entries.
-    uns: dict[str, Any] = {column: json.dumps(record, sort_keys=True)}
-    if colors is not None:
-        uns[f"{column}_colors"] = colors
+    uns: dict[str, Any] = {}
+    for level in levels:
+        if not level.names:
+            raise ValueError(f"{source}: no cell has a label to make {level.column} of")
+        record = {**level.record, "n_clusters": len(level.names), "versions": _versions()}
+        # One JSON text: a mapping would be a file or two for each of its entries.
+        uns[level.column] = json.dumps(record, sort_keys=True)
+        if level.colors is not None:
+            uns[f"{level.column}_colors"] = level.colors
     if is_linkable(source):
-        # Colors of other clusters under the name of this column are not linked.
-        new = [f"obs/{column}", f"uns/{column}", f"uns/{column}_colors"]
+        # Colors of other clusters under the name of a column are not linked.
+        elements = ("obs/{}", "uns/{}", "uns/{}_colors")
+        new = [element.format(level.column) for level in levels for element in elements]
         with new_store(output_file, source=source, new=new, fresh=["obs"]) as store:
-            write_categorical(store, column, codes, names)
+            for level in levels:
+                write_categorical(store, level.column, level.codes, level.names)
             for name, value in uns.items():
                 write_element(store, f"uns/{name}", value)
     else:
-        _write_copy(output_file, column, codes, names, source, neighbors_key, uns)
-    say(
-        f"{output_file}: {column} has {len(names)} clusters of "
-        f"{len(codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
-    )
+        _write_copy(output_file, levels, source, neighbors_key, uns)
+    for level in levels:
+        sizes = np.bincount(level.codes[level.codes >= 0], minlength=len(level.names))
+        say(
+            f"{output_file}: {level.column} has {len(level.names)} clusters of "
+            f"{len(level.codes):,} cells (largest {sizes.max():,}, smallest {sizes.min():,})"
+        )
 
 
 def _write_copy(
     output_file: str | Path,
-    column: str,
-    codes: np.ndarray,
-    names: Sequence[str],
+    levels: Sequence[ClusterLevel],
     source: str | Path,
     neighbors_key: str,
     uns: dict[str, Any],
@@ -414,7 +374,8 @@ def _write_copy(
         write_element(store, "var", pd.DataFrame(index=pd.Index([], dtype=str)))
         write_element(store, "obsm", read_element(root, "obsm") if "obsm" in root else {})
         write_element(store, "uns", uns)
-        write_categorical(store, column, codes, names)
+        for level in levels:
+            write_categorical(store, level.column, level.codes, level.names)
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,7 @@
 #         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;
 #                                            resolutions.tsv suggests one
 #         {dataset}/{method}/splits.tsv   what speaks for and against every split
+#         {dataset}/{method}/doublets.tsv  which clusters have the marks of doublets
 #         {dataset}/{method}/trees/  trees of resolutions and levels, and what clusters are made of
 #         {dataset}/comparison/      the layouts and scores of all methods side by side
 #         clusters.tsv               every data set, method and column: number and size of clusters
@@ -173,6 +174,28 @@ rule splits:
         " {params.evidence} {params.options} 2>&1 | tee {log:q} >&2"
 
 
+rule doublet_clusters:
+    input:
+        plan.pattern("clustered"),
+    output:
+        plan.pattern("doublet_clusters"),
+    log:
+        plan.log("{dataset}/{method}/doublets.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/doublets.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        **plan.resources("doublet_clusters"),
+    params:
+        **plan.params("doublet_clusters"),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: clusters with the marks of doublets"
+    shell:
+        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
+
+
 rule trees:
     input:
         plan.pattern("clustered"),
@@ -205,6 +228,7 @@ rule comparison:
     input:
         atlases=plan.each_method("atlas"),
         metrics=plan.scores,
+        doublets=plan.doublet_tables,
     output:
         report(
             directory(plan.pattern("comparison")),
@@ -225,11 +249,12 @@ rule comparison:
     params:
         **plan.params("comparison"),
         metrics=lambda wildcards, input: plan.option("--metrics", input.metrics),
+        doublets=lambda wildcards, input: plan.option("--doublets", input.doublets),
     message:
         "{wildcards.dataset}: methods side by side"
     shell:
         "python {params.script} {input.atlases:q} {output:q}"
-        " {params.options} {params.metrics} 2>&1 | tee {log:q} >&2"
+        " {params.options} {params.metrics} {params.doublets} 2>&1 | tee {log:q} >&2"
 
 
 rule summary:

@@ -22,6 +22,7 @@ STORES = {
     "robustness": "{dataset}/{method}/robustness.tsv",
     "resolutions": "{dataset}/{method}/resolutions.tsv",
     "splits": "{dataset}/{method}/splits.tsv",
+    "doublet_clusters": "{dataset}/{method}/doublets.tsv",
     "trees": "{dataset}/{method}/trees",
     "comparison": "{dataset}/comparison",
     "summary": "clusters.tsv",
@@ -62,7 +63,11 @@ def _structure(job: Any) -> list[str]:
 def _comparison(job: Any) -> list[str]:
     dataset = job.dataset
     colors = dataset.clustering.umap_colors if len(dataset.methods) > 1 else []
-    return [*named("--names", dataset.methods), *named("--colors", colors)]
+    return [
+        *named("--names", dataset.methods),
+        *named("--colors", colors),
+        *words(batch=(dataset.integration.batch or [None])[0], label=dataset.evaluation.label),
+    ]
 
 
 def _metrics(job: Any) -> list[str]:
@@ -110,6 +115,14 @@ def _splits(job: Any) -> list[str]:
     ]
 
 
+def _doublet_clusters(job: Any) -> list[str]:
+    return [
+        *named("--clusters", job.columns),
+        *words(use_rep=job.representation),
+        *key_words(job.dataset.clustering),
+    ]
+
+
 def _trees(job: Any) -> list[str]:
     dataset = job.dataset
     colors = dict.fromkeys([*(dataset.integration.batch or []), dataset.evaluation.label])
@@ -151,6 +164,12 @@ STEPS = {
         words=_splits,
         memory=(1000, 1000),
         minutes=(10, 30),
+    ),
+    "doublet_clusters": Step(
+        script="evaluation/scripts/doublet_clusters.py",
+        words=_doublet_clusters,
+        memory=(1000, 1000),
+        minutes=(10, 10),
     ),
     "trees": Step(
         script="evaluation/scripts/trees.py", words=_trees, memory=(1000, 2000), minutes=(10, 30)

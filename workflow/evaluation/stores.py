@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clustering.cluster_names import column_above, parse_column
+from clustering.cluster_names import column_above, matching_columns, parse_column
 from clustering.cluster_tree import parent_names
 from clustering.hierarchy import in_natural_order
 from clustering.options import NeighborsOptions
@@ -41,6 +41,18 @@ def read_codes(root: Any, column: str) -> Labeling:
     if not groups:
         raise ValueError(f'adata.obs["{column}"] has no value in any of {len(codes):,} cells')
     return Labeling(column, codes.astype(np.int32), groups)
+
+
+def read_clusterings(root: Any, patterns: Sequence[str]) -> dict[str, Labeling]:
+    """Read the columns that some names and patterns mean (`matching_columns`), by name.
+
+    Raises
+    ------
+    KeyError, ValueError
+        As `matching_columns` and `read_codes`.
+    """
+    names = matching_columns(patterns, keys(root, "obs"))
+    return {name: read_codes(root, name) for name in names}
 
 
 def read_neighborhoods(root: Any, neighbors_key: str, embedding: np.ndarray) -> Neighborhoods:
@@ -118,19 +130,24 @@ def read_reclustering(
     if refine not in ("neighbors", "graph"):
         say(f"{name} was made from {record['use_rep']}: its robustness is not computed")
         return None
-    options = {"algorithm": record["algorithm"], **record["clustering_args"]}
+    options = {
+        "algorithm": record["algorithm"],
+        # Earlier versions joined no clusters.
+        "min_cluster_size": record.get("min_cluster_size", 1),
+        **record["clustering_args"],
+    }
+    tested = record.get("significance") is not None
     if record["level"] == 1:
         graph = read_graph(root, neighbors_key)
-        return restricted(graph, resolution=record["resolution"], **options)
+        n_clusters = len(columns[name].groups) if tested else None
+        return restricted(graph, n_clusters=n_clusters, resolution=record["resolution"], **options)
     parent = columns.get(record["parent"]) or read_codes(root, record["parent"])
     wanted = record["hierarchy"] or dict.fromkeys(parent.groups, record["resolution"])
     resolutions = np.array([wanted.get(group, np.nan) for group in parent.groups])
-    # A parent that stayed one community may fall apart in a part of the cells; it is tried again.
+    # A parent that stayed whole may fall apart in a part of the cells; it is tried again.
+    not_tried = ("not_chosen", "too_few_cells", "no_representation")
     reasons = {group: why["reason"] for group, why in record["unsplit"].items()}
-    tried = [
-        group in wanted and reasons.get(group, "one_community") == "one_community"
-        for group in parent.groups
-    ]
+    tried = [group in wanted and reasons.get(group) not in not_tried for group in parent.groups]
     if refine == "graph":
         basis = build(read_graph(root, neighbors_key)).adjacency
     else:
@@ -139,12 +156,20 @@ def read_reclustering(
         parent.codes,
         basis,
         split=np.array(tried),
+        n_children=_count_children(columns[name].codes, parent) if tested else None,
         resolutions=resolutions,
         threads=threads,
         seed=record["seed"],
         **record["neighbors_args"],
         **options,
     )
+
+
+def _count_children(codes: np.ndarray, parent: Labeling) -> np.ndarray:
+    """Return of each parent how many clusters its cells are in."""
+    known = (codes >= 0) & (parent.codes >= 0)
+    pairs = np.unique(np.stack([parent.codes[known], codes[known]]), axis=1)
+    return np.bincount(pairs[0], minlength=len(parent.groups))
 
 
 def read_neighbor_search(root: Any, neighbors_key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
@@ -178,16 +203,21 @@ def read_neighbor_search(root: Any, neighbors_key: str) -> tuple[np.ndarray, dic
 
 
 def read_communities(root: Any, column: str) -> dict[str, Any] | None:
-    """Read the options of `find_communities` that a column of level 1 was made with; or None."""
+    """Read the options of `find_communities` that a column of level 1 was made with; or None.
+
+    Also `n_clusters`, where its splits were tested.
+    """
     from clustering.stores import read_record
 
     record = read_record(root, column)
     if record.get("level") != 1:
         return None
+    tested = record.get("significance") is not None
     return {
         "algorithm": record["algorithm"],
         "resolution": record["resolution"],
         **record["clustering_args"],
+        **({"n_clusters": record["n_clusters"]} if tested else {}),
     }
 
 
@@ -255,7 +285,7 @@ def read_table(path: str) -> pd.DataFrame:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    names = ("column", "cluster", "parent", "child", "gene", "nearest")
+    names = ("column", "cluster", "parent", "child", "gene", "nearest", "between", "between_other")
     text = dict.fromkeys(names, str)
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
     return table.fillna({name: "" for name in names if name in table})

@@ -403,6 +403,7 @@ async function start() {
   $('cells').textContent = `${comma(atlas.cells)} cells${drawn}`;
   $('notes').textContent = atlas.leftOut.length
     ? `Left out: ${atlas.leftOut.map((item) => `${item.name} (${item.why})`).join(', ')}` : '';
+  drawWarnings($('warnings'), atlas.warnings);
   $('compare').addEventListener('click', toggleSideBySide);
   $('export').addEventListener('click', exportPicture);
   $('help').addEventListener('click', () => $('shortcuts').showModal());

@@ -77,6 +77,7 @@ def explorer_page(
     title: str,
     batch: Sequence[str] = (),
     first: Sequence[str] = (),
+    warnings: pd.DataFrame | None = None,
     max_cells: int = MAX_CELLS,
     max_bytes: int = MAX_BYTES,
     seed: int = 0,
@@ -97,6 +98,9 @@ def explorer_page(
         Columns that name the batch.
     first
         Columns that are listed first.
+    warnings
+        A row per warning about the methods and clusters, as comparison.py writes them; listed on
+        the page.
     max_cells
         Number of cells to draw; of more a sample is drawn, with some of every cluster.
     max_bytes
@@ -130,6 +134,7 @@ def explorer_page(
         "cells": n_cells,
         "batch": [name for name in batch if name in shown],
         "leftOut": left_out,
+        "warnings": [] if warnings is None else warnings.astype(str).to_dict("records"),
         "palette": COLORS.split(),
         "scale": [_hex(color) for color in colormaps[COLORMAP](np.arange(256))],
         "missing": MISSING.removeprefix("#"),

@@ -187,6 +187,14 @@ function compositionBars(atlas, { column, index, counts, overall, sampled, onCol
     make('p', { class: 'note' }, more + tick + estimate));
 }
 
+/** What speaks against the methods and clusters: rows of warnings.tsv. */
+function drawWarnings(box, warnings) {
+  box.hidden = warnings.length === 0;
+  const items = warnings.map(({ method, where, figure, advice }) =>
+    make('li', { title: advice }, make('b', {}, method), ` ${where}: ${figure}. `, make('i', {}, advice)));
+  box.replaceChildren(make('h3', {}, `Warnings (${comma(warnings.length)})`), make('ul', {}, ...items));
+}
+
 const formatValue = (value) => (typeof value === 'number' ? formatNumber(value, 3) : value ?? '–');
 
 /** How robust a cluster is: the fields of its row of splits.tsv. */

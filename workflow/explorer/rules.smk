@@ -1,4 +1,5 @@
-# Needs:  {dataset}/{method}/atlas.zarr of every method, markers.tsv and splits.tsv where they are made.
+# Needs:  {dataset}/{method}/atlas.zarr of every method; where they are made, markers.tsv, splits.tsv and
+#         {dataset}/comparison/warnings.tsv.
 # Makes:  {dataset}/explorer.html  a page to look at all methods and clusters of a data set
 
 
@@ -7,6 +8,7 @@ rule explorer:
         atlases=plan.each_method("atlas"),
         markers=plan.tables("markers"),
         splits=plan.tables("splits"),
+        comparison=plan.comparison_of,
     output:
         report(
             plan.pattern("explorer"),
@@ -27,8 +29,12 @@ rule explorer:
         compare=lambda wildcards, input: plan.option("--compare", input.atlases[1:]),
         markers=lambda wildcards, input: plan.option("--markers", input.markers),
         splits=lambda wildcards, input: plan.option("--splits", input.splits),
+        warnings=lambda wildcards, input: plan.option(
+            "--warnings", [f"{folder}/warnings.tsv" for folder in input.comparison]
+        ),
     message:
         "{wildcards.dataset}: explorer"
     shell:
         "python {params.script} {input.atlases[0]:q} {output:q}"
-        " {params.compare} {params.markers} {params.splits} {params.options} 2>&1 | tee {log:q} >&2"
+        " {params.compare} {params.markers} {params.splits} {params.warnings} {params.options}"
+        " 2>&1 | tee {log:q} >&2"

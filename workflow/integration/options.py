@@ -359,6 +359,10 @@ class MNNCorrectOptions(ExpressionOptions, PairingOptions):
     )
 
 
+# Numbers of topics to choose from where none is given.
+N_TOPICS_LADDER = (10, 15, 20, 30, 40, 60)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TopicsOptions(CountsMethodOptions):
     """Parameters of the topic model (``topics.py``); `integration/topics` documents each."""
@@ -370,7 +374,12 @@ class TopicsOptions(CountsMethodOptions):
         "poisson_nmf", "Maximum likelihood (`poisson_nmf`), or Dirichlet priors (`lda`, slower)."
     )
     highly_variable: bool = key(True, "Only the genes of `var/highly_variable`, if it exists.")
-    n_topics: int = key(10, "Number of topics.", ge=1)
+    n_topics: int | None = key(
+        None,
+        "Number of topics. Unset: chosen among 10, 15, 20, 30, 40 and 60 by the deviance of "
+        "held-out counts; the curve is recorded and logged.",
+        ge=1,
+    )
     n_restarts: int = key(
         1, "Random starts; that with the lowest deviance is kept. Not for `lda`.", ge=1
     )

@@ -16,8 +16,10 @@ from evaluation.options import EvaluationOptions
 from integration.options import METHODS, IntegrationOptions
 from plan.config import Config, DataSet
 from preprocessing.options import (
+    DoubletOptions,
     PCAOptions,
     PrepareOptions,
+    PreprocessingOptions,
     ValuesOptions,
     VariableGenesOptions,
 )
@@ -44,6 +46,11 @@ def tables() -> str:
     return "\n".join(_table(title, rows) for title, rows in sections if rows)
 
 
+def _doublets() -> dict[str, Any]:
+    every = options_of(PreprocessingOptions)
+    return {name: every[name] for name in ("doublets", *options_of(DoubletOptions))}
+
+
 def _sections() -> list[tuple[str, dict[str, Any]]]:
     return [
         ("`preprocessing`: what is kept, at every stage of entry", options_of(PrepareOptions)),
@@ -52,6 +59,7 @@ def _sections() -> list[tuple[str, dict[str, Any]]]:
             options_of(ValuesOptions),
         ),
         ("`preprocessing`: counts to components", options_of(PCAOptions)),
+        ("`preprocessing`: doublets, at every stage of entry", _doublets()),
         ("`preprocessing.hvg`", options_of(VariableGenesOptions)),
         ("`integration`", options_of(IntegrationOptions)),
         *(

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from clustering.options import AUTO
 from integration.method_chains import missing_package
 from plan.config import VERSION
 from plan.preflight import input_problems
@@ -97,15 +98,17 @@ def banner(plan: Plan, files: Iterable[str | Path]) -> None:
     ]
     for name, dataset in config.DATASETS.items():
         clustering = dataset.clustering
-        levels = clustering.depth
+        levels = len(clustering.stored_levels)
+        depth = f"{levels} level{'s' if levels > 1 else ''}"
+        if clustering.hierarchy == AUTO:
+            depth = "as many levels as have splits"
         files = dataset.input[dataset.stage]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         lines += [
             f"  {name}: {files[0]}{more}, enters at {dataset.stage}",
             f"    methods {', '.join(dataset.methods)}; "
             f"{' and '.join(clustering.algorithm)} at {', '.join(map(str, clustering.resolutions))}"
-            f"; {levels} level{'s' if levels > 1 else ''}; "
-            f"{_where(plan, name)}",
+            f"; {depth}; {_where(plan, name)}",
         ]
         if isinstance(clustering.hierarchy, dict):
             split = ", ".join(f"{key} at {value}" for key, value in clustering.hierarchy.items())

@@ -18,6 +18,7 @@ import explorer.steps
 import integration.steps
 import preprocessing.steps
 from clustering.cluster_names import ClusterColumn, resolution_text
+from clustering.options import AUTO
 from evaluation.steps import cluster_tables, scored_methods
 from integration.method_chains import start
 from integration.options import EmbeddingMethodOptions
@@ -49,18 +50,19 @@ LOGS, BENCHMARKS, REPORTS = "logs", "benchmarks", ("report.html", "report.zip")
 
 @dataclass(frozen=True)
 class ClusterRun:
-    """One cluster column of one data set and method."""
+    """One clustering of one data set and method: a level, or all levels (`AUTO`)."""
 
     dataset: str
     method: str
     algorithm: str
     resolution: str
-    level: int
+    level: int | str
 
     @property
     def column(self) -> str:
-        """Its name in obs."""
-        return str(ClusterColumn(self.algorithm, float(self.resolution), self.level))
+        """The name of its column in obs; of all levels, which are not known yet, a pattern."""
+        level = "*" if self.level == AUTO else self.level
+        return str(ClusterColumn(self.algorithm, float(self.resolution), level))
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Job:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the cluster columns of its data set and method."""
+        """The cluster columns of its data set and method: names, or patterns for their names."""
         return [run.column for run in self.plan.columns(self.wildcards.dataset, self.method)]
 
     def path(self, store: str, **others: Any) -> str:
@@ -243,8 +245,14 @@ class Plan:
 
     def basis(self, wildcards: Any) -> str:
         """Return the store that holds what the methods start from."""
-        stage = self.dataset(wildcards).stage
-        return self.path("pca" if stage == "preprocessing" else "prepared", wildcards)
+        if self.dataset(wildcards).stage == "preprocessing":
+            return self.path("pca", wildcards)
+        return self.cells(wildcards)
+
+    def cells(self, wildcards: Any) -> str:
+        """Return the store with the cells and all that is known of them before any embedding."""
+        scored = self.dataset(wildcards).preprocessing.doublets
+        return self.path("doublets" if scored else "prepared", wildcards)
 
     def source(self, wildcards: Any) -> str:
         """Return the store that a method starts from."""
@@ -261,7 +269,7 @@ class Plan:
         return self.path("embedding", wildcards)
 
     def columns(self, dataset: str, method: str) -> list[ClusterRun]:
-        """Return the cluster columns of a data set and method."""
+        """Return the clusterings of a data set and method."""
         return self._columns.get((dataset, method), [])
 
     @cached_property
@@ -313,6 +321,11 @@ class Plan:
         methods = scored_methods(self.dataset(wildcards))
         return [self.path("metrics", wildcards, method=method) for method in methods]
 
+    def doublet_tables(self, wildcards: Any) -> list[str]:
+        """Return the tables of clusters like doublets, one per method, where cells are scored."""
+        scored = self.dataset(wildcards).preprocessing.doublets
+        return self.each_method("doublet_clusters")(wildcards) if scored else []
+
     def scored_store(self, wildcards: Any) -> str:
         """Return the store that a method is scored from: without clusters, its neighbors do."""
         runs = wildcards.method in self.dataset(wildcards).methods
@@ -347,6 +360,7 @@ class Plan:
         for name, method in self._columns:
             place = {"dataset": name, "method": method}
             used = ["prepared", "neighbors", "clustered", "umap"]
+            used += ["doublets"] if self.config.DATASETS[name].preprocessing.doublets else []
             used += ["pca"] if self.config.DATASETS[name].stage == "preprocessing" else []
             used += [] if method == "unintegrated" else ["embedding"]
             stores += [self.path(store, place) for store in used]
@@ -379,12 +393,16 @@ class Plan:
 
     def comparisons(self) -> list[str]:
         """Return the paths of the comparisons, where a data set has something to compare."""
-        return [
-            self.path("comparison", {"dataset": name})
-            for name, dataset in self.config.DATASETS.items()
-            if (len(dataset.methods) > 1 and dataset.clustering.umap_colors)
-            or scored_methods(dataset)
-        ]
+        names = self.config.DATASETS
+        return [path for name in names for path in self.comparison_of({"dataset": name})]
+
+    def comparison_of(self, wildcards: Any) -> list[str]:
+        """Return the path of the comparison of a data set, where it has something to compare."""
+        name = wildcards["dataset"] if isinstance(wildcards, dict) else wildcards.dataset
+        dataset = self.config.DATASETS[name]
+        drawn = len(dataset.methods) > 1 and dataset.clustering.umap_colors
+        made = drawn or scored_methods(dataset) or dataset.preprocessing.doublets
+        return [self.path("comparison", {"dataset": name})] if made else []
 
     def explorers(self) -> list[str]:
         """Return the paths of the pages to look at, one per data set."""
@@ -412,6 +430,6 @@ def make_plan(config: Config, *, workflow: str = "workflow") -> Plan:
         for method in dataset.methods
         for algorithm in dataset.clustering.algorithm
         for resolution in dataset.clustering.resolutions
-        for level in range(1, dataset.clustering.depth + 1)
+        for level in dataset.clustering.stored_levels
     ]
     return Plan(config, tuple(runs), workflow)

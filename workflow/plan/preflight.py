@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clustering.cluster_names import ClusterColumn
+from clustering.options import AUTO
 from evaluation.steps import scored_methods
 from integration.method_chains import start
 from integration.options import CountsMethodOptions, EmbeddingMethodOptions, IntegrationOptions
@@ -114,10 +115,10 @@ class _Check:
     def _matrices(self) -> None:
         dataset = self.dataset
         layer = dataset.preprocessing.layer
-        counts = dataset.clustering.refines or any(
+        counts = dataset.clustering.reads_counts or any(
             isinstance(params, CountsMethodOptions) for params in dataset.methods.values()
         )
-        needed = dataset.stage == "preprocessing" or counts
+        needed = dataset.stage == "preprocessing" or counts or dataset.preprocessing.doublets
         for names in self.files:
             self._layer("preprocessing.layer", names, layer)
             if needed and self.as_written and not layer and not names.has_x:
@@ -180,6 +181,9 @@ class _Check:
         self._batch(made)
         if dataset.stage == "preprocessing":
             self._joined("preprocessing.batch_key", dataset.preprocessing.batch_key, made)
+        self._joined("preprocessing.sample_key", dataset.preprocessing.sample_key, made)
+        if dataset.preprocessing.doublets:
+            made += ["doublet_score", "doublet_like", "relative_counts"]
         for name, params in dataset.methods.items():
             for key, option in options_of(type(params)).items():
                 if option.names_obs:
@@ -228,13 +232,14 @@ def _quality_columns(dataset: DataSet) -> list[str]:
 
 
 def _cluster_columns(dataset: DataSet) -> list[str]:
-    """Name the cluster columns that the run makes."""
+    """Name the cluster columns that the run makes; with `AUTO` only level 1 is certain."""
     clustering = dataset.clustering
+    levels = [1] if clustering.hierarchy == AUTO else clustering.stored_levels
     return [
         str(ClusterColumn(algorithm, resolution, level))
         for algorithm in clustering.algorithm
         for resolution in clustering.resolutions
-        for level in range(1, clustering.depth + 1)
+        for level in levels
     ]
 
 

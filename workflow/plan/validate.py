@@ -109,7 +109,7 @@ def _keys_at(section: Any, location: tuple[Any, ...], words: str) -> list[tuple[
 
 
 # Steps whose logs and benchmarks lie beside those of the methods.
-_STEPS = ("prepare", "pca", "comparison", "explorer")
+_STEPS = ("prepare", "doublets", "pca", "comparison", "explorer")
 
 
 def name_problems(datasets: Mapping[str, Iterable[str]]) -> list[str]:

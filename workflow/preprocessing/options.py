@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from utils.errors import bad_name
 from utils.option_checks import as_list, column_names, patterns, plain
-from utils.options import Options, key
+from utils.options import Options, key, options_of
 
 ENDS = ("min", "max")
 
@@ -185,5 +185,34 @@ class PCAOptions(NormalizationOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreprocessingOptions(PCAOptions, PrepareOptions, ValuesOptions):
+class DoubletOptions(Options):
+    """Scoring cells as doublets (``doublets.py``), at every stage of entry; needs counts."""
+
+    sample_key: str | None = key(
+        None,
+        "The obs column that names the sample (the capture) within which doublets form. In a "
+        "config unset: the first column of `integration.batch`; else all cells are one sample.",
+        names_obs=True,
+    )
+    expected_doublet_rate: float = key(
+        0.05, "Share of doublets that is expected (Scrublet's prior).", gt=0, lt=0.3
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessingOptions(PCAOptions, PrepareOptions, ValuesOptions, DoubletOptions):
     """What is kept of the input, and how counts become principal components."""
+
+    doublets: bool = key(
+        False,
+        "Score cells as doublets (Scrublet): the obs columns `doublet_score`, `doublet_like` and "
+        "`relative_counts`, and `doublets.tsv` with the clusters that have their marks. No cell is "
+        "dropped. Needs counts.",
+        config_only=True,
+    )
+
+    def check(self) -> None:
+        """Refuse options of a step that is not run."""
+        super().check()
+        if not self.doublets and (idle := self.given & set(options_of(DoubletOptions))):
+            raise ValueError(f"{min(idle)} has no effect without doublets: true")

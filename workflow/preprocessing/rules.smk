@@ -1,5 +1,6 @@
 # Needs:  the files of a data set.
 # Makes:  {dataset}/prepared.zarr  the input as one zarr store, subset and joined
+#         {dataset}/doublets.zarr  + obs/doublet_score, obs/doublet_like, where these are asked for
 #         {dataset}/pca.zarr       + obsm/X_pca, varm/PCs, uns/pca, var/highly_variable
 
 
@@ -29,9 +30,31 @@ rule prepare:
         " {params.options} 2>&1 | tee {log:q} >&2"
 
 
-rule pca:
+rule doublets:
     input:
         plan.pattern("prepared"),
+    output:
+        directory(plan.pattern("doublets")),
+    log:
+        plan.log("{dataset}/doublets.log"),
+    benchmark:
+        plan.benchmark("{dataset}/doublets.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 1
+    resources:
+        **plan.resources("doublets"),
+    params:
+        **plan.params("doublets"),
+    message:
+        "{wildcards.dataset}: doublets"
+    shell:
+        "python {params.script} {input:q} {output:q} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule pca:
+    input:
+        plan.cells,
     output:
         directory(plan.pattern("pca")),
     log:

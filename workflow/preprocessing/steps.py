@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from preprocessing.options import PCAOptions, PrepareOptions
+from preprocessing.options import DoubletOptions, PCAOptions, PrepareOptions
 from utils.options import named, option_words, words
 from utils.paths import is_store
-from utils.resources import n_genes, size_mb
+from utils.resources import n_cells, n_genes, n_values, size_mb
 from utils.steps import Step
 
 if TYPE_CHECKING:
     from preprocessing.options import PreprocessingOptions
 
-STORES = {"prepared": "{dataset}/prepared.zarr", "pca": "{dataset}/pca.zarr"}
+STORES = {
+    "prepared": "{dataset}/prepared.zarr",
+    "doublets": "{dataset}/doublets.zarr",
+    "pca": "{dataset}/pca.zarr",
+}
 
 
 def matrix_words(section: PreprocessingOptions) -> list[str]:
@@ -57,6 +61,20 @@ def _pca_memory(job: Any, inputs: list[str]) -> float:
     return 36 * min(job.dataset.preprocessing.n_top_genes or genes, genes) ** 2 / 1e6
 
 
+def _doublets(job: Any) -> list[str]:
+    section = job.dataset.preprocessing
+    line = ["--overwrite", *matrix_words(section), *option_words(DoubletOptions, section)]
+    if section.sample_key is None:
+        line += words(sample_key=(job.dataset.integration.batch or [None])[0])
+    return line + job.run_words("preprocessing", device=False)
+
+
+def _doublets_memory(job: Any, inputs: list[str]) -> float:
+    """8 bytes for each count of 100,000 cells, while they are joined twice."""
+    share = min(1, 1e5 / max(n_cells(inputs[0]), 1))
+    return 16 * share * n_values(inputs[0]) / 1e6
+
+
 STEPS = {
     "prepare": Step(
         script="preprocessing/scripts/prepare.py",
@@ -64,6 +82,13 @@ STEPS = {
         memory=(1000, 0),
         more_memory=_prepare_memory,
         minutes=(60, 0),
+    ),
+    "doublets": Step(
+        script="preprocessing/scripts/doublets.py",
+        words=_doublets,
+        memory=(2500, 100),
+        more_memory=_doublets_memory,
+        minutes=(10, 120),
     ),
     "pca": Step(
         script="preprocessing/scripts/pca.py",

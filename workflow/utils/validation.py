@@ -6,7 +6,7 @@ import dataclasses
 import re
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -87,7 +87,12 @@ def _union(args: tuple[Any, ...]) -> Any:
         tags = [f"method[{member.method}]" for member in members]
         checked = _tagged(types, tags, lambda value: f"method[{_method(value)}]")
     elif len({get_origin(m) or m for m in members} & {list, dict}):
-        kinds = [get_origin(member) or member for member in members]
+        kinds = [
+            type(get_args(member)[0])
+            if get_origin(member) is Literal
+            else get_origin(member) or member
+            for member in members
+        ]
         tags = [kind.__name__ + "[]" * (kind in (list, dict)) for kind in kinds]
 
         def kind_of(value: Any) -> str:

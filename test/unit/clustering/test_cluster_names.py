@@ -17,6 +17,7 @@ from clustering.cluster_names import (
     deepest_level,
     families,
     is_below,
+    matching_columns,
     natural_order,
     parse_column,
     resolution_text,
@@ -131,3 +132,28 @@ def test_natural_order():
 def test_siblings_have_one_parent():
     assert siblings(["a_b", "a", "a_b", "a"]).tolist() == [1, 0, 1, 0]
     assert siblings(["", ""]).tolist() == [0, 0]
+
+
+COLUMNS = ["leiden_0.2_10", "leiden_0.2_2", "leiden_0.2_1", "leiden_0.25_1", "louvain_0.2_1",
+           "leiden_0.2_x", "type", "odd_*"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["leiden_0.2_*"], ["leiden_0.2_1", "leiden_0.2_2", "leiden_0.2_10"]),
+        (["*_1"], ["leiden_0.2_1", "leiden_0.25_1", "louvain_0.2_1"]),
+        (["type", "leiden_0.2_?", "leiden_0.2_1"], ["type", "leiden_0.2_1", "leiden_0.2_2"]),
+        (["odd_*"], ["odd_*"]),
+        (["missing"], ["missing"]),
+        ([], []),
+    ],
+)
+def test_patterns_mean_cluster_columns_in_the_order_of_levels(patterns, names):
+    assert matching_columns(patterns, COLUMNS) == names
+
+
+@pytest.mark.parametrize("pattern", ["leiden_0.3_*", "typ?", "[ab]*"])
+def test_a_pattern_without_a_match_is_refused(pattern):
+    with pytest.raises(KeyError, match=r"no cluster column that matches .* leiden_0\.2_1"):
+        matching_columns([pattern], COLUMNS)

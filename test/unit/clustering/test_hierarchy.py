@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustering import hierarchy
+from clustering.children import Unsplit
 from clustering.communities import build, find_communities
 from clustering.connectivities import neighbor_graph
-from clustering.hierarchy import Unsplit, graph_within, split
+from clustering.hierarchy import graph_within, split
 
 
 def nested(sizes: dict[str, list[int]], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +29,7 @@ def nested(sizes: dict[str, list[int]], seed: int = 0) -> tuple[np.ndarray, np.n
     return np.array(parents)[shuffled], np.concatenate(X)[shuffled]
 
 
-SIZES = {"0": [80, 50, 60], "1": [90], "2": [45, 40], "10": [20], "3": [4]}
+SIZES = {"0": [80, 50, 60], "1": [90], "2": [45, 40], "10": [50], "3": [4]}
 
 
 def children_of(result, parents, parent) -> list[int]:
@@ -51,7 +52,7 @@ def test_children_are_found_and_numbered_by_size():
     assert not result.labels.isna().any()
     assert result.unsplit == {
         "1": Unsplit("one_community", "one community at resolution 0.2"),
-        "3": Unsplit("too_few_cells", "4 cells, fewer than 10"),
+        "3": Unsplit("too_few_cells", "4 cells, fewer than 40"),
         "10": Unsplit("one_community", "one community at resolution 0.2"),
     }
     assert list(result.unsplit) == ["1", "3", "10"]
@@ -75,7 +76,8 @@ def test_each_parent_has_its_own_resolution():
 
 def test_a_parent_is_clustered_on_its_own_graph():
     parents, X = nested(SIZES)
-    result = split(parents, X, resolution=1.0, n_neighbors=10, seed=2, flavor="igraph")
+    result = split(parents, X, resolution=1.0, n_neighbors=10, seed=2, flavor="igraph",
+                   min_cluster_size=1)  # fmt: skip
     rows = parents == "0"
     graph = neighbor_graph(X[rows], n_neighbors=10, seed=2).connectivities
     alone = find_communities(graph, flavor="igraph", seed=2)
@@ -110,7 +112,7 @@ def test_the_approximate_search_in_large_parents(monkeypatch):
 )
 def test_every_childs_prefix_is_its_parent(parents, resolution, seed):
     X = np.random.default_rng(seed).normal(size=(len(parents), 3))
-    result = split(pd.Categorical(parents), X, resolution=resolution, seed=seed, min_cells=5)
+    result = split(pd.Categorical(parents), X, resolution=resolution, seed=seed, min_cluster_size=2)
     for parent, child in zip(parents, result.labels, strict=True):
         if parent is None:
             assert pd.isna(child)
@@ -126,18 +128,18 @@ def test_every_childs_prefix_is_its_parent(parents, resolution, seed):
 
 
 def test_cells_without_label_or_coordinates():
-    parents, X = nested({"0": [60, 50], "1": [40]})
+    parents, X = nested({"0": [60, 50], "1": [45]})
     parents = parents.astype(object)
     parents[:7] = [None, np.nan, None, None, None, None, None]
     lost = np.flatnonzero(parents == "0")[:3]
     X[lost] = np.nan
-    X[np.flatnonzero(parents == "1")[:35]] = np.nan
+    X[np.flatnonzero(parents == "1")[:40]] = np.nan
     result = split(parents, X, resolution=0.2)
     assert pd.isna(result.labels[:7]).all()
     assert pd.isna(result.labels[lost]).all()
     # A parent that stays whole keeps all of its cells.
     assert set(result.labels[parents == "1"]) == {"1_0"}
-    assert result.unsplit["1"].text.endswith("cells with coordinates, fewer than 10")
+    assert result.unsplit["1"].text.endswith(" cells with coordinates, fewer than 40")
     assert pd.isna(result.labels).sum() == 10
 
 
@@ -187,17 +189,17 @@ def test_the_largest_parents_start_first_and_small_ones_share_a_batch(monkeypatc
     started = []
     inner = hierarchy._split_batch
 
-    def noted(parts, sizes, resolutions, **options):
-        started.append(sizes)
-        return inner(parts, sizes, resolutions, **options)
+    def noted(bases, cells, resolutions, **options):
+        started.append([len(rows) for rows in cells])
+        return inner(bases, cells, resolutions, **options)
 
     monkeypatch.setattr(hierarchy, "_split_batch", noted)
     monkeypatch.setattr(hierarchy, "BATCH", 50)
     parents, X = nested({"0": [20], "1": [60], "2": [40], "3": [30]})
-    apart = split(parents, X)
+    apart = split(parents, X, min_cluster_size=5)
     assert started == [[60], [40, 30], [20]]
     monkeypatch.setattr(hierarchy, "BATCH", 1000)
-    assert (split(parents, X).labels == apart.labels).all()
+    assert (split(parents, X, min_cluster_size=5).labels == apart.labels).all()
 
 
 def test_a_function_gives_parents_their_own_representation():
@@ -205,7 +207,7 @@ def test_a_function_gives_parents_their_own_representation():
     plain = split(parents, X, resolution=0.2)
 
     def own(parts):
-        return ["no genes" if len(rows) == 20 else X[rows] * 2 for rows in parts]
+        return ["no genes" if len(rows) == 50 else X[rows] * 2 for rows in parts]
 
     result = split(parents, own, resolution=0.2)
     assert (result.labels == plain.labels).all()
@@ -241,4 +243,32 @@ def test_parents_are_split_by_their_part_of_a_graph():
     lonely = split(parents, sp.csr_matrix(graph.shape, dtype=np.float32))
     assert {why.reason for why in lonely.unsplit.values()} == {"too_few_cells"}
     assert not pd.isna(lonely.labels).any()
-    assert lonely.unsplit["0"].text == "0 cells with neighbors within it, fewer than 10"
+    assert lonely.unsplit["0"].text == "0 cells with neighbors within it, fewer than 40"
+
+
+def test_small_children_are_joined_and_small_parents_stay_whole():
+    parents, X = nested({"0": [60, 30, 12], "1": [25, 14], "2": [15, 14, 13]})
+    few = split(parents, X, resolution=0.2, min_cluster_size=13)
+    assert children_of(few, parents, "0") in ([72, 30], [60, 42])
+    assert children_of(few, parents, "1") == [25, 14]
+    assert children_of(few, parents, "2") == [15, 14, 13]
+    more = split(parents, X, resolution=0.2, min_cluster_size=16)
+    assert children_of(more, parents, "1") == [39]
+    assert more.unsplit["1"] == Unsplit(
+        "children_too_small", "2 communities, of which at most one has 16 cells"
+    )
+    assert more.unsplit["2"].reason == "children_too_small"
+    most = split(parents, X, resolution=0.2)
+    assert most.unsplit["1"] == Unsplit("too_few_cells", "39 cells, fewer than 40")
+    chosen = split(parents, X, resolution={"0": 0.2}, min_cluster_size=16)
+    assert (chosen.labels == more.labels).all()
+
+
+def test_a_parent_that_stayed_whole_is_not_tried_again():
+    parents, X = nested(SIZES)
+    first = split(parents, X, resolution=0.2)
+    known = {f"{name}_0": why for name, why in first.unsplit.items()}
+    again = split(first.labels, X, resolution=0.2)
+    fewer = split(first.labels, X, resolution=0.2, known_unsplit=known)
+    assert (fewer.labels == again.labels).all()
+    assert fewer.unsplit == again.unsplit

@@ -203,6 +203,8 @@ def test_the_table_has_all_cells_batches_and_types(reference, graph):
         "pc_regression",
         "pc_regression_change",
         "clisi",
+        "same_label",
+        "label_transfer",
         "graph_connectivity",
         "silhouette",
         "nmi",

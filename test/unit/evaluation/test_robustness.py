@@ -61,6 +61,22 @@ def test_splits_are_made_again_within_their_parents(blobs):
     assert len(np.unique(whole)) == 2
 
 
+def test_small_clusters_are_joined_as_they_were(blobs):
+    X, _, _ = blobs
+    rows = np.r_[0:80, 80:97, 160:320]  # 17 cells beside the first blob
+    cells = np.flatnonzero(np.arange(len(rows)) % 5)
+    options = {"algorithm": "leiden", "resolution": 0.1}
+    part = neighbor_graph(X[rows]).connectivities
+    for size, n_clusters in ((20, 3), (15, 4)):
+        labels = restricted(part, min_cluster_size=size, **options)(cells, 0)
+        assert len(np.unique(labels)) == n_clusters, "the limit falls with the number of cells"
+    within = {"split": np.array([True]), "resolutions": np.array([0.1]), "algorithm": "leiden"}
+    parents = np.zeros(len(rows), dtype=int)
+    for size, n_clusters in ((20, 3), (15, 4)):
+        again = restricted_within(parents, X[rows], min_cluster_size=size, **within)
+        assert len(np.unique(again(cells, 0))) == n_clusters
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(-1, 3), min_size=8, max_size=40), st.integers(0, 99))
 def test_the_same_clusters_again_are_perfect_and_one_cluster_joins_all(codes, seed):

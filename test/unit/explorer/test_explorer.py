@@ -211,6 +211,17 @@ def test_levels_that_lie_within_each_other_are_one_tree():
         assert all(t.parents == [-1] * len(t.labels) for t in trees)
 
 
+def test_warnings_are_listed():
+    method, columns = cells(50)
+    row = {"method": "m", "warning": "clisi", "where": "<b>", "figure": "0.9", "advice": "less"}
+    about, _ = unpacked(
+        explorer_page([method], columns, title="t", warnings=pd.DataFrame([row])).html
+    )
+    assert about["warnings"] == [row]
+    about, _ = unpacked(explorer_page([method], columns, title="t").html)
+    assert about["warnings"] == []
+
+
 def test_an_atlas_without_clusters_or_metadata():
     about, _ = unpacked(
         explorer_page([MethodResult("m", np.eye(3)[:, :2], {})], {}, title="x").html

@@ -86,7 +86,7 @@ def test_names_of_resolutions_are_floats():
 def test_depth(hierarchy, levels):
     section = f"clustering: {{hierarchy: {hierarchy}}}"
     plan = plan_of(f"DATASETS: {{a: {{input: {{clustering: x.h5ad}}, {section}}}}}")
-    assert plan.config.DATASETS["a"].clustering.depth == levels
+    assert plan.config.DATASETS["a"].clustering.stored_levels == list(range(1, levels + 1))
     assert max(run.level for run in plan.runs) == levels
 
 
@@ -139,8 +139,8 @@ def test_sub_levels_that_go_back_to_the_counts():
         )
         return plan.options("clustering", run)
 
-    pca = "--layer counts --pca_args '{\"n_comps\": 20}'"
-    harmony = "--batch c --harmony_args '{\"theta\": 4.0}'"
+    pca = "--pca_args '{\"n_comps\": 20}'"
+    harmony = "--harmony_args '{\"theta\": 4.0}' --layer counts --batch c"
     assert f"--refine integration {pca} {harmony}" in words("strong", "2")
     assert f"--refine pca {pca}" in words("unintegrated", "2")
     assert "--batch" not in words("unintegrated", "2")
@@ -329,3 +329,48 @@ def test_many_data_sets_are_planned_in_one_pass():
         plan.options("plots", wildcards)
     assert len(plan.targets("atlas")) == 200
     assert looked_at == len(plan.runs)
+
+
+def test_all_levels_are_one_job_whose_columns_are_named_by_a_pattern():
+    plan = plan_of(
+        "DATASETS: {a: {input: {preprocessing: x.h5ad}, preprocessing: {layer: counts},"
+        " integration: {batch: c}, evaluation: {rounds: 2},"
+        " clustering: {resolutions: [0.2, 1], hierarchy: auto, min_cluster_size: 30}}}"
+    )
+    runs = [(run.level, run.column) for run in plan.runs]
+    assert runs == [("auto", "leiden_0.2_*"), ("auto", "leiden_1.0_*")]
+    stores = [f"results/a/harmony/clustering/leiden_{r}_auto.zarr" for r in ("0.2", "1.0")]
+    run = Wildcards(
+        dataset="a", method="harmony", algorithm="leiden", resolution="0.2", level="auto"
+    )
+    assert plan.clusterings(run) == stores
+    assert set(stores) <= set(plan.linked_stores())
+    assert plan.options("autoclustering", run) == (
+        "--algorithm leiden --level auto --resolution 0.2 --neighbors_args "
+        """'{"n_neighbors": 15, "use_rep": "X_harmony", "metric": "euclidean"}' """
+        "--layer counts --batch c --min_cluster_size 30 --no-use_gpu"
+    )
+    for step in ("plots", "trees", "robustness", "splits"):
+        assert "--clusters 'leiden_0.2_*' 'leiden_1.0_*'" in plan.options(step, run)
+
+
+def test_a_test_of_the_splits_gets_counts_and_batch_at_every_level():
+    text = (
+        "DATASETS: {{a: {{input: {{integration: x.h5ad}}, preprocessing: {{layer: counts}},"
+        " integration: {{batch: c}}, clustering: {{hierarchy: 2, min_cluster_size: 9{}}}}}}}"
+    )
+
+    def words(plan, level):
+        run = Wildcards(
+            dataset="a", method="harmony", algorithm="leiden", resolution="1.0", level=level
+        )
+        return plan.options("clustering", run)
+
+    tested = plan_of(text.format(", significance: 0.01, gradual: join"))
+    for level in ("1", "2"):
+        assert "--layer counts --batch c --significance 0.01 --gradual join" in words(tested, level)
+        assert "--min_cluster_size 9" in words(tested, level)
+    plain = plan_of(text.format(""))
+    assert "--min_cluster_size 9" in words(plain, "2")
+    assert "--layer" not in words(plain, "1") + words(plain, "2")
+    assert "--min_cluster_size" not in words(plain, "1"), "level 1 stays as it is found"

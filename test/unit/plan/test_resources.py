@@ -102,7 +102,7 @@ def test_an_algorithm_of_another_library_asks_for_more(tmp_path):
     inputs = store(tmp_path / "x.zarr", n_obs=1000)
 
     def asked(arguments):
-        clustering = SimpleNamespace(clustering_args=arguments)
+        clustering = SimpleNamespace(clustering_args=arguments, reads_counts=False)
         here = job(dataset=SimpleNamespace(clustering=clustering))
         return STEPS["clustering"].mem_mb(here, inputs, 1)
 

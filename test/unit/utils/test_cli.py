@@ -34,6 +34,7 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "mnn.py": ["--batch", "a"],
         "metrics.py": ["--batch", "a"],
         "markers.py": ["--clusters", "a"],
+        "doublet_clusters.py": ["--clusters", "a"],
         "robustness.py": ["--clusters", "a"],
         "splits.py": ["--clusters", "a"],
         "trees.py": ["--clusters", "a"],

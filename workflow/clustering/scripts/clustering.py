@@ -1,19 +1,24 @@
 #!/usr/bin/env python
-"""Cluster the cells of a data set at one resolution and one level."""
+"""Cluster the cells of a data set at one resolution: one level, or all of them."""
 
 import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
+from dataclasses import replace
+from functools import cache
 from typing import get_args
 
 from clustering.options import (
     ALGORITHM,
+    AUTO,
+    MAX_LEVELS,
     RESOLUTION,
     CommunityOptions,
     NeighborsOptions,
     Refinement,
+    SplitOptions,
     cluster_ids,
 )
 from preprocessing.options import ValuesOptions
@@ -42,7 +47,13 @@ def make_parser():
         default=ALGORITHM,
         help="Clustering algorithm (default: %(default)s)",
     )
-    add("--level", type=int, default=1, help="Hierarchical clustering level (default: %(default)s)")
+    add(
+        "--level",
+        type=level_number,
+        default=1,
+        help=f"Hierarchical clustering level; {AUTO}: level after level, until no cluster is split "
+        "(default: %(default)s)",
+    )
     add(
         "--threads",
         type=int,
@@ -80,6 +91,7 @@ def make_parser():
         help="Force CPU when dataset has fewer than this many cells (default: %(default)s)",
     )
     more = parser.add_argument_group("more options")
+    add_options(more, SplitOptions)
     more.add_argument(
         "--hierarchy",
         type=cli.json_option,
@@ -101,7 +113,10 @@ def make_parser():
         "level-1 graph is split), or also PCA on its own variable genes, or also Harmony on that; "
         "--level 2 or more (default: %(default)s)",
     )
-    more.add_argument("--layer", help="The layer with the counts of --refine, or raw (default: X)")
+    more.add_argument(
+        "--layer",
+        help="The layer with the counts of --refine and --significance, or raw (default: X)",
+    )
     add_options(more, ValuesOptions)
     for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
         more.add_argument(
@@ -112,7 +127,11 @@ def make_parser():
             help=f"Parameters of the {what} of --refine, as in the config",
         )
     more.add_argument(
-        "--batch", nargs="+", default=[], metavar="COLUMN", help="Batches of --refine integration"
+        "--batch",
+        nargs="+",
+        default=[],
+        metavar="COLUMN",
+        help="Batches of --refine integration and --significance",
     )
     more.add_argument(
         "--given_file",
@@ -131,30 +150,54 @@ def make_parser():
     return parser
 
 
-def main(args):
-    """Read the graph or the parents, cluster, write one obs column."""
-    if args.level < 1:
+def level_number(text):
+    """Read the number of a level, or the word for all of them."""
+    if text == AUTO:
+        return text
+    if not text.lstrip("+-").isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number or {AUTO}, found {text}")
+    return int(text)
+
+
+def check_arguments(args):
+    """Refuse options that do not go together; return those about splits."""
+    if args.level != AUTO and args.level < 1:
         raise ValueError(f"--level must be at least 1, found {args.level}")
     if not 0 < args.resolution < float("inf"):
         raise ValueError(f"--resolution must be above 0, found {args.resolution}")
     if args.refine != "neighbors" and args.level == 1:
         raise ValueError("--refine is about the parents of a sub-level; add --level 2 or more")
-    if args.hierarchy is not None and args.level == 1:
+    if args.hierarchy is not None and args.level in (1, AUTO):
         raise ValueError("--hierarchy splits clusters of the level above; add --level 2 or more")
+    if args.neighbors_args and args.refine == "graph":
+        raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
+    options = read_options(SplitOptions, args)
+    options = replace(options, significance=options.significance_of(args.level))
+    if options.significance is None and options.gradual != SplitOptions.gradual:
+        raise ValueError("--gradual has no effect without --significance; remove it")
+    return options
 
+
+def main(args):
+    """Find the clusters of one level, or of level after level, and write them."""
     from clustering.cluster_names import ClusterColumn, parent_column, parse_column
-    from clustering.stores import read_clusters, read_colors, write_clustering
+    from clustering.stores import (
+        ClusterLevel,
+        read_clusters,
+        read_colors,
+        read_record,
+        write_clustering,
+    )
     from utils.io import keep_existing, keys, n_rows, open_store
 
+    options = check_arguments(args)
     root = open_store(args.input_file)
-    if args.level == 1:
-        column = str(ClusterColumn(args.algorithm, args.resolution, 1))
-    else:
+    column, above = ClusterColumn(args.algorithm, args.resolution, 1), None
+    if args.level not in (1, AUTO):
         parent = parent_column(keys(root, "obs"), args.algorithm, args.resolution, args.level - 1)
-        column = str(parse_column(parent)._replace(level=args.level))
-    if keep_existing(args.output_file, overwrite=args.overwrite, column=column):
+        column = parse_column(parent)._replace(level=args.level)
+    if keep_existing(args.output_file, overwrite=args.overwrite, column=str(column)):
         return
-    colors = None
     given_file = args.given_file or args.input_file
     given = open_store(given_file)
     if n_rows(given, "obs") != n_rows(root, "obs"):
@@ -162,34 +205,50 @@ def main(args):
             f"--given_file {given_file}: has {n_rows(given, 'obs'):,} cells, {args.input_file} has "
             f"{n_rows(root, 'obs'):,}; give a store of the same cells"
         )
-    if column in keys(given, "obs") and not args.overwrite:
-        say(f"{given_file}: obs has {column}, which is kept; --overwrite recomputes it")
-        codes, names = read_clusters(given, column)
-        colors = read_colors(given, column, names)
-        details = {"kept_from": str(given_file)}
-    elif args.level == 1:
-        codes, names, details = cluster(args, root)
-    else:
-        codes, names, details = subcluster(args, root, parent)
-    write_clustering(
-        args.output_file,
-        column,
-        codes,
-        names,
-        source=args.input_file,
-        record={
+    if options.significance is not None and not args.batch:
+        say("--significance without --batch: a split between batches counts as any other")
+    basis = cache(lambda: split_basis(args, root))
+    test = split_test(args, options, root) if options.significance is not None else None
+
+    def clusters_of(column, above):
+        """Take a level from the input if it has it, else compute it."""
+        name = str(column)
+        record = {
             "algorithm": args.algorithm,
             "resolution": args.resolution,
-            "level": args.level,
+            "level": column.level,
             "seed": args.seed,
-            **details,
-        },
-        neighbors_key=args.neighbors_key,
-        colors=colors,
+        }
+        if name in keys(given, "obs") and not args.overwrite:
+            say(f"{given_file}: obs has {name}, which is kept; --overwrite recomputes it")
+            codes, names = read_clusters(given, name)
+            record["kept_from"] = str(given_file)
+            return ClusterLevel(name, codes, names, record, read_colors(given, name, names))
+        if above is None:
+            codes, names, details = cluster(args, options, root, test)
+        else:
+            codes, names, details = subcluster(args, options, above, basis(), test)
+        record |= {"significance": options.significance, **details}
+        return ClusterLevel(name, codes, names, record)
+
+    if args.level not in (1, AUTO):
+        record = read_record(root, parent)
+        above = ClusterLevel(parent, *read_clusters(root, parent), record)
+    levels = [clusters_of(column, above)]
+    while args.level == AUTO and column.level < MAX_LEVELS:
+        column = column._replace(level=column.level + 1)
+        below = clusters_of(column, levels[-1])
+        if len(below.names) <= len(levels[-1].names):
+            say(f"no cluster of {levels[-1].column} is split: it is the last level")
+            levels[-1].record["leaves"] = below.record.get("unsplit", {})
+            break
+        levels.append(below)
+    write_clustering(
+        args.output_file, levels, source=args.input_file, neighbors_key=args.neighbors_key
     )
 
 
-def cluster(args, root):
+def cluster(args, options, root, test):
     """Cluster the whole graph."""
     from clustering.dispatch import cluster_cells
     from clustering.stores import read_community_graph
@@ -200,52 +259,94 @@ def cluster(args, root):
         resolution=args.resolution,
         seed=args.seed,
         max_cluster_factor=args.max_cluster_factor,
+        # Without a test, level 1 is as the algorithm found it.
+        min_cluster_size=1 if options.significance is None else options.min_cluster_size,
         clustering_args=args.clustering_args,
         use_gpu=args.use_gpu,
         n_cell_cpu=args.n_cell_cpu,
+        test=test,
     )
 
 
-def subcluster(args, root, parent):
+def subcluster(args, options, above, basis, test):
     """Split the clusters of the level above."""
-    from clustering.cluster_names import resolutions_of_level
+    from clustering.children import NOT_ACCEPTED, Unsplit
+    from clustering.cluster_names import ALL_CELLS, child_name, resolutions_of_level
     from clustering.hierarchy import split_level
-    from clustering.stores import read_basis, read_cluster_names, read_clusters
+    from clustering.stores import read_cluster_names
 
-    if args.neighbors_args and args.refine == "graph":
-        raise ValueError("--neighbors_args has no effect with --refine graph; remove it")
-    neighbors = as_arguments(
-        read_mapping(NeighborsOptions, args.neighbors_args, "--neighbors_args")
-    )
-    use_rep = neighbors.pop("use_rep")
-    parents = read_clusters(root, parent)
-    if args.refine in ("pca", "integration"):
-        basis = f"own {args.refine}", own_components(args, root)
-    else:
-        basis = read_basis(
-            root, use_rep=use_rep, neighbors_key=args.neighbors_key, refine=args.refine
-        )
     resolution = args.resolution
     if args.hierarchy is not None:
         wanted, siblings = cluster_ids(args.hierarchy), read_cluster_names(args.siblings)
-        resolution = resolutions_of_level(wanted, set(parents[1]), parent, args.level, siblings)
+        resolution = resolutions_of_level(
+            wanted, set(above.names), above.column, args.level, siblings
+        )
+    # The only child of a cluster that was not split has the same cells. Where the next level is
+    # split by other parameters, what was tested once is not tested again.
+    known_unsplit = {
+        "0" if name == ALL_CELLS else child_name(name, 0): Unsplit(**why)
+        for name, why in above.record.get("unsplit", {}).items()
+        if args.level == AUTO or (test is not None and why["reason"] in NOT_ACCEPTED)
+    }
+    neighbors = neighbors_arguments(args)
+    neighbors.pop("use_rep")
     codes, names, details = split_level(
-        parents,
+        (above.codes, above.names),
         basis,
         resolution=resolution,
         algorithm=args.algorithm,
         refine=args.refine,
+        min_cluster_size=options.min_cluster_size,
         neighbors_args=neighbors,
         clustering_args=args.clustering_args,
         threads=args.threads,
         seed=args.seed,
+        known_unsplit=known_unsplit,
+        test=test,
     )
-    return codes, names, {"parent": parent, "hierarchy": args.hierarchy, **details}
+    return codes, names, {"parent": above.column, "hierarchy": args.hierarchy, **details}
+
+
+def split_test(args, options, root):
+    """Find the counts and batches that splits are tested by."""
+    from clustering.counts import read_split_test
+
+    neighbors = neighbors_arguments(args)
+    return read_split_test(
+        root,
+        layer=args.layer,
+        values=as_arguments(read_options(ValuesOptions, args)),
+        batch=args.batch,
+        batch_file=args.given_file,
+        use_rep=neighbors["use_rep"],
+        neighbors_key=args.neighbors_key,
+        significance=options.significance,
+        gradual=options.gradual,
+        algorithm=args.algorithm,
+        n_neighbors=neighbors["n_neighbors"],
+        seed=args.seed,
+        threads=args.threads,
+    )
+
+
+def neighbors_arguments(args):
+    """Check the parameters of the neighbors within each parent."""
+    return as_arguments(read_mapping(NeighborsOptions, args.neighbors_args, "--neighbors_args"))
+
+
+def split_basis(args, root):
+    """Read what clusters are split by, and its name."""
+    from clustering.stores import read_basis
+
+    if args.refine in ("pca", "integration"):
+        return f"own {args.refine}", own_components(args, root)
+    use_rep = neighbors_arguments(args)["use_rep"]
+    return read_basis(root, use_rep=use_rep, neighbors_key=args.neighbors_key, refine=args.refine)
 
 
 def own_components(args, root):
     """Check the options of PCA and Harmony within each parent, and find the counts."""
-    from clustering.stores import read_own_components
+    from clustering.counts import read_own_components
     from integration.options import HarmonyOptions
     from preprocessing.options import PCAOptions
 

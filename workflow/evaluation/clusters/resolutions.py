@@ -70,7 +70,8 @@ def reweighted_agreement(
     X
         Cells x dimensions, what the stored graph was computed of; rows with NaN take no part.
     communities
-        By the same names, the options of `clustering.communities.find_communities`.
+        By the same names, the options of `clustering.communities.find_communities`; with
+        `n_clusters` where a test of the splits left so many.
     n_neighbors, metric
         Of the stored graph.
     rounds, subsample, seed
@@ -88,6 +89,7 @@ def reweighted_agreement(
     Memory and time: per thread those of neighbors and communities of `REWEIGHTED_CELLS` cells, of
     which a larger data set is sampled.
     """
+    from clustering.children import join_nearest
     from clustering.communities import build, find_communities
     from clustering.connectivities import fuzzy_connectivities
     from numerics.knn import finite_rows, search
@@ -106,7 +108,11 @@ def reweighted_agreement(
         graph = build(fuzzy_connectivities(neighbors.indices, neighbors.distances))
         agreements = []
         for name, codes in columns.items():
-            labels = find_communities(graph, seed=seed + 1 + number, **communities[name])
+            options = dict(communities[name])
+            n_clusters = options.pop("n_clusters", None)
+            labels = find_communities(graph, seed=seed + 1 + number, **options)
+            if n_clusters is not None:
+                labels = join_nearest(graph.adjacency, labels, n_clusters)
             agreements.append(adjusted_rand_index(contingency(codes[cells], labels)))
         return agreements
 

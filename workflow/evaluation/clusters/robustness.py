@@ -142,14 +142,40 @@ def _median(values: np.ndarray) -> np.ndarray:
     return np.where(missing, np.nan, np.nanmedian(np.where(missing, 0, values), axis=0))
 
 
-def restricted(graph: sp.csr_matrix, **options: Any) -> Recluster:
-    """Make the function that clusters a part of the cells of a graph (see `robustness`)."""
-    from clustering.communities import find_communities
+def restricted(
+    graph: sp.csr_matrix,
+    *,
+    min_cluster_size: int = 1,
+    n_clusters: int | None = None,
+    **options: Any,
+) -> Recluster:
+    """Make the function that clusters a part of the cells of a graph (see `robustness`).
+
+    Where `n_clusters` is given, as a test of the splits left so many, the clusters that are linked
+    most are joined until there are no more.
+    """
 
     def recluster(cells: np.ndarray, seed: int) -> np.ndarray:
-        return find_communities(graph[cells][:, cells], seed=seed, **options)
+        return _clusters_of_part(graph, cells, min_cluster_size, n_clusters, seed=seed, **options)
 
     return recluster
+
+
+def _clusters_of_part(
+    graph: sp.csr_matrix,
+    cells: np.ndarray,
+    min_cluster_size: int,
+    n_clusters: int | None,
+    **options: Any,
+) -> np.ndarray:
+    """Cluster some cells of a graph; of fewer cells a cluster needs as many fewer."""
+    from clustering.children import join_nearest, join_small
+    from clustering.communities import build, find_communities
+
+    part = build(graph[cells][:, cells])
+    labels = find_communities(part, **options)
+    labels = join_small(part.adjacency, labels, min_cluster_size * len(cells) / graph.shape[0])
+    return labels if n_clusters is None else join_nearest(part.adjacency, labels, n_clusters)
 
 
 def restricted_within(
@@ -158,6 +184,8 @@ def restricted_within(
     *,
     split: np.ndarray,
     resolutions: np.ndarray,
+    min_cluster_size: int = 1,
+    n_children: np.ndarray | None = None,
     n_neighbors: int = NeighborsOptions.n_neighbors,
     metric: str = NeighborsOptions.metric,
     threads: int = 1,
@@ -175,6 +203,10 @@ def restricted_within(
         its part.
     split, resolutions
         Of each parent: whether it was split, and at what resolution.
+    min_cluster_size
+        As for `clustering.hierarchy.split`; lower in a part of the cells, by its share.
+    n_children
+        Of each parent, how many children a test of the splits left; None: no test.
     n_neighbors, metric, threads, seed
         Of the graph within each parent, as for `numerics.knn.nearest_neighbors`.
     **options
@@ -182,7 +214,6 @@ def restricted_within(
     """
     from scipy.sparse import issparse
 
-    from clustering.communities import find_communities
     from clustering.connectivities import fuzzy_connectivities
     from clustering.hierarchy import graph_within
     from numerics.knn import finite_rows, search
@@ -214,11 +245,11 @@ def restricted_within(
             here = np.flatnonzero((parents[cells] == parent) & (place[cells] >= 0))
             if parent in graphs and len(here):
                 at = place[cells[here]]
-                own = find_communities(
-                    graphs[parent][at][:, at],
+                labels[here] = start + _clusters_of_part(
+                    graphs[parent], at, min_cluster_size,
+                    None if n_children is None else int(n_children[parent]),
                     seed=seed, resolution=float(resolutions[parent]), **options,
                 )  # fmt: skip
-                labels[here] = start + own
             else:
                 here = np.flatnonzero(parents[cells] == parent)
                 labels[here] = start

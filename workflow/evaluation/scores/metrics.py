@@ -19,6 +19,7 @@ from evaluation.scores.agreement import (
     normalized_mutual_information,
 )
 from evaluation.scores.batch_mixing import Neighborhoods, kbet_accepted, lisi
+from evaluation.scores.neighbor_labels import f1_scores, same_label_share, transferred_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,11 +27,20 @@ if TYPE_CHECKING:
     import pandas as pd
     import scipy.sparse as sp
 
-# Up to here the silhouette is that of all cells; above, of a sample of this many.
+# Up to here the silhouette and the label transfer are of all cells; above, of a sample.
 SILHOUETTE_CELLS = 20_000
+MIN_TRANSFER_CELLS = 20  # of a cell type that counts in the mean F1 of all
 DISTANCE_ROWS = 1024
 BATCH_METRICS = ("ilisi", "kbet", "kbet_within_label", "pc_regression", "pc_regression_change")
-LABEL_METRICS = ("clisi", "graph_connectivity", "silhouette", "nmi", "ari")
+LABEL_METRICS = (
+    "clisi",
+    "same_label",
+    "label_transfer",
+    "graph_connectivity",
+    "silhouette",
+    "nmi",
+    "ari",
+)
 COLUMNS = ["metric", "key", "group_by", "group", "n_cells", "value", "raw"]
 
 
@@ -221,7 +231,8 @@ def method_metrics(
     perplexity
         As for `lisi`.
     seed
-        Of the sample that the silhouette of more than `SILHOUETTE_CELLS` cells is of.
+        Of the sample that the silhouette and label transfer of more than `SILHOUETTE_CELLS` cells
+        are of.
 
     Returns
     -------
@@ -233,7 +244,7 @@ def method_metrics(
     Notes
     -----
     Memory besides the input: that of the graph once more; time: linear in cells, apart from the
-    silhouette.
+    silhouette and the label transfer.
     """
     import pandas as pd
 
@@ -244,6 +255,8 @@ def method_metrics(
     if label is not None:
         rows += _label_rows(label, views, embedding, near, connectivities, perplexity, seed)
         rows += _cluster_rows(label, clusters or {})
+        if batches:
+            rows += _transfer_rows(label, batches[0], embedding, seed)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -304,6 +317,8 @@ def _label_rows(
     yield from _rows(
         "clisi", name, label_lisi, views, np.nanmedian, lambda raw: 1 - (raw - 1) / max_others
     )
+    same_label = same_label_share(near, label.codes)
+    yield from _rows("same_label", name, same_label, views, np.nanmean, float)
     parts = graph_connectivity(connectivities, label.codes)
     sizes = np.bincount(label.codes[label.codes >= 0], minlength=len(parts))
     mean = _mean(parts)
@@ -314,6 +329,31 @@ def _label_rows(
     near_own = np.full(len(label.codes), np.nan)
     near_own[cells] = silhouette(embedding[cells], label.codes[cells])
     yield from _rows("silhouette", name, near_own, views, np.nanmean, lambda raw: (raw + 1) / 2)
+
+
+def _transfer_rows(
+    label: Labeling, batch: Labeling, embedding: np.ndarray, seed: int
+) -> Iterator[tuple]:
+    """Predict the labels of each batch from the others: F1, and as `raw` the share predicted right.
+
+    The F1 of all is the mean of the types with `MIN_TRANSFER_CELLS` cells or more, as far as there
+    are any: that of a few cells is noise.
+    """
+    cells = sample_cells(label.codes, SILHOUETTE_CELLS, seed=seed)
+    codes = label.codes[cells]
+    predicted = transferred_labels(embedding[cells], codes, batch.codes[cells])
+    tested = predicted >= 0
+    f1 = f1_scores(codes, predicted)
+    sizes = np.bincount(codes[tested], minlength=len(f1))
+    right = np.bincount(codes[tested & (predicted == codes)], minlength=len(f1))
+    large = sizes >= MIN_TRANSFER_CELLS
+    mean = _mean(f1[large] if large.any() else f1)
+    total = int(sizes.sum())
+    share = float(right.sum() / total) if total else float("nan")
+    yield "label_transfer", label.name, "", "all", total, mean, share
+    for group, size, score, n_right in zip(label.groups, sizes, f1, right, strict=False):
+        recall = float(n_right / size) if size else float("nan")
+        yield "label_transfer", label.name, label.name, group, int(size), float(score), recall
 
 
 def _cluster_rows(label: Labeling, clusters: Mapping[str, np.ndarray]) -> Iterator[tuple]:

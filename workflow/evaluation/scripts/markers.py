@@ -20,7 +20,11 @@ def make_parser():
         output="Output table (.tsv)",
     )
     parser.add_argument(
-        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
     )
     add_options(parser, MarkersOptions)
     parser.set_defaults(n_markers=20)  # who calls it wants it; the config leaves it out
@@ -32,7 +36,7 @@ def main(args):
     import pandas as pd
 
     from evaluation.clusters.markers import Grouping, gene_blocks, rank_sums, top_markers
-    from evaluation.stores import read_codes, read_expression, read_parents, siblings
+    from evaluation.stores import read_clusterings, read_expression, read_parents, siblings
     from preprocessing.stores import named_values
     from utils.atomic import atomic_file
     from utils.io import open_store, read_index
@@ -41,7 +45,7 @@ def main(args):
     if not options.n_markers:
         raise ValueError("--n_markers is 0: there is nothing to find")
     root = open_store(args.input_file)
-    columns = {name: read_codes(root, name) for name in args.clusters}
+    columns = read_clusterings(root, args.clusters)
     parents = read_parents(root, columns)
     groupings = [Grouping(c.codes, siblings(parents[name])) for name, c in columns.items()]
     matrix, normalize = read_expression(root, options.markers_layer, options.markers_values)

@@ -26,7 +26,7 @@ def make_parser():
         nargs="+",
         default=[],
         metavar="COLUMN",
-        help="cluster columns to compare with --label",
+        help="cluster columns, or patterns such as 'leiden_0.5_*', to compare with --label",
     )
     parser.add_argument(
         "--use_rep", metavar="KEY", help="obsm key to score (default: that of the neighbors)"
@@ -44,7 +44,7 @@ def main(args):
     """Read graph, embedding and labels; score; write the table."""
     from clustering.stores import read_graph, read_representation
     from evaluation.scores.metrics import method_metrics
-    from evaluation.stores import read_codes, read_neighborhoods
+    from evaluation.stores import read_clusterings, read_codes, read_neighborhoods
     from utils.atomic import atomic_file
     from utils.elements import read_embedding
     from utils.io import open_store
@@ -54,6 +54,7 @@ def main(args):
         raise ValueError("nothing to score by: name --batch, --label or both")
     root = open_store(args.input_file)
     key, embedding = read_representation(root, args.use_rep, args.neighbors_key)
+    clusters = read_clusterings(root, args.clusters)
     table = method_metrics(
         embedding=embedding,
         near=read_neighborhoods(root, args.neighbors_key, embedding),
@@ -61,7 +62,7 @@ def main(args):
         uncorrected=read_embedding(root, args.uncorrected) if args.uncorrected else None,
         batches=[read_codes(root, column) for column in args.batch],
         label=read_codes(root, options.label) if options.label else None,
-        clusters={column: read_codes(root, column).codes for column in args.clusters},
+        clusters={name: column.codes for name, column in clusters.items()},
         perplexity=options.perplexity,
         seed=args.seed,
     )

@@ -23,7 +23,8 @@ def make_parser():
         nargs="+",
         default=[],
         metavar="COLUMN",
-        help="obs columns to color by and to label on the cells",
+        help="obs columns to color by and to label on the cells, or patterns such as "
+        "'leiden_0.5_*'",
     )
     parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
@@ -36,6 +37,7 @@ def main(args):
     """Draw each column, write the table behind the pictures."""
     import pandas as pd
 
+    from clustering.cluster_names import matching_columns
     from evaluation.figures.embedding import plot_embedding
     from evaluation.figures.page import file_stem, save_figure
     from utils.atomic import atomic_folder
@@ -44,10 +46,12 @@ def main(args):
     from utils.io import keys, open_store, read_element, read_index
 
     root = open_store(args.input_file)
-    for name in [*args.colors, *args.clusters]:
-        if name not in keys(root, "obs"):
-            raise KeyError(missing("adata.obs has no column", name, keys(root, "obs")))
-    columns = {name: read_element(root, f"obs/{name}") for name in [*args.colors, *args.clusters]}
+    obs = keys(root, "obs")
+    clusters = matching_columns(args.clusters, obs)
+    for name in [*args.colors, *clusters]:
+        if name not in obs:
+            raise KeyError(missing("adata.obs has no column", name, obs))
+    columns = {name: read_element(root, f"obs/{name}") for name in [*args.colors, *clusters]}
     layout = read_embedding(root, args.basis, n_dims=2)
     with atomic_folder(args.output_file) as folder:
         folder.mkdir()
@@ -56,7 +60,7 @@ def main(args):
                 layout,
                 values,
                 title=f"{args.title}: {name}" if args.title else name,
-                on_data_labels=True if name in args.clusters else None,
+                on_data_labels=True if name in clusters else None,
             )
             save_figure(figure, folder / f"{file_stem(name)}.png")
         axes = [f"{args.basis.removeprefix('X_')}_{i + 1}" for i in range(2)]

@@ -22,7 +22,11 @@ def make_parser():
         output="Output table (.tsv)",
     )
     parser.add_argument(
-        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
     )
     add_options(parser, NeighborsKeyOptions)
     add_options(parser, RobustnessOptions)
@@ -45,7 +49,7 @@ def main(args):
     from clustering.cluster_names import families
     from evaluation.clusters.resolutions import resolution_table
     from evaluation.clusters.robustness import as_table, robustness, unknown_robustness
-    from evaluation.stores import read_codes, read_parents, read_reclustering, siblings
+    from evaluation.stores import read_clusterings, read_parents, read_reclustering, siblings
     from utils.atomic import atomic_file
     from utils.io import open_store
 
@@ -53,7 +57,7 @@ def main(args):
     if not options.rounds:
         raise ValueError("--rounds is 0: there is nothing to do")
     root = open_store(args.input_file)
-    columns = {name: read_codes(root, name) for name in args.clusters}
+    columns = read_clusterings(root, args.clusters)
     parents = read_parents(root, columns)
     tables = []
     for name, column in progress(columns.items(), desc="robustness", total=len(columns)):
@@ -77,7 +81,7 @@ def main(args):
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     if args.resolutions:
-        compared_families = families(args.clusters, fixed="level")
+        compared_families = families(columns, fixed="level")
         scores = score_resolutions(root, compared_families, columns, args, options)
         compared = resolution_table(table, compared_families, *scores)
         with atomic_file(args.resolutions) as path:

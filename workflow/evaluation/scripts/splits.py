@@ -18,7 +18,11 @@ def make_parser():
         output="Output table (.tsv)",
     )
     parser.add_argument(
-        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
     )
     parser.add_argument("--batch", metavar="COLUMN", help="obs column that names the batch")
     parser.add_argument("--use_rep", metavar="KEY", help="obsm key (default: of the neighbors)")
@@ -33,12 +37,12 @@ def main(args):
     """Read the tables and labels, write the splits."""
     from clustering.stores import read_representation
     from evaluation.clusters.splits import split_table
-    from evaluation.stores import read_codes, read_parents, read_table
+    from evaluation.stores import read_clusterings, read_codes, read_parents, read_table
     from utils.atomic import atomic_file
     from utils.io import open_store
 
     root = open_store(args.input_file)
-    columns = {name: read_codes(root, name) for name in args.clusters}
+    columns = read_clusterings(root, args.clusters)
     table = split_table(
         list(columns.values()),
         read_representation(root, args.use_rep, args.neighbors_key)[1],

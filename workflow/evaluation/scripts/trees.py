@@ -18,7 +18,11 @@ def make_parser():
         "composition}.tsv",
     )
     parser.add_argument(
-        "--clusters", nargs="+", required=True, metavar="COLUMN", help="cluster columns"
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
     )
     parser.add_argument(
         "--colors", nargs="+", default=[], metavar="COLUMN", help="batch and cell type columns"
@@ -34,15 +38,15 @@ def main(args):
     from evaluation.figures.charts import composition_chart
     from evaluation.figures.clustree import draw_tree, tree_tables
     from evaluation.figures.page import file_stem, save_figure
-    from evaluation.stores import read_codes
+    from evaluation.stores import read_clusterings, read_codes
     from utils.atomic import atomic_folder
     from utils.io import open_store
 
     root = open_store(args.input_file)
-    columns = {name: read_codes(root, name) for name in args.clusters}
+    columns = read_clusterings(root, args.clusters)
     others = [read_codes(root, name) for name in args.colors]
     head = f"{args.title}: " if args.title else ""
-    trees = families(args.clusters, fixed="level") | families(args.clusters, fixed="resolution")
+    trees = families(columns, fixed="level") | families(columns, fixed="resolution")
     trees = {name: members for name, members in trees.items() if len(members) > 1}
     tables = {"nodes": [], "edges": [], "composition": []}
     with atomic_folder(args.output_file) as folder:

@@ -46,6 +46,9 @@ def make_parser():
         help="Evidence for each split, a table per atlas",
     )
     parser.add_argument(
+        "--warnings", metavar="TSV", help="Warnings to list, as comparison.py writes them"
+    )
+    parser.add_argument(
         "--basis", default="X_umap", help="obsm key of the layout (default: %(default)s)"
     )
     parser.add_argument("--title", help="Name of the data set (default: that of its folder)")
@@ -94,6 +97,7 @@ def main(args):
         title=args.title or files[0].resolve().parent.parent.name,
         batch=args.batch,
         first=[name for name in args.colors if name in metadata],
+        warnings=read_table(args.warnings) if args.warnings else None,
         seed=args.seed,
     )
     with atomic_file(args.output_file) as out:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])
-from integration.options import TopicsOptions
+from integration.options import N_TOPICS_LADDER, TopicsOptions
 from preprocessing.options import ValuesOptions
 from utils import cli
 from utils.log import say
@@ -37,7 +37,7 @@ def make_parser():
 def main(args):
     """Read the counts, fit, write weights, topics and their top genes."""
     from integration import stores
-    from integration.topics import fit_topics, top_genes
+    from integration.topics import choose_n_topics, fit_topics, top_genes
     from preprocessing.stores import counts_of
     from utils.atomic import atomic_file
     from utils.elements import read_column
@@ -57,12 +57,17 @@ def main(args):
     run = {**options, "threads": args.threads, "seed": args.seed, "verbose": True}
     genes = stores.highly_variable_positions(root) if run.pop("highly_variable") else None
     counts = stores.read_counts(matrix, genes, dtype=options["dtype"])
+    record = {"method": "topics", "layer": args.layer}
+    if run["n_topics"] is None:
+        chosen_by = {name: run[name] for name in ("seed", "dtype", "threads", "verbose")}
+        selection = choose_n_topics(counts, **chosen_by)
+        say_selection(selection)
+        run["n_topics"] = options["n_topics"] = selection.n_topics
+        record["n_topics_selection"] = selection._asdict()
     result = fit_topics(counts, **run)
     n_genes = counts.shape[1]
     topics = stores.to_all_genes(result.topics, genes, n_rows(root, "var"))
-    record = {
-        "method": "topics",
-        "layer": args.layer,
+    record |= {
         "n_genes": n_genes,
         "n_iterations": result.n_iterations,
         "converged": result.converged,
@@ -85,6 +90,18 @@ def main(args):
         f"{args.output_file}: {args.key_added}, {options['n_topics']} topics of {n_genes:,} genes, "
         f"{end} after {result.n_iterations} iterations{fitted}"
     )
+
+
+def say_selection(selection):
+    """Write the number of topics and the curve that it was chosen by to the log."""
+    curve = zip(selection.ladder, selection.deviances, selection.standard_errors, strict=True)
+    tried = ", ".join(f"{n}: {deviance:.1f} (+-{error:.1f})" for n, deviance, error in curve)
+    say(
+        f"n_topics: {selection.n_topics}, the fewest within a standard error of the lowest "
+        f"held-out deviance per cell ({tried}); n_topics in the config overrides it"
+    )
+    if selection.n_topics == N_TOPICS_LADDER[-1]:
+        say("warning: n_topics is the largest that is tried; more topics may keep more cell types")
 
 
 if __name__ == "__main__":

@@ -4,5 +4,14 @@ from integration.topics.fit import fit_topics
 from integration.topics.lda import lda
 from integration.topics.model import TopicModel, top_genes
 from integration.topics.nmf import poisson_nmf, project_poisson_nmf
+from integration.topics.selection import choose_n_topics
 
-__all__ = ["TopicModel", "fit_topics", "lda", "poisson_nmf", "project_poisson_nmf", "top_genes"]
+__all__ = [
+    "TopicModel",
+    "choose_n_topics",
+    "fit_topics",
+    "lda",
+    "poisson_nmf",
+    "project_poisson_nmf",
+    "top_genes",
+]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def fit_topics(
     counts: Any,
-    n_topics: int = TopicsOptions.n_topics,
+    n_topics: int,
     *,
     model: Literal["poisson_nmf", "lda"] = TopicsOptions.model,
     max_iter: int | None = None,

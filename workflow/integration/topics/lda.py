@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from integration.options import TopicsOptions
+from integration.options import N_TOPICS_LADDER
 from integration.topics.model import (
     TopicModel,
     check_n_topics,
@@ -20,7 +20,7 @@ from integration.topics.model import (
 
 def lda(
     counts: Any,
-    n_topics: int = TopicsOptions.n_topics,
+    n_topics: int = N_TOPICS_LADDER[0],
     *,
     weight_prior: float | None = None,
     topic_prior: float | None = None,

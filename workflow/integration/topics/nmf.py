@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from integration.options import TopicsOptions
+from integration.options import N_TOPICS_LADDER, TopicsOptions
 from integration.topics.kernel import sweep
 from integration.topics.model import (
     TopicModel,
@@ -40,7 +40,7 @@ TASKS_PER_THREAD = 16  # several, as rows differ in length
 
 def poisson_nmf(
     counts: Any,
-    n_topics: int = TopicsOptions.n_topics,
+    n_topics: int = N_TOPICS_LADDER[0],
     *,
     n_em: int = 4,
     n_inner: int = 4,

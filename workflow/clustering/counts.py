@@ -1,0 +1,131 @@
+"""Reads the counts that sub-clustering goes back to, and that splits are tested by."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from clustering.stores import read_representation
+from utils.elements import read_column
+from utils.io import n_rows, read_index
+from utils.opening import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from clustering.hierarchy import Represent
+    from clustering.significance.splits import SplitTest
+    from preprocessing.options import PCAOptions
+
+
+def read_own_components(
+    root: Any,
+    *,
+    refine: str,
+    layer: str | None,
+    options: PCAOptions,
+    values: Mapping[str, Any],
+    harmony: Mapping[str, Any],
+    batch: Sequence[str],
+    batch_file: str | None,
+    seed: int,
+) -> Represent:
+    """Return a function that computes components of each cluster from the counts of a store.
+
+    Parameters
+    ----------
+    root
+        Store with the counts.
+    refine
+        ``pca`` or ``integration``, for messages.
+    layer, values
+        As for `preprocessing.stores.counts_of`.
+    options, harmony, seed
+        As for `clustering.refine.own_components`.
+    batch, batch_file
+        Columns of the batch, and the store with them; None: `root`.
+    """
+    from functools import partial
+
+    from clustering.refine import own_components
+    from preprocessing.gene_choice import read_gene_choice
+    from preprocessing.stores import counts_blocks, counts_of, stored_matrix
+    from utils.blocks import row_blocks
+
+    store = open_store(batch_file) if batch_file else root
+    batches = [read_column(store, column) for column in batch]
+    stored = stored_matrix(root, layer)
+    if options.normalize:
+        needed_by = f"refine: {refine} with normalize: true"
+        as_they_are = "preprocessing: {normalize: false}"
+        stored = counts_of(root, layer, needed_by=needed_by, as_they_are=as_they_are, **values)
+    return partial(
+        own_components,
+        lambda: counts_blocks(stored) if options.normalize else row_blocks(stored.values),
+        options=options,
+        choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
+        batches=batches,
+        seed=seed,
+        **harmony,
+    )
+
+
+def read_split_test(
+    root: Any,
+    *,
+    layer: str | None,
+    values: Mapping[str, Any],
+    batch: Sequence[str],
+    batch_file: str | None,
+    use_rep: str | None,
+    neighbors_key: str,
+    **options: Any,
+) -> SplitTest:
+    """Find what splits are tested by.
+
+    Parameters
+    ----------
+    root
+        Store with the counts.
+    layer, values
+        As for `preprocessing.stores.counts_of`.
+    batch, batch_file
+        Columns of the batch, and the store with them; None: `root`.
+    use_rep, neighbors_key
+        As for `read_representation`; without any, children are ordered by the counts.
+    **options
+        Further attributes of `clustering.significance.splits.SplitTest`.
+
+    Raises
+    ------
+    ValueError
+        If the store holds no counts.
+    """
+    from functools import partial
+
+    import numpy as np
+    import pandas as pd
+
+    from clustering.refine import gather_cells
+    from clustering.significance.splits import SplitTest
+    from preprocessing.stores import counts_blocks, counts_of
+
+    stored = counts_of(
+        root, layer, needed_by="--significance (clustering: {significance: ...})", **values
+    )
+    n_cells = n_rows(root, "obs")
+    codes = np.zeros(n_cells, dtype=np.int64)
+    if batch:
+        store = open_store(batch_file) if batch_file else root
+        columns = pd.DataFrame({name: read_column(store, name).to_numpy() for name in batch})
+        codes = columns.groupby(batch, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    representation = None
+    with contextlib.suppress(KeyError):
+        representation = read_representation(root, use_rep, neighbors_key)[1]
+    return SplitTest(
+        read=partial(gather_cells, lambda: counts_blocks(stored)),
+        batch=codes,
+        representation=representation,
+        n_cells=n_cells,
+        **options,
+    )

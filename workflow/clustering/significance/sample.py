@@ -1,0 +1,93 @@
+"""Which cells and genes of a cluster are used to test its splits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+# Cells of a cluster; more tell little that these do not.
+SAMPLED_AT_MOST = 2_000
+# Of each child so many at least, where it has them: the power to find small ones.
+CELLS_PER_CHILD = 100
+# Cells whose counts are held at a time.
+CELLS_READ = 30_000
+N_GENES = 2_000
+# A gene must be found in so many cells of the sample, and in this share of them.
+MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE = 5, 0.01
+
+
+def draw_cells(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw cells of every child, more of large ones.
+
+    Parameters
+    ----------
+    labels
+        Children, from 0.
+    rng
+        Of the draw.
+
+    Returns
+    -------
+    numpy.ndarray
+        Positions, in increasing order; all where there are at most `SAMPLED_AT_MOST`.
+    """
+    if len(labels) <= SAMPLED_AT_MOST:
+        return np.arange(len(labels))
+    sizes = np.bincount(labels)
+    first = np.minimum(sizes, CELLS_PER_CHILD)
+    remaining = sizes - first
+    n_more = min(max(SAMPLED_AT_MOST - int(first.sum()), 0), int(remaining.sum()))
+    n_drawn = first + (remaining * n_more) // max(int(remaining.sum()), 1)
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    return np.sort(
+        np.concatenate([order[start : start + n] for start, n in zip(starts, n_drawn, strict=True)])
+    )
+
+
+def groups_of_divisions(sizes: list[int]) -> list[range]:
+    """Group samples whose counts are read together."""
+    groups, start, n_cells = [], 0, 0
+    for number, size in enumerate(sizes):
+        if number > start and n_cells + size > CELLS_READ:
+            groups.append(range(start, number))
+            start, n_cells = number, 0
+        n_cells += size
+    if sizes:
+        groups.append(range(start, len(sizes)))
+    return groups
+
+
+def choose_genes(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """Take the variable genes of a sample, and leave out those that few of its cells have.
+
+    Parameters
+    ----------
+    counts
+        CSR matrix, cells x genes.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        float64, cells x at most `N_GENES` genes.
+    """
+    from numerics.normalize import median_target_sum, normalize_block, row_totals
+    from preprocessing.hvg import highly_variable_genes
+
+    n_with = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
+    least = max(MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE * counts.shape[0])
+    counts = counts[:, np.flatnonzero(n_with >= least)].astype(np.float64)
+    if counts.shape[1] > N_GENES:
+        values = normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))
+        table = highly_variable_genes(
+            lambda: [values], counts.shape[1], n_top_genes=N_GENES, flavor="seurat"
+        )
+        counts = counts[:, np.flatnonzero(table["highly_variable"])]
+    counts.eliminate_zeros()
+    counts.sort_indices()
+    return counts

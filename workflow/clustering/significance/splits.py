@@ -1,0 +1,287 @@
+"""Test the splits of clusters from the top down, and join the children that are not told apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from clustering.children import Unsplit
+from clustering.significance.sample import choose_genes, draw_cells, groups_of_divisions
+from clustering.significance.verdicts import NOTHING, SplitEvidence, Verdict, weigh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import scipy.sparse as sp
+
+    from clustering.significance.scores import Sample
+
+    Tree = dict[frozenset[int], tuple[frozenset[int], frozenset[int]]]
+
+
+class Division(NamedTuple):
+    """A cluster and the children it would be split into.
+
+    Attributes
+    ----------
+    cells
+        int of shape (cells,), positions among all cells, in increasing order.
+    labels
+        Of the children, from 0 by size.
+    resolution
+        At which they were found.
+    """
+
+    cells: np.ndarray
+    labels: np.ndarray
+    resolution: float
+
+
+class TestedSplit(NamedTuple):
+    """A node of the dendrogram of a cluster's children: some of them against the others.
+
+    Attributes
+    ----------
+    left, right
+        Children, as they are after the test; the same one where they are joined.
+    n_left, n_right
+        Their cells.
+    alpha
+        Level of significance: the error rate of the whole tree times this node's share of all
+        cells (Meinshausen 2008).
+    evidence, verdict
+        What was found; an accepted split is not `absent`.
+    joined
+        Whether the children were joined.
+    """
+
+    left: list[int]
+    right: list[int]
+    n_left: int
+    n_right: int
+    alpha: float
+    evidence: SplitEvidence
+    verdict: Verdict
+    joined: bool
+
+    def record(self, name_of: Callable[[int], str]) -> dict[str, Any]:
+        """Return what is stored, with the names of the children."""
+        numbers = {
+            key: float(f"{value:.4g}")
+            for key, value in {
+                "alpha": self.alpha, "p": self.evidence.p, **self.evidence._asdict()
+            }.items()
+        }  # fmt: skip
+        return {
+            "left": [name_of(child) for child in self.left],
+            "right": [name_of(child) for child in self.right],
+            "n_left": self.n_left,
+            "n_right": self.n_right,
+            **numbers,
+            "verdict": self.verdict,
+            "joined": self.joined,
+        }
+
+
+class TestedChildren(NamedTuple):
+    """The children of a cluster after the test: labels by size, and every node that was tested."""
+
+    labels: np.ndarray
+    splits: list[TestedSplit]
+
+    @property
+    def unsplit(self) -> Unsplit | None:
+        """Why the cluster is not split, where it is not."""
+        if self.labels.max() > 0:
+            return None
+        root = self.splits[0]
+        if root.verdict == "gradual":
+            text = f"no gap between its children (p {root.evidence.p:.2g})"
+            return Unsplit("not_distinct", text)
+        text = f"its children are not told apart (p {root.evidence.p:.2g}, not {root.alpha:.2g})"
+        return Unsplit("not_significant", text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitTest:
+    """How splits are tested.
+
+    Attributes
+    ----------
+    read
+        Takes the positions of the cells of several samples and returns their counts.
+    batch
+        int of shape (all cells,); all 0: no batches.
+    representation
+        All cells x dimensions, in which the children are ordered to a dendrogram; None: in
+        components of the counts.
+    n_cells
+        Cells of the whole tree.
+    significance
+        Family-wise error rate of all splits of the tree.
+    gradual
+        ``keep`` or ``join`` children that no gap separates.
+    algorithm, n_neighbors, seed, threads
+        Of the clustering of the samples, and of samples tested at a time.
+
+    Notes
+    -----
+    Peak memory: the counts of at most 30,000 cells that are read at a time (8 bytes per stored
+    count), and per thread about 100 bytes per stored count of 2,000 genes in one sample.
+    """
+
+    read: Callable[[list[np.ndarray]], list[sp.csr_matrix]]
+    batch: np.ndarray
+    representation: np.ndarray | None
+    n_cells: int
+    significance: float
+    gradual: str
+    algorithm: str
+    n_neighbors: int
+    seed: int = 0
+    threads: int = 1
+
+    def __call__(self, divisions: list[Division]) -> Iterator[TestedChildren]:
+        """Test divisions; the result of one does not depend on the others."""
+        from utils.log import progress
+
+        return progress(self._outcomes(divisions), desc="testing splits", total=len(divisions))
+
+    def _outcomes(self, divisions: list[Division]) -> Iterator[TestedChildren]:
+        from utils.threads import one_blas_thread, ordered_map
+
+        drawn = [draw_cells(division.labels, self._random(division, 0)) for division in divisions]
+        with one_blas_thread():
+            for group in groups_of_divisions([len(rows) for rows in drawn]):
+                samples = [(divisions[i], drawn[i]) for i in group]
+                counts = self.read([division.cells[rows] for division, rows in samples])
+                work = [(*sample, part) for sample, part in zip(samples, counts, strict=True)]
+                yield from ordered_map(lambda job: self._test(*job), work, threads=self.threads)
+
+    def _random(self, division: Division, stream: int) -> np.random.Generator:
+        """Random numbers that depend on the cells of the division alone."""
+        key = [self.seed, stream, len(division.cells), int(division.cells[0])]
+        return np.random.default_rng(key)
+
+    def _test(self, division: Division, rows: np.ndarray, counts: sp.csr_matrix) -> TestedChildren:
+        from clustering.significance.scores import Sample
+
+        cells, children = division.cells[rows], division.labels[rows]
+        sample = Sample(
+            choose_genes(counts),
+            children,
+            np.unique(self.batch[cells], return_inverse=True)[1],
+            resolution=division.resolution,
+            n_neighbors=self.n_neighbors,
+            algorithm=self.algorithm,
+            rng=self._random(division, 1),
+        )
+        sizes = np.bincount(division.labels)
+        where = sample.components if self.representation is None else self.representation[cells]
+        return self._top_down(division.labels, sizes, dendrogram(where, children, sizes), sample)
+
+    def _top_down(
+        self, labels: np.ndarray, sizes: np.ndarray, tree: Tree, sample: Sample
+    ) -> TestedChildren:
+        """Join the children below each node that is not accepted."""
+        from clustering.communities import renumber_by_size
+
+        joined_to = np.arange(len(sizes))
+        nodes: list[tuple[frozenset[int], frozenset[int], float, SplitEvidence, Verdict, bool]] = []
+        queue = [max(tree, key=len)]
+        while queue:
+            node = queue.pop(0)
+            if node not in tree:
+                continue
+            left, right = tree[node]
+            alpha = self.significance * sizes[list(node)].sum() / self.n_cells
+            evidence = self._evidence(sample, left, right)
+            verdict = evidence.verdict(alpha)
+            joined = verdict == "absent" or (verdict == "gradual" and self.gradual == "join")
+            nodes.append((left, right, float(alpha), evidence, verdict, joined))
+            if joined:
+                joined_to[list(node)] = min(node)
+            else:
+                queue += [left, right]
+        after = renumber_by_size(joined_to[labels])
+        # Of each child before, its number after.
+        number = np.zeros(len(sizes), dtype=np.int64)
+        number[labels] = after
+        splits = [
+            TestedSplit(
+                sorted(set(number[list(left)].tolist())),
+                sorted(set(number[list(right)].tolist())),
+                int(sizes[list(left)].sum()),
+                int(sizes[list(right)].sum()),
+                alpha, evidence, verdict, joined,
+            )
+            for left, right, alpha, evidence, verdict, joined in nodes
+        ]  # fmt: skip
+        return TestedChildren(after, splits)
+
+    def _evidence(
+        self, sample: Sample, left: frozenset[int], right: frozenset[int]
+    ) -> SplitEvidence:
+        cells = np.flatnonzero(np.isin(sample.children, list(left | right)))
+        side = np.isin(sample.children[cells], list(right)).astype(np.int64)
+        if not 0 < side.sum() < len(side):
+            return NOTHING
+        return weigh(sample.scores(cells, side), side)
+
+
+def count_verdicts(splits: list[TestedSplit]) -> str:
+    """Count the verdicts, in words."""
+    verdicts = [split.verdict for split in splits]
+    counts = [f"{verdicts.count(v)} {v}" for v in ("distinct", "gradual", "absent")]
+    return f"{len(splits)} splits tested: {', '.join(counts)}"
+
+
+def dendrogram(points: np.ndarray, children: np.ndarray, sizes: np.ndarray) -> Tree:
+    """Join children to a binary tree by Ward's criterion on their centroids.
+
+    Parameters
+    ----------
+    points
+        Cells x dimensions; rows that are not finite are left out.
+    children
+        int of shape (cells,).
+    sizes
+        Cells of each child, which need not all be among `points`.
+
+    Returns
+    -------
+    dict
+        By the children of a node, those of its two sides; the larger one is the left.
+    """
+    from numerics.knn import finite_rows
+
+    finite = finite_rows(points)
+    points, children = np.asarray(points[finite], dtype=np.float64), children[finite]
+    n_drawn = np.maximum(np.bincount(children, minlength=len(sizes)), 1)
+    centroids = np.stack(
+        [np.bincount(children, weights=v, minlength=len(sizes)) for v in points.T], axis=1
+    )
+    nodes = [frozenset([child]) for child in range(len(sizes))]
+    centers = list(centroids / n_drawn[:, None])
+    weights = [float(size) for size in sizes]
+    tree: Tree = {}
+    while len(nodes) > 1:
+        center, weight = np.stack(centers), np.array(weights)
+        squares = (center**2).sum(axis=1)
+        distance = np.maximum(squares[:, None] + squares - 2 * center @ center.T, 0)
+        cost = distance * (weight[:, None] * weight) / (weight[:, None] + weight)
+        cost[np.tril_indices(len(cost))] = np.inf
+        i, j = np.unravel_index(cost.argmin(), cost.shape)
+        both = nodes[i] | nodes[j]
+        by_size = sorted((i, j), key=lambda k: (-weights[k], min(nodes[k])))
+        tree[both] = (nodes[by_size[0]], nodes[by_size[1]])
+        total = weights[i] + weights[j]
+        joint_center = (centers[i] * weights[i] + centers[j] * weights[j]) / total
+        for k in sorted((i, j), reverse=True):
+            del nodes[k], centers[k], weights[k]
+        nodes.append(both)
+        centers.append(joint_center)
+        weights.append(total)
+    return tree
