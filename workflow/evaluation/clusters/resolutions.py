@@ -244,8 +244,9 @@ def suggest_resolution(compared: pd.DataFrame) -> tuple[str, str]:
     return best.column, (
         f"{best.n_clusters} clusters, the best of number, separation (at least "
         f"{best.separation:.1f} standard deviations) and robustness among the {len(robust)} of "
-        f"{len(compared)} clusterings that are robust (mean Jaccard index {best.mean_jaccard:.2f}, with other "
-        f"weights of the dimensions adjusted Rand index {best.reweighted:.2f})"
+        f"{len(compared)} clusterings that are robust (mean Jaccard index "
+        f"{best.mean_jaccard:.2f}, with other weights of the dimensions adjusted Rand index "
+        f"{best.reweighted:.2f})"
     )
 
 
