@@ -34,7 +34,7 @@ TWO_CLUSTERS_APART = 6.0
 # How far the mean Jaccard index may be below that of the most robust clustering.
 TOLERANCE = 0.07
 # What the number of clusters and the mean Jaccard index are worth beside the separation.
-CLUSTER_EXPONENT, JACCARD_EXPONENT = 3.5, 12
+CLUSTER_EXPONENT, JACCARD_EXPONENT = 3, 12
 # Shape of the gamma distribution of the weights of dimensions: their standard deviation is 0.5.
 WEIGHT_SHAPE = 4
 # Smaller clusters have no separation.
@@ -198,7 +198,7 @@ def suggest_resolution(compared: pd.DataFrame) -> tuple[str, str]:
     Considered are clusterings of at least two clusters whose `reweighted` agreement reaches
     `REPRODUCED` (of two clusters also those whose `separation` reaches `TWO_CLUSTERS_APART`); of
     these, those whose `mean_jaccard` is at most `TOLERANCE` below the largest; of these, the one
-    with the largest ``separation * n_clusters**3.5 * mean_jaccard**12``, the finer of equal ones.
+    with the largest ``separation * n_clusters**3 * mean_jaccard**12``, the finer of equal ones.
 
     Parameters
     ----------
