@@ -6,7 +6,7 @@ Parents are determined from the cells, never from names.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Coded = tuple[np.ndarray, Sequence[str]]
 
-TREE_COLUMNS = ("tree", "level", "column", "cluster", "parent", "n_cells")
+TREE_COLUMNS = ("tree", "level", "column", "cluster", "parent", "n_cells", "verdict", "p")
 # Other names are quoted: in Newick brackets, commas, colons, quotes and spaces mean something.
 _PLAIN = re.compile(r"[A-Za-z0-9_.+-]+")
 
@@ -81,13 +81,41 @@ def parent_names(column: str, labels: Coded, above: str, labels_above: Coded) ->
     return None
 
 
-def cluster_tree(columns: Mapping[str, Coded]) -> list[tuple]:
+def separating_splits(splits: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Find the split that separates each cluster from its siblings.
+
+    Parameters
+    ----------
+    splits
+        Of one column, each with `left` and `right`, names of clusters: as in the record of a
+        column that was clustered with a test.
+
+    Returns
+    -------
+    dict
+        By cluster, the split of which it alone is a side: in a dendrogram there is one at most.
+        Splits whose sides were joined separate nothing.
+    """
+    return {
+        side[0]: split
+        for split in splits
+        for side in (split["left"], split["right"])
+        if len(side) == 1 and split["left"] != split["right"]
+    }
+
+
+def cluster_tree(
+    columns: Mapping[str, Coded],
+    splits: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> list[tuple]:
     """List the clusters of all columns.
 
     Parameters
     ----------
     columns
         Codes (-1: missing) and names by column, ``{algorithm}_{resolution}_{level}``.
+    splits
+        By column, the tested splits of its record; may lack columns.
 
     Returns
     -------
@@ -95,6 +123,8 @@ def cluster_tree(columns: Mapping[str, Coded]) -> list[tuple]:
         Rows of `TREE_COLUMNS` (`parent` is empty at the first level of a tree), by tree, then
         level, then cluster. A tree is called ``{algorithm}_{resolution}``; one that starts further
         down, because its clusters do not lie within those of the level above, by its first column.
+        `verdict` and `p` are of the split that separates the cluster from its siblings, empty
+        where none was tested.
 
     Raises
     ------
@@ -123,11 +153,11 @@ def cluster_tree(columns: Mapping[str, Coded]) -> list[tuple]:
         parent = dict(zip(names, parents or [""] * len(names), strict=True))
         sizes = np.bincount(codes[codes >= 0], minlength=len(names))
         size = dict(zip(names, sizes.tolist(), strict=True))
-        rows += [
-            (trees[column], parsed.level, column, name, parent[name], size[name])
-            for name in natural_order(size)
-            if size[name]
-        ]
+        separating = separating_splits((splits or {}).get(column, ()))
+        for name in filter(size.get, natural_order(size)):
+            split = separating.get(name, {"verdict": "", "p": ""})
+            row = (trees[column], parsed.level, column, name, parent[name], size[name])
+            rows.append((*row, split["verdict"], split["p"]))
     return rows
 
 
@@ -149,7 +179,7 @@ def newick(rows: list[tuple]) -> str:
     # Clusters of two levels may have one name, so the column tells them apart.
     children: dict[tuple[str, str], list[tuple[str, int]]] = {}
     columns: dict[str, list[str]] = {}
-    for tree, _, column, name, parent, n_cells in rows:
+    for tree, _, column, name, parent, n_cells, *_ in rows:
         levels = columns.setdefault(tree, [""])
         if column != levels[-1]:
             levels.append(column)

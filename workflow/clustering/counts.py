@@ -79,6 +79,7 @@ def read_split_test(
     batch_file: str | None,
     use_rep: str | None,
     neighbors_key: str,
+    needed_by: str = "--significance (clustering: {significance: ...})",
     **options: Any,
 ) -> SplitTest:
     """Find what splits are tested by.
@@ -93,6 +94,8 @@ def read_split_test(
         Columns of the batch, and the store with them; None: `root`.
     use_rep, neighbors_key
         As for `read_representation`; without any, children are ordered by the counts.
+    needed_by
+        What needs counts, for the error.
     **options
         Further attributes of `clustering.significance.splits.SplitTest`.
 
@@ -110,9 +113,7 @@ def read_split_test(
     from clustering.significance.splits import SplitTest
     from preprocessing.stores import counts_blocks, counts_of
 
-    stored = counts_of(
-        root, layer, needed_by="--significance (clustering: {significance: ...})", **values
-    )
+    stored = counts_of(root, layer, needed_by=needed_by, **values)
     n_cells = n_rows(root, "obs")
     codes = np.zeros(n_cells, dtype=np.int64)
     if batch:
@@ -127,5 +128,6 @@ def read_split_test(
         batch=codes,
         representation=representation,
         n_cells=n_cells,
+        genes=read_index(root, stored.var),
         **options,
     )

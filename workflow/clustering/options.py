@@ -19,6 +19,8 @@ from utils.options import Options, key
 
 MAX_LEVELS = 20
 ALGORITHM, RESOLUTION = "leiden", 1.0
+# The error rate of splits that are tested without one being named.
+SIGNIFICANCE = 0.05
 # As many levels as there are splits to find: `hierarchy: auto`, `--level auto`.
 AUTO = "auto"
 
@@ -170,7 +172,7 @@ class SplitOptions(Options):
 
     def significance_of(self, level: int | str) -> float | None:
         """Return the error rate that the splits of a level (or `AUTO`) are tested at, if any."""
-        return 0.05 if self.significance is None and level == AUTO else self.significance
+        return SIGNIFICANCE if self.significance is None and level == AUTO else self.significance
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,7 +147,7 @@ rule robustness:
 rule splits:
     input:
         store=plan.pattern("clustered"),
-        evidence=lambda wildcards: plan.split_evidence(wildcards).values(),
+        robustness=plan.split_robustness,
     output:
         report(
             plan.pattern("splits"),
@@ -161,17 +161,17 @@ rule splits:
         plan.benchmark("{dataset}/{method}/splits.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 1
+    threads: 2
     resources:
         **plan.resources("splits"),
     params:
         **plan.params("splits"),
-        evidence=plan.split_evidence_option,
+        robustness=lambda wildcards, input: plan.option("--robustness", input.robustness),
     message:
         "{wildcards.dataset}, {wildcards.method}: splits"
     shell:
-        "python {params.script} {input.store:q} {output:q}"
-        " {params.evidence} {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input.store:q} {output:q} --threads {threads}"
+        " {params.robustness} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule doublet_clusters:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clustering.steps import key_words
 from evaluation.options import MarkersOptions, MetricsOptions, RobustnessOptions
+from preprocessing.steps import matrix_words
 from utils.options import named, option_words, words
 from utils.resources import n_values
 from utils.steps import Step
-
-if TYPE_CHECKING:
-    from evaluation.options import EvaluationOptions
 
 STORES = {
     "plots": "{dataset}/{method}/plots",
@@ -39,11 +37,13 @@ def scored_methods(dataset: Any) -> list[str]:
     return list(dict.fromkeys([*beside, *dataset.methods]))
 
 
-def cluster_tables(evaluation: EvaluationOptions) -> list[str]:
-    """Return which tables about clusters are asked for; `splits` needs one of the others."""
+def cluster_tables(dataset: Any) -> list[str]:
+    """Return which tables about clusters are made; `splits` with any other, and with a test."""
+    evaluation, clustering = dataset.evaluation, dataset.clustering
     amounts = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
     tables = [store for store, amount in amounts.items() if amount]
-    return [*tables, "splits"] if tables else []
+    tested = clustering.significance_of(clustering.hierarchy) is not None
+    return [*tables, "splits"] if tables or tested else []
 
 
 def _title(job: Any) -> list[str]:
@@ -106,11 +106,13 @@ def _robustness(job: Any) -> list[str]:
 
 
 def _splits(job: Any) -> list[str]:
-    batch = (job.dataset.integration.batch or [None])[0]
+    dataset = job.dataset
     return [
         *named("--clusters", job.columns),
-        *words(batch=batch, use_rep=job.representation),
-        *key_words(job.dataset.clustering),
+        *named("--batch", dataset.integration.batch or []),
+        *words(use_rep=job.representation, significance=dataset.clustering.significance),
+        *matrix_words(dataset.preprocessing),
+        *key_words(dataset.clustering),
         *job.run_words("evaluation", device=False),
     ]
 
@@ -121,6 +123,11 @@ def _doublet_clusters(job: Any) -> list[str]:
         *words(use_rep=job.representation),
         *key_words(job.dataset.clustering),
     ]
+
+
+def _splits_memory(job: Any, inputs: list[str]) -> float:
+    """Add the counts of the at most 50,000 cells that are read at a time."""
+    return 32 * min(n_values(inputs[0]), 2**26) / 1e6
 
 
 def _trees(job: Any) -> list[str]:
@@ -162,8 +169,9 @@ STEPS = {
     "splits": Step(
         script="evaluation/scripts/splits.py",
         words=_splits,
-        memory=(1000, 1000),
-        minutes=(10, 30),
+        memory=(1500, 1500),
+        more_memory=_splits_memory,
+        minutes=(10, 60),
     ),
     "doublet_clusters": Step(
         script="evaluation/scripts/doublet_clusters.py",

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from clustering.significance.splits import SplitTest
     from evaluation.clusters.robustness import Recluster
     from preprocessing.stores import StoredMatrix
+
+
+SIDES = ("left", "right")
 
 
 def read_codes(root: Any, column: str) -> Labeling:
@@ -221,6 +225,90 @@ def read_communities(root: Any, column: str) -> dict[str, Any] | None:
     }
 
 
+def read_splits(
+    root: Any,
+    columns: Mapping[str, Labeling],
+    parents: Mapping[str, Sequence[str]],
+    *,
+    neighbors_key: str,
+    representation: np.ndarray,
+    read_test: Callable[[], SplitTest | None],
+    seed: int,
+) -> dict[str, list[dict[str, Any]]]:
+    """Read the tested splits of cluster columns; test those that were clustered without a test.
+
+    Parameters
+    ----------
+    root
+        As returned by `open_store`.
+    columns, parents
+        As `read_clusterings` and `read_parents` return them.
+    neighbors_key
+        Whose number of neighbors is that of level 1.
+    representation
+        Cells x dimensions: orders children to a dendrogram where there is no test.
+    read_test
+        Returns the test, or None where there are no counts; called if a column needs one.
+    seed
+        Of the cells that a dendrogram is made from.
+
+    Returns
+    -------
+    dict
+        By column, a list of splits as `clustering.significance.splits.TestedSplit.record` gives
+        them, with their `parent`; without a test they have no `p`.
+    """
+    from dataclasses import replace
+
+    from clustering.options import ALGORITHM, RESOLUTION, NeighborsOptions
+    from clustering.significance.splits import untested_splits
+    from clustering.stores import read_record
+    from evaluation.clusters.splits import divisions_of
+
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for name, column in columns.items():
+        record = read_record(root, name)
+        if record.get("significance") is not None:
+            splits[name] = record["splits"]
+            continue
+        chosen = record.get("hierarchy") or {}
+        resolution = float(record.get("resolution", RESOLUTION))
+        divisions = divisions_of(
+            column,
+            parents[name],
+            lambda parent, chosen=chosen, default=resolution: float(chosen.get(parent, default)),
+        )
+        test = read_test() if divisions else None
+        if test is not None:
+            n_neighbors = record.get("neighbors_args", {}).get("n_neighbors")
+            n_neighbors = n_neighbors or neighbors_params(root, neighbors_key).get("n_neighbors")
+            test = replace(
+                test,
+                algorithm=record.get("algorithm", ALGORITHM),
+                n_neighbors=int(n_neighbors or NeighborsOptions.n_neighbors),
+            )
+            results = [
+                [split.record(lambda i, names=names: names[i]) for split in tested]
+                for (_, names, _), tested in zip(
+                    divisions, test.examine([d for *_, d in divisions]), strict=True
+                )
+            ]
+        else:
+            results = [
+                [
+                    {**split, **{side: [names[i] for i in split[side]] for side in SIDES}}
+                    for split in untested_splits(division, representation, seed=seed)
+                ]
+                for _, names, division in divisions
+            ]
+        splits[name] = [
+            {"parent": parent, **split}
+            for (parent, *_), of_parent in zip(divisions, results, strict=True)
+            for split in of_parent
+        ]
+    return splits
+
+
 def siblings(parents: Sequence[str]) -> np.ndarray:
     """Give the clusters of one parent the same number; int64, from 0."""
     return np.unique(list(parents), return_inverse=True)[1]
@@ -286,6 +374,17 @@ def read_table(path: str) -> pd.DataFrame:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     names = ("column", "cluster", "parent", "child", "gene", "nearest", "between", "between_other")
+
+    names = (
+        "column",
+        "cluster",
+        "parent",
+        "gene",
+        "nearest",
+        *SIDES,
+        "markers_left",
+        "markers_right",
+    )
     text = dict.fromkeys(names, str)
     table = pd.read_csv(path, sep="\t", dtype=text, keep_default_na=False, na_values=[""])
     return table.fillna({name: "" for name in names if name in table})

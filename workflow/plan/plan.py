@@ -311,7 +311,7 @@ class Plan:
         """Return the same for `markers` or `splits`, where they are made."""
 
         def paths(wildcards: Any) -> list[str]:
-            made = store in cluster_tables(self.dataset(wildcards).evaluation)
+            made = store in cluster_tables(self.dataset(wildcards))
             return self.each_method(store)(wildcards) if made else []
 
         return paths
@@ -331,15 +331,10 @@ class Plan:
         runs = wildcards.method in self.dataset(wildcards).methods
         return self.path("clustered" if runs else "neighbors", wildcards)
 
-    def split_evidence(self, wildcards: Any) -> dict[str, str]:
-        """Return the tables of a method that the splits are judged by, by name of their option."""
-        stores = cluster_tables(self.dataset(wildcards).evaluation)
-        return {store: self.path(store, wildcards) for store in stores if store != "splits"}
-
-    def split_evidence_option(self, wildcards: Any) -> str:
-        """Write the options that name them."""
-        files = self.split_evidence(wildcards)
-        return " ".join(f"--{name} {shlex.quote(file)}" for name, file in files.items())
+    def split_robustness(self, wildcards: Any) -> list[str]:
+        """Return the table of a method's robustness, where it is made."""
+        made = "robustness" in cluster_tables(self.dataset(wildcards))
+        return [self.path("robustness", wildcards)] if made else []
 
     @staticmethod
     def option(name: str, files: list[str]) -> str:
@@ -385,9 +380,9 @@ class Plan:
         paths = []
         for name, method in self._columns:
             place = {"dataset": name, "method": method}
-            section = self.config.DATASETS[name].evaluation
-            stores = [store for store in cluster_tables(section) if store == "splits"]
-            stores += ["trees"] if section.trees else []
+            dataset = self.config.DATASETS[name]
+            stores = cluster_tables(dataset)
+            stores += ["trees"] if dataset.evaluation.trees else []
             paths += [self.path(store, place) for store in stores]
         return paths
 

@@ -59,7 +59,7 @@ def read_newick(text):
 def agree(rows):
     """Whether the Newick text holds what the rows do."""
     expected = {}
-    for tree, _, _, name, parent, n_cells in rows:
+    for tree, _, _, name, parent, n_cells, *_ in rows:
         expected.setdefault(tree, []).append((name, parent, n_cells))
     return read_newick(newick(rows)) == {tree: sorted(nodes) for tree, nodes in expected.items()}
 
@@ -74,13 +74,13 @@ def test_a_small_tree():
         }
     )
     assert rows == [
-        ("leiden_1e-05", 1, "leiden_1e-05_1", "0", "", 5),
-        ("leiden_0.5", 1, "leiden_0.5_1", "0", "", 5),
-        ("leiden_1.0", 1, "leiden_1.0_1", "0", "", 3),
-        ("leiden_1.0", 1, "leiden_1.0_1", "1", "", 2),
-        ("leiden_1.0", 2, "leiden_1.0_2", "0_0", "0", 2),
-        ("leiden_1.0", 2, "leiden_1.0_2", "0_1", "0", 1),
-        ("leiden_1.0", 2, "leiden_1.0_2", "1_0", "1", 1),
+        ("leiden_1e-05", 1, "leiden_1e-05_1", "0", "", 5, "", ""),
+        ("leiden_0.5", 1, "leiden_0.5_1", "0", "", 5, "", ""),
+        ("leiden_1.0", 1, "leiden_1.0_1", "0", "", 3, "", ""),
+        ("leiden_1.0", 1, "leiden_1.0_1", "1", "", 2, "", ""),
+        ("leiden_1.0", 2, "leiden_1.0_2", "0_0", "0", 2, "", ""),
+        ("leiden_1.0", 2, "leiden_1.0_2", "0_1", "0", 1, "", ""),
+        ("leiden_1.0", 2, "leiden_1.0_2", "1_0", "1", 1, "", ""),
     ]
     assert newick(rows) == (
         "(0:1[&&NHX:n=5])leiden_1e-05;\n"
@@ -125,7 +125,7 @@ def test_parents_are_those_of_the_cells_and_newick_comes_back(above, below, cell
     columns = {"leiden_1.0_1": coded(first), "leiden_1.0_2": coded(second)}
     rows = cluster_tree(columns)
     assert agree(rows)
-    for tree, level, _, name, parent, n_cells in rows:
+    for tree, level, _, name, parent, n_cells, *_ in rows:
         assert tree == "leiden_1.0"
         assert parent == (owner[name] if level == 2 else "")
         assert n_cells == (second if level == 2 else first).count(name)
@@ -163,9 +163,26 @@ def test_parents_without_children_and_clusters_without_cells():
     assert parent_codes(np.array([0, 2, -1]), 3, np.array([1, 0, 0])).tolist() == [1, -1, 0]
     assert parent_codes(np.array([0, 0]), 1, np.array([0, -1])) is None
     rows = cluster_tree({"leiden_1.0_1": (np.array([1, 1]), ["none here", "b"])})
-    assert [row[3:] for row in rows] == [("b", "", 2)]
+    assert [row[3:] for row in rows] == [("b", "", 2, "", "")]
 
 
 def test_other_columns_are_refused():
     with pytest.raises(ValueError, match='"cell_type" is not the name of a cluster column'):
         cluster_tree({"cell_type": coded(["a"])})
+
+
+def test_the_verdict_of_the_split_that_separates_a_cluster():
+    def split(left, right, verdict, p):
+        return {"left": left.split(), "right": right.split(), "verdict": verdict, "p": p}
+
+    splits = [
+        split("0 2", "1", "distinct", 1e-9),
+        split("0", "2", "gradual", 0.01),
+        split("1", "1", "absent", 0.7),
+    ]
+    columns = {"leiden_1.0_1": coded([*"001122"]), "leiden_1.0_2": coded(["0_0"] * 6)}
+    rows = cluster_tree(columns, {"leiden_1.0_1": splits})
+    found = {row[3]: row[6:] for row in rows}
+    assert found["0"] == found["2"] == ("gradual", 0.01)
+    assert found["1"] == ("distinct", 1e-9), "what is joined separates nothing"
+    assert found["0_0"] == ("", "")

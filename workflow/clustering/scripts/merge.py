@@ -55,12 +55,12 @@ def merge(args):
     import io
 
     from clustering.cluster_tree import TREE_COLUMNS, cluster_tree, newick
-    from clustering.stores import count_clusters, read_clusters
+    from clustering.stores import count_clusters, read_clusters, read_record
     from utils.atomic import atomic_file
     from utils.io import keys, n_rows, new_store, open_store
 
     n_cells = n_rows(open_store(args.input_file), "obs")
-    links, labels, lines = {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
+    links, labels, splits, lines = {}, {}, {}, ["column\tn_clusters\tlargest\tsmallest\tunlabelled"]
 
     def open_same_cells(file):
         root = open_store(file)
@@ -86,8 +86,9 @@ def merge(args):
                 if name in keys(root, "uns"):
                     links[f"uns/{name}"] = file / "uns" / name
             labels[column] = read_clusters(root, column)
+            splits[column] = read_record(root, column).get("splits", [])
             lines.append("\t".join(map(str, (column, *count_clusters(labels[column][0])))))
-    tree = cluster_tree(labels)
+    tree = cluster_tree(labels, splits)
     table = io.StringIO()
     # A name with a quote in it is quoted, as in the other tables.
     csv.writer(table, delimiter="\t", lineterminator="\n").writerows([TREE_COLUMNS, *tree])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -63,31 +63,47 @@ def groups_of_divisions(sizes: list[int]) -> list[range]:
     return groups
 
 
-def choose_genes(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """Take the variable genes of a sample, and leave out those that few of its cells have.
+class ChosenGenes(NamedTuple):
+    """Genes of a sample.
+
+    Attributes
+    ----------
+    counts
+        CSR matrix, cells x at most `N_GENES` variable genes, float64.
+    variable
+        int, their positions among all genes.
+    found
+        int, positions of the genes that enough cells have, variable or not.
+    """
+
+    counts: sp.csr_matrix
+    variable: np.ndarray
+    found: np.ndarray
+
+
+def choose_genes(counts: sp.csr_matrix) -> ChosenGenes:
+    """Choose the variable genes of a sample, among those that enough of its cells have.
 
     Parameters
     ----------
     counts
         CSR matrix, cells x genes.
-
-    Returns
-    -------
-    scipy.sparse.csr_matrix
-        float64, cells x at most `N_GENES` genes.
     """
     from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.hvg import highly_variable_genes
 
     n_with = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
     least = max(MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE * counts.shape[0])
-    counts = counts[:, np.flatnonzero(n_with >= least)].astype(np.float64)
+    found = np.flatnonzero(n_with >= least)
+    variable = found
+    counts = counts[:, found].astype(np.float64)
     if counts.shape[1] > N_GENES:
         values = normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))
         table = highly_variable_genes(
             lambda: [values], counts.shape[1], n_top_genes=N_GENES, flavor="seurat"
         )
-        counts = counts[:, np.flatnonzero(table["highly_variable"])]
+        chosen = np.flatnonzero(table["highly_variable"])
+        variable, counts = found[chosen], counts[:, chosen]
     counts.eliminate_zeros()
     counts.sort_indices()
-    return counts
+    return ChosenGenes(counts, variable, found)

@@ -8,17 +8,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clustering.children import Unsplit
+from clustering.significance.markers import NO_MARKERS, SideMarkers, held_out_markers
 from clustering.significance.sample import choose_genes, draw_cells, groups_of_divisions
-from clustering.significance.verdicts import NOTHING, SplitEvidence, Verdict, weigh
+from clustering.significance.verdicts import (
+    MIN_SCORED,
+    NOTHING,
+    SplitEvidence,
+    Verdict,
+    weigh,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import scipy.sparse as sp
 
     from clustering.significance.scores import Sample
 
     Tree = dict[frozenset[int], tuple[frozenset[int], frozenset[int]]]
+
+
+# Fewer genes have no halves of any use.
+MIN_GENES = 10
 
 
 class Division(NamedTuple):
@@ -55,6 +66,8 @@ class TestedSplit(NamedTuple):
         What was found; an accepted split is not `absent`.
     joined
         Whether the children were joined.
+    markers
+        Genes that tell the sides apart; none where the verdict is `absent`.
     """
 
     left: list[int]
@@ -65,6 +78,7 @@ class TestedSplit(NamedTuple):
     evidence: SplitEvidence
     verdict: Verdict
     joined: bool
+    markers: SideMarkers = NO_MARKERS
 
     def record(self, name_of: Callable[[int], str]) -> dict[str, Any]:
         """Return what is stored, with the names of the children."""
@@ -82,7 +96,42 @@ class TestedSplit(NamedTuple):
             **numbers,
             "verdict": self.verdict,
             "joined": self.joined,
+            "markers_left": self.markers.left,
+            "markers_right": self.markers.right,
         }
+
+
+class _Node(NamedTuple):
+    """A tested node of a dendrogram, with the children as they were before the test."""
+
+    left: frozenset[int]
+    right: frozenset[int]
+    alpha: float
+    evidence: SplitEvidence
+    verdict: Verdict
+    joined: bool
+    markers: SideMarkers
+
+    def after(self, number: np.ndarray, sizes: np.ndarray) -> TestedSplit:
+        """Return the node with the children as they are numbered after the test."""
+        left, right = list(self.left), list(self.right)
+        return TestedSplit(
+            sorted(set(number[left].tolist())),
+            sorted(set(number[right].tolist())),
+            int(sizes[left].sum()),
+            int(sizes[right].sum()),
+            *self[2:],
+        )
+
+
+class _Tested(NamedTuple):
+    """A sample of a cluster with what its splits are tested by."""
+
+    sample: Sample | None  # None: too few cells or genes to test anything
+    tree: Tree
+    counts: sp.csr_matrix  # of all genes that enough cells have
+    names: Sequence[str]  # of these genes
+    half: np.ndarray  # of each, as `held_out_markers` takes it
 
 
 class TestedChildren(NamedTuple):
@@ -125,6 +174,8 @@ class SplitTest:
         ``keep`` or ``join`` children that no gap separates.
     algorithm, n_neighbors, seed, threads
         Of the clustering of the samples, and of samples tested at a time.
+    genes
+        Names of the genes; without them no markers are looked for.
 
     Notes
     -----
@@ -142,14 +193,29 @@ class SplitTest:
     n_neighbors: int
     seed: int = 0
     threads: int = 1
+    genes: Sequence[str] | None = None
 
     def __call__(self, divisions: list[Division]) -> Iterator[TestedChildren]:
-        """Test divisions; the result of one does not depend on the others."""
+        """Test divisions, and join what is not accepted.
+
+        The result of one does not depend on the others.
+        """
+        return self._outcomes(divisions, joining=True)
+
+    def examine(self, divisions: list[Division]) -> Iterator[list[TestedSplit]]:
+        """Test every node of divisions, from the top down; nothing is joined.
+
+        The verdict on a node does not depend on those above it.
+        """
+        return (tested.splits for tested in self._outcomes(divisions, joining=False))
+
+    def _outcomes(self, divisions: list[Division], *, joining: bool) -> Iterator[TestedChildren]:
         from utils.log import progress
 
-        return progress(self._outcomes(divisions), desc="testing splits", total=len(divisions))
+        outcomes = self._read_and_test(divisions, joining)
+        return progress(outcomes, desc="testing splits", total=len(divisions))
 
-    def _outcomes(self, divisions: list[Division]) -> Iterator[TestedChildren]:
+    def _read_and_test(self, divisions: list[Division], joining: bool) -> Iterator[TestedChildren]:
         from utils.threads import one_blas_thread, ordered_map
 
         drawn = [draw_cells(division.labels, self._random(division, 0)) for division in divisions]
@@ -158,77 +224,122 @@ class SplitTest:
                 samples = [(divisions[i], drawn[i]) for i in group]
                 counts = self.read([division.cells[rows] for division, rows in samples])
                 work = [(*sample, part) for sample, part in zip(samples, counts, strict=True)]
-                yield from ordered_map(lambda job: self._test(*job), work, threads=self.threads)
+                yield from ordered_map(
+                    lambda job: self._test(*job, joining), work, threads=self.threads
+                )
 
     def _random(self, division: Division, stream: int) -> np.random.Generator:
         """Random numbers that depend on the cells of the division alone."""
         key = [self.seed, stream, len(division.cells), int(division.cells[0])]
         return np.random.default_rng(key)
 
-    def _test(self, division: Division, rows: np.ndarray, counts: sp.csr_matrix) -> TestedChildren:
+    def _test(
+        self, division: Division, rows: np.ndarray, counts: sp.csr_matrix, joining: bool
+    ) -> TestedChildren:
         from clustering.significance.scores import Sample
 
         cells, children = division.cells[rows], division.labels[rows]
-        sample = Sample(
-            choose_genes(counts),
-            children,
-            np.unique(self.batch[cells], return_inverse=True)[1],
-            resolution=division.resolution,
-            n_neighbors=self.n_neighbors,
-            algorithm=self.algorithm,
-            rng=self._random(division, 1),
-        )
+        genes = choose_genes(counts)
+        sample, half = None, np.full(counts.shape[1], -1)
+        if len(cells) >= MIN_SCORED and len(genes.variable) >= MIN_GENES:
+            sample = Sample(
+                genes.counts,
+                children,
+                np.unique(self.batch[cells], return_inverse=True)[1],
+                resolution=division.resolution,
+                n_neighbors=self.n_neighbors,
+                algorithm=self.algorithm,
+                rng=self._random(division, 1),
+            )
+            half[genes.variable] = sample.halvings[0].half
         sizes = np.bincount(division.labels)
-        where = sample.components if self.representation is None else self.representation[cells]
-        return self._top_down(division.labels, sizes, dendrogram(where, children, sizes), sample)
+        if self.representation is not None:
+            where = self.representation[cells]
+        else:
+            where = genes.counts.toarray() if sample is None else sample.components
+        names = [] if self.genes is None else [self.genes[gene] for gene in genes.found]
+        tested = _Tested(
+            sample,
+            dendrogram(where, children, sizes),
+            counts[:, genes.found],
+            names,
+            half[genes.found],
+        )
+        return self._top_down(division.labels, sizes, tested, joining)
 
     def _top_down(
-        self, labels: np.ndarray, sizes: np.ndarray, tree: Tree, sample: Sample
+        self, labels: np.ndarray, sizes: np.ndarray, tested: _Tested, joining: bool
     ) -> TestedChildren:
-        """Join the children below each node that is not accepted."""
+        """Test the nodes; if `joining`, join the children below each one that is not accepted."""
         from clustering.communities import renumber_by_size
 
+        tree = tested.tree
         joined_to = np.arange(len(sizes))
-        nodes: list[tuple[frozenset[int], frozenset[int], float, SplitEvidence, Verdict, bool]] = []
+        nodes: list[_Node] = []
         queue = [max(tree, key=len)]
         while queue:
             node = queue.pop(0)
             if node not in tree:
                 continue
             left, right = tree[node]
-            alpha = self.significance * sizes[list(node)].sum() / self.n_cells
-            evidence = self._evidence(sample, left, right)
-            verdict = evidence.verdict(alpha)
-            joined = verdict == "absent" or (verdict == "gradual" and self.gradual == "join")
-            nodes.append((left, right, float(alpha), evidence, verdict, joined))
+            alpha = float(self.significance * sizes[list(node)].sum() / self.n_cells)
+            evidence, verdict, markers = self._evidence(tested, left, right, alpha)
+            rejected = verdict == "absent" or (verdict == "gradual" and self.gradual == "join")
+            joined = joining and rejected
+            nodes.append(_Node(left, right, alpha, evidence, verdict, joined, markers))
             if joined:
                 joined_to[list(node)] = min(node)
             else:
                 queue += [left, right]
-        after = renumber_by_size(joined_to[labels])
+        after = renumber_by_size(joined_to[labels]) if joining else labels
         # Of each child before, its number after.
         number = np.zeros(len(sizes), dtype=np.int64)
         number[labels] = after
-        splits = [
-            TestedSplit(
-                sorted(set(number[list(left)].tolist())),
-                sorted(set(number[list(right)].tolist())),
-                int(sizes[list(left)].sum()),
-                int(sizes[list(right)].sum()),
-                alpha, evidence, verdict, joined,
-            )
-            for left, right, alpha, evidence, verdict, joined in nodes
-        ]  # fmt: skip
-        return TestedChildren(after, splits)
+        return TestedChildren(after, [node.after(number, sizes) for node in nodes])
 
     def _evidence(
-        self, sample: Sample, left: frozenset[int], right: frozenset[int]
-    ) -> SplitEvidence:
+        self, tested: _Tested, left: frozenset[int], right: frozenset[int], alpha: float
+    ) -> tuple[SplitEvidence, Verdict, SideMarkers]:
+        """Test a node, and find markers of its sides if they are told apart."""
+        sample = tested.sample
+        if sample is None:
+            return NOTHING, NOTHING.verdict(alpha), NO_MARKERS
         cells = np.flatnonzero(np.isin(sample.children, list(left | right)))
         side = np.isin(sample.children[cells], list(right)).astype(np.int64)
         if not 0 < side.sum() < len(side):
-            return NOTHING
-        return weigh(sample.scores(cells, side), side)
+            return NOTHING, NOTHING.verdict(alpha), NO_MARKERS
+        scores = sample.scores(cells, side)
+        evidence = weigh(scores, side)
+        verdict = evidence.verdict(alpha)
+        if verdict == "absent" or not len(tested.names):
+            return evidence, verdict, NO_MARKERS
+        counts = tested.counts[cells]
+        return evidence, verdict, held_out_markers(counts, tested.names, tested.half, scores)
+
+
+def untested_splits(
+    division: Division, representation: np.ndarray, *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """List the nodes of the dendrogram of a cluster's children, from the top down.
+
+    Returns
+    -------
+    list of dict
+        `left`, `right` (numbers of children), `n_left` and `n_right` (cells).
+    """
+    rows = draw_cells(division.labels, np.random.default_rng(seed))
+    sizes = np.bincount(division.labels)
+    tree = dendrogram(representation[division.cells[rows]], division.labels[rows], sizes)
+    splits, queue = [], [max(tree, key=len)]
+    while queue:
+        node = queue.pop(0)
+        if node in tree:
+            left, right = tree[node]
+            n_left, n_right = (int(sizes[list(side)].sum()) for side in (left, right))
+            sides = {"left": sorted(left), "right": sorted(right)}
+            splits.append({**sides, "n_left": n_left, "n_right": n_right})
+            queue += [left, right]
+    return splits
 
 
 def count_verdicts(splits: list[TestedSplit]) -> str:

@@ -82,7 +82,7 @@ def weigh(scores: HeldOutScores, side: np.ndarray) -> SplitEvidence:
         agreements.append(_self_normalized(linear[0] * linear[1]))
         steps.append(_step(log[0], log[1], scores.share))
         valleys.append(_valley(log[0] + log[1], side[scored]))
-        areas += [_auc(log[1 - half], _high(log[half], scores.share)) for half in (0, 1)]
+        areas += [_auc(log[1 - half], is_high(log[half], scores.share)) for half in (0, 1)]
     p_valley, valley = np.mean(valleys, axis=0)
     bound = NO_STEP * np.sqrt(scored.sum())
     return SplitEvidence(
@@ -100,8 +100,8 @@ def _self_normalized(products: np.ndarray) -> float:
     return float(products.sum() / norm) if norm > 0 else 0.0
 
 
-def _high(score: np.ndarray, share: float) -> np.ndarray:
-    """Return whether a score is among the highest, as many as side 1 has cells."""
+def is_high(score: np.ndarray, share: float) -> np.ndarray:
+    """Check which cells are among the highest by a score, as many as side 1 has."""
     return score > np.quantile(score, 1 - share)
 
 
@@ -109,7 +109,7 @@ def _step(first: np.ndarray, second: np.ndarray, share: float) -> float:
     """Test whether the side by one score says more of the other than a straight line does."""
     total = np.zeros(len(first))
     for x, y in ((first, second), (second, first)):
-        step = _residual(_high(x, share).astype(float), x)
+        step = _residual(is_high(x, share).astype(float), x)
         residual = _residual(y, x)
         scale = step.std() * residual.std()
         if scale > 0:

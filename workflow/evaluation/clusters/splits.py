@@ -1,214 +1,226 @@
-"""Every split of a cluster, and what speaks for it: robustness, distance, batches, markers.
+"""Every split of a cluster, and what speaks for it: the test, robustness, batches, markers.
 
-A suggestion is a suggestion: nothing is merged by it.
+A split is a node of the dendrogram of a cluster's children: some of them against the others. A
+suggestion is a suggestion: nothing is merged by it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from evaluation.clusters.markers import STRONG
+from clustering.cluster_names import ALL_CELLS, column_above, parse_column
+from clustering.cluster_tree import separating_splits
+from clustering.communities import renumber_by_size
+from clustering.significance.splits import Division
 from evaluation.clusters.robustness import DISSOLVED, STABLE
 from evaluation.scores.agreement import contingency, mixing
-from evaluation.scores.metrics import sample_cells, silhouette
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from evaluation.scores.metrics import Labeling
 
-# Cells of one parent that the silhouette is computed of.
-CELLS_PER_PARENT = 5_000
-# A child with less than this share of its parent's mixing of batches is said to be of few batches,
-# where the parent is mixed at all.
+    Split = Mapping[str, Any]
+
+# A side with less than this share of the mixing of batches of both is said to be split off along
+# the batch, where both together are mixed at all.
 ONE_BATCH, MIXED = 0.5, 0.2
-NAMED = 3  # marker genes that are written out
+SPLIT_COLUMNS = [
+    "column", "parent", "left", "right", "n_left", "n_right", "alpha", "p", "significant",
+    "verdict", "auc", "valley", "jaccard_left", "jaccard_right", "batch_entropy",
+    "batch_entropy_left", "batch_entropy_right", "markers_left", "markers_right", "suggestion",
+    "reason",
+]  # fmt: skip
 
 
-class Evidence(NamedTuple):
-    """What is known of one child."""
+def divisions_of(
+    column: Labeling, parents: Sequence[str], resolution_of: Callable[[str], float]
+) -> list[tuple[str, list[str], Division]]:
+    """List the clusters that a column splits.
 
-    jaccard: float
-    silhouette: float
-    batch_entropy: float  # NaN: no batch column
-    parent_batch_entropy: float
-    n_strong: float  # strong markers; NaN: not computed
-
-
-def suggest(evidence: Evidence) -> tuple[str, str]:
-    """Suggest to keep a child, to merge it with its nearest sibling, or to look at it.
-
-    It is kept where it is stable (Jaccard at least 0.75) and has a strong marker (adjusted p below
-    0.05, AUC at least 0.7, log2 fold change at least 1); merged where it has no strong marker and
-    dissolves (Jaccard below 0.5) or lies among its siblings (silhouette below 0). Everything else
-    is to be looked at: a small cluster that dissolves but has markers may be a rare cell type, one
-    that is of one batch in a parent that is not may be an artefact or a real difference.
+    Parameters
+    ----------
+    column
+        A clustering.
+    parents
+        The parent of each of its clusters; empty: all cells.
+    resolution_of
+        Takes a parent and returns the resolution at which its children were found.
 
     Returns
     -------
-    tuple
-        ``keep``, ``merge`` or ``look``, and the reason in words.
+    list of (str, list of str, Division)
+        Parent, names of its children by size, and their cells; of parents with several children.
     """
-    for_it, against = _weigh_evidence(evidence)
-    reason = "; ".join([*against, *for_it]) or "nothing is known"
-    weak = evidence.jaccard < DISSOLVED or evidence.silhouette < 0
-    if weak and not evidence.n_strong > 0:
-        return "merge", reason
-    unstable = not (evidence.jaccard >= STABLE or np.isnan(evidence.jaccard))
-    if unstable or _has_fewer_batches(evidence) or not for_it or evidence.n_strong == 0:
-        return "look", reason
-    return "keep", reason
-
-
-def _weigh_evidence(evidence: Evidence) -> tuple[list[str], list[str]]:
-    """Write out what speaks for a child, and what speaks against it."""
-    for_it, against = [], []
-    if evidence.jaccard >= STABLE:
-        for_it.append(f"comes back (Jaccard {evidence.jaccard:.2f})")
-    elif evidence.jaccard < DISSOLVED:
-        against.append(f"dissolves (Jaccard {evidence.jaccard:.2f})")
-    elif not np.isnan(evidence.jaccard):
-        against.append(f"comes back in part (Jaccard {evidence.jaccard:.2f})")
-    if evidence.n_strong > 0:
-        for_it.append(f"{int(evidence.n_strong)} strong markers")
-    elif evidence.n_strong == 0:
-        against.append("no strong marker")
-    if evidence.silhouette < 0:
-        against.append(f"lies among its siblings (silhouette {evidence.silhouette:.2f})")
-    if _has_fewer_batches(evidence):
-        against.append(
-            f"of fewer batches than its parent (entropy {evidence.batch_entropy:.2f} of "
-            f"{evidence.parent_batch_entropy:.2f})"
-        )
-    return for_it, against
-
-
-def _has_fewer_batches(evidence: Evidence) -> bool:
-    """Check whether a child of a mixed parent is much less mixed than the parent."""
-    mixed = evidence.parent_batch_entropy >= MIXED
-    return mixed and evidence.batch_entropy < ONE_BATCH * evidence.parent_batch_entropy
+    numbers = {parent: i for i, parent in enumerate(dict.fromkeys(parents))}
+    parent_of = np.append([numbers[parent] for parent in parents], -1)[column.codes]
+    order = np.argsort(parent_of, kind="stable")
+    ends = np.searchsorted(parent_of[order], np.arange(len(numbers) + 1))
+    divisions = []
+    for parent, number in numbers.items():
+        cells = order[ends[number] : ends[number + 1]]
+        codes = column.codes[cells]
+        if len(np.unique(codes)) > 1:
+            labels = renumber_by_size(codes)
+            names = [""] * (int(labels.max()) + 1)
+            for label, code in np.unique(np.stack([labels, codes]), axis=1).T.tolist():
+                names[label] = column.groups[code]
+            division = Division(cells, labels, resolution_of(parent))
+            divisions.append((parent or ALL_CELLS, names, division))
+    return divisions
 
 
 def split_table(
     columns: list[Labeling],
-    embedding: np.ndarray,
+    splits: Mapping[str, Sequence[Split]],
     *,
     parents: Mapping[str, Sequence[str]],
     batch: Labeling | None = None,
-    markers: pd.DataFrame | None = None,
     robustness: pd.DataFrame | None = None,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Bring together what is known of every split.
 
     Parameters
     ----------
     columns
-        Clusterings; those of level 1 are taken as the split of all cells.
-    embedding
-        Cells x dimensions, for the silhouette of children among their siblings: of at most 5,000
-        cells of each parent.
+        Clusterings.
+    splits
+        By column, its splits, those of a parent from the top down, as
+        `clustering.significance.splits.TestedSplit.record` gives them with their `parent`; those
+        that were not tested have names and sizes alone.
     parents
-        By name of the column, the name of each cluster's parent; empty ones: all cells.
+        By column, the parent of each cluster; empty ones: all cells.
     batch
         What mixes the cells.
-    markers, robustness
-        The tables of `markers.py` and `robustness.py`.
-    seed
-        Of the samples.
+    robustness
+        The table of `robustness.py`.
 
     Returns
     -------
     pandas.DataFrame
-        A row per child: `column`, `parent` (``all`` at level 1), `child`, `n_cells`, `jaccard`,
-        `score`, `nearest`, `silhouette`, `batch_entropy` and `parent_batch_entropy` (0 one batch
-        to 1 even), `n_strong_markers`, `markers`, `suggestion`, `reason`. An only child is no
-        split and has no suggestion.
+        A row per split, with `SPLIT_COLUMNS`. A split is significant if its p is at most `alpha`
+        and every split above it, of the levels above too, is significant. `batch_entropy` is 0 for
+        one batch and 1 for even ones: of the cells of both sides, and of each side.
     """
-    known = (
-        {} if robustness is None else robustness.set_index(["column", "cluster"]).to_dict("index")
-    )
-    genes = {} if markers is None else dict(list(markers.groupby(["column", "cluster"])))
+    jaccard: dict[tuple[str, str], float] = {}
+    if robustness is not None:
+        keys = zip(robustness["column"], robustness["cluster"], strict=True)
+        jaccard = dict(zip(keys, robustness["jaccard"], strict=True))
+    significant = _significant_splits(columns, splits, parents)
     rows = []
     for column in columns:
-        parent_of = np.array(parents[column.name], dtype=object)
-        sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.groups))
-        entropy = np.full(len(sizes), np.nan)
         counts = None
         if batch is not None:
             shape = (len(column.groups), len(batch.groups))
             counts = contingency(column.codes, batch.codes, shape=shape)
-        for parent in dict.fromkeys(parent_of):
-            children = np.flatnonzero(parent_of == parent)
-            only = len(children) < 2
-            parent_purity = np.nan
+        number = {name: i for i, name in enumerate(column.groups)}
+        for split, is_significant in zip(
+            splits[column.name], significant[column.name], strict=True
+        ):
+            sides = {side: split[side] for side in ("left", "right")}
+            row: dict[str, Any] = {name: split.get(name) for name in SPLIT_COLUMNS}
+            row |= {side: ",".join(names) for side, names in sides.items()}
+            row["column"] = column.name
+            for side, names in sides.items():
+                scores = [jaccard.get((column.name, name), np.nan) for name in names]
+                row[f"jaccard_{side}"] = min(scores, key=lambda score: (np.isnan(score), score))
             if counts is not None:
-                both = mixing(np.vstack([counts[children], counts[children].sum(axis=0)]))
-                entropy[children], parent_purity = both[:-1], both[-1]
-            apart = dict.fromkeys(children, np.nan)
-            if not only:
-                apart = _silhouettes(embedding, column.codes, children, seed)
-            for child in children:
-                key = (column.name, column.groups[child])
-                robust = known.get(key, {})
-                marker_genes = genes.get(key)
-                n_strong, named = _strong(marker_genes)
-                if markers is None or only:
-                    n_strong = np.nan
-                evidence = Evidence(
-                    float(robust.get("jaccard", np.nan)),
-                    apart[child],
-                    entropy[child],
-                    parent_purity,
-                    n_strong,
+                row |= _batch_entropies(
+                    *(
+                        counts[[number[name] for name in names]].sum(axis=0)
+                        for names in sides.values()
+                    ),
+                    is_joined=sides["left"] == sides["right"],
                 )
-                suggestion, reason = ("", "not split") if only else suggest(evidence)
-                rows.append(
-                    (column.name, parent or "all", column.groups[child], sizes[child],
-                     evidence.jaccard, float(robust.get("score", np.nan)),
-                     robust.get("nearest", ""), evidence.silhouette, entropy[child], parent_purity,
-                     n_strong, named, suggestion, reason)
-                )  # fmt: skip
-    table = pd.DataFrame(rows, columns=SPLIT_COLUMNS)
-    return table.astype({"n_strong_markers": "Int64"})
+            if is_significant is not None:
+                row["significant"] = "yes" if is_significant else "no"
+                row["verdict"] = split["verdict"] if is_significant else "absent"
+                kept = is_significant and not split["joined"]
+                row["suggestion"] = "keep" if kept else "merge"
+            row["reason"] = "; ".join(_reasons(split, row))
+            rows.append(row)
+    return pd.DataFrame(rows, columns=SPLIT_COLUMNS)
 
 
-SPLIT_COLUMNS = [
-    "column", "parent", "child", "n_cells", "jaccard", "score", "nearest", "silhouette",
-    "batch_entropy", "parent_batch_entropy", "n_strong_markers", "markers", "suggestion", "reason",
-]  # fmt: skip
+def _significant_splits(
+    columns: list[Labeling],
+    splits: Mapping[str, Sequence[Split]],
+    parents: Mapping[str, Sequence[str]],
+) -> dict[str, list[bool | None]]:
+    """Check for each split of each column whether it and all above it are told apart.
+
+    None where a split was not tested; it does not count against those below.
+    """
+    names = {column.name for column in columns}
+    significant: dict[str, list[bool | None]] = {}
+    is_accepted: dict[tuple[str | None, str], bool] = {}  # by column and cluster
+    for column in sorted(columns, key=lambda column: _level(column.name)):
+        above = column_above(column.name, names)
+        rejected: list[tuple[str, set[str]]] = []  # parent, and children below the split
+        results: list[bool | None] = []
+        for split in splits[column.name]:
+            parent, children = split["parent"], {*split["left"], *split["right"]}
+            result = None
+            if "p" in split:
+                is_below = any(parent == other and children <= all_ for other, all_ in rejected)
+                above_accepted = is_accepted.get((above, parent), True)
+                result = above_accepted and not is_below and split["verdict"] != "absent"
+                if not result:
+                    rejected.append((parent, children))
+            results.append(result)
+        significant[column.name] = results
+        separating = separating_splits(
+            [{**s, "result": r} for s, r in zip(splits[column.name], results, strict=True)]
+        )
+        for cluster, parent in zip(column.groups, parents[column.name], strict=True):
+            split = separating.get(cluster)
+            result = is_accepted.get((above, parent), True) if split is None else split["result"]
+            is_accepted[column.name, cluster] = result is not False
+    return significant
 
 
-def _silhouettes(
-    embedding: np.ndarray, codes: np.ndarray, children: np.ndarray, seed: int
-) -> dict[int, float]:
-    """Mean silhouette of each child among its siblings."""
-    among = np.where(np.isin(codes, children), codes, -1)
-    cells = sample_cells(among, CELLS_PER_PARENT, seed=seed)
-    widths = silhouette(embedding[cells], among[cells])
-    means = {}
-    for child in children:
-        child_widths = widths[among[cells] == child]
-        child_widths = child_widths[np.isfinite(child_widths)]
-        means[child] = float(child_widths.mean()) if len(child_widths) else float("nan")
-    return means
+def _level(name: str) -> int:
+    column = parse_column(name)
+    return 1 if column is None else column.level
 
 
-def _strong(found: pd.DataFrame | None) -> tuple[float, str]:
-    """Count the strong markers, and write out the best genes with their effects."""
-    if found is None or not len(found):
-        return 0, ""
-    strong = found[
-        (found["p_adj"] < STRONG["p_adj"])
-        & (found["auc"] >= STRONG["auc"])
-        & (found["log2fc"] >= STRONG["log2fc"])
-    ]
-    best = (strong if len(strong) else found).sort_values("rank").head(NAMED)
-    named = [
-        f"{gene} (log2FC {fold:.1f}, AUC {auc:.2f})"
-        for gene, fold, auc in zip(best["gene"], best["log2fc"], best["auc"], strict=True)
-    ]
-    return len(strong), ", ".join(named)
+def _batch_entropies(left: np.ndarray, right: np.ndarray, *, is_joined: bool) -> dict[str, float]:
+    """Compute the mixing of batches before a split and in its sides, which a join makes one."""
+    if is_joined:
+        return {"batch_entropy": float(mixing(left[None])[0])}
+    sides = mixing(np.stack([left, right, left + right]))
+    columns = ("batch_entropy_left", "batch_entropy_right", "batch_entropy")
+    return dict(zip(columns, sides.tolist(), strict=True))
+
+
+def _reasons(split: Split, row: Mapping[str, Any]) -> list[str]:
+    """Write out what speaks for a split, and what speaks against it."""
+    reasons = []
+    if row["significant"] is None:
+        reasons.append("not tested")
+    elif row["significant"] == "yes":
+        gap = "with a gap" if row["verdict"] == "distinct" else "without a gap"
+        reasons.append(f"more than noise (p {split['p']:.2g}), {gap} (AUC {split['auc']:.2f})")
+    elif split["verdict"] != "absent":
+        reasons.append(f"a split above it is not significant (its own p {split['p']:.2g})")
+    else:
+        reasons.append(f"not told apart (p {split['p']:.2g}, not {split['alpha']:.2g})")
+    if split.get("joined"):
+        return [f"joined: {reasons[0]}"]
+    robustness = min(row["jaccard_left"], row["jaccard_right"])
+    if robustness < DISSOLVED:
+        reasons.append(f"dissolves (Jaccard {robustness:.2f})")
+    elif robustness < STABLE:
+        reasons.append(f"comes back in part (Jaccard {robustness:.2f})")
+    elif robustness >= STABLE:
+        reasons.append(f"comes back (Jaccard {robustness:.2f})")
+    before = row["batch_entropy"]
+    for side in ("left", "right"):
+        after = row[f"batch_entropy_{side}"]
+        is_known = before is not None and after is not None
+        if is_known and before >= MIXED and after < ONE_BATCH * before:
+            reasons.append(f"{side} along the batch (entropy {after:.2f} of {before:.2f})")
+    return reasons
