@@ -11,7 +11,7 @@ PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
     bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-memory bench-gpu \
-    bench-splits clean
+    bench-splits bench-resolutions clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -52,6 +52,10 @@ bench-plan: $(VENV)/installed
 # Simulated and real populations: how often noise is split, how much is found
 bench-splits: $(VENV)/installed-test
 	$(BIN)/python test/bench/bench_splits.py --figure docs/significance_calibration.png
+
+# Suggested resolutions beside the best, and none in homogeneous populations
+bench-resolutions: $(VENV)/installed
+	$(BIN)/python test/bench/bench_resolutions.py
 
 # Fails where a job takes more memory than it asks for
 bench-memory: $(VENV)/installed-scvi

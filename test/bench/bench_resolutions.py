@@ -241,9 +241,8 @@ def main() -> None:
         f"adjusted Rand index with the types of at least {MIN_TYPE} cells. Near: at most {NEAR} "
         "below the best, which only the labels tell.",
         "",
-        "The thresholds were chosen on samples of 2,500 cells of these real data and on trees and "
-        "homogeneous populations of other seeds (0-229): the simulated rows are a test, the real "
-        "ones are not quite.",
+        "The thresholds were chosen on these real data and on trees and homogeneous populations of "
+        "other seeds (0-229): the simulated rows are a test, the real ones are not.",
         "",
         "| data | cells | types | suggested | best | near |",
         "|---|---|---|---|---|---|",

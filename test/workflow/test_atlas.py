@@ -189,19 +189,35 @@ def test_logs_and_benchmarks(pancreas):
 def test_splits_markers_and_trees(pancreas):
     folder = pancreas / "results/pancreas/harmony"
     tables = {
-        name: pd.read_csv(folder / f"{name}.tsv", sep="\t", dtype={"child": str, "cluster": str})
+        name: pd.read_csv(
+            folder / f"{name}.tsv",
+            sep="\t",
+            dtype={"left": str, "right": str, "cluster": str, "parent": str},
+        )
         for name in ("splits", "markers", "robustness", "resolutions")
     }
     obs = read(folder / "atlas.zarr").obs
     for column in COLUMNS:
-        for name, key in (("splits", "child"), ("robustness", "cluster")):
-            found = tables[name][tables[name]["column"] == column]
-            assert set(found[key]) == set(obs[column].astype(str))
-            sizes = found.set_index(key)["n_cells"]
-            assert (sizes == obs[column].astype(str).value_counts().reindex(sizes.index)).all()
-    whole = tables["splits"][tables["splits"]["column"] == "leiden_1.0_1"].set_index("child")
-    assert whole["jaccard"].median() > 0.6
-    assert whole["suggestion"].isin(["keep", "look", "merge"]).all()
+        found = tables["robustness"][tables["robustness"]["column"] == column]
+        assert set(found["cluster"]) == set(obs[column].astype(str))
+        sizes = found.set_index("cluster")["n_cells"]
+        assert (sizes == obs[column].astype(str).value_counts().reindex(sizes.index)).all()
+        # A dendrogram of the children of each parent.
+        found = tables["splits"][tables["splits"]["column"] == column]
+        children = obs[column].astype(str).drop_duplicates()
+        parents = children.str.rpartition("_")[0]
+        assert found["parent"].value_counts().to_dict() == {
+            parent or "all": n - 1 for parent, n in parents.value_counts().items() if n > 1
+        }
+        alone = [name for name in [*found["left"], *found["right"]] if "," not in name]
+        assert sorted(alone) == sorted(children[parents.duplicated(keep=False)])
+    whole = tables["splits"][tables["splits"]["column"] == "leiden_1.0_1"]
+    robust = tables["robustness"].query("column == 'leiden_1.0_1'")["jaccard"]
+    assert robust.median() > 0.6
+    assert whole["jaccard_left"].isin(robust).all()
+    assert whole["suggestion"].isin(["keep", "merge"]).all()
+    assert (whole["suggestion"] == "keep").sum() > 5
+    assert "INS" in " ".join([*whole["markers_left"].dropna(), *whole["markers_right"].dropna()])
     (best,) = tables["resolutions"].query("suggested == 'yes' and family == 'leiden resolutions'")[
         "column"
     ]

@@ -51,7 +51,15 @@ def example() -> tuple[list[MethodResult], dict[str, pd.Series | np.ndarray]]:
     keys = {"column": ["leiden_0.5_2"] * 2, "cluster": ["2_1", "2_1"]}
     markers = pd.DataFrame({**keys, "gene": ["INS", "<b>GCG"], "auc": [0.98765, 0.9]})
     splits = pd.DataFrame(
-        {"column": ["leiden_0.5_2"], "child": ["2_1"], "jaccard": [0.87321], "suggestion": ["keep"]}
+        {
+            "column": ["leiden_0.5_2"],
+            "left": ["2_1"],
+            "right": ["2_0"],
+            "jaccard_left": [0.87321],
+            "verdict": ["gradual"],
+            "p": [0.00123],
+            "suggestion": ["keep"],
+        }
     )
     columns = {
         "sample": pd.Series([HOSTILE[i % 5] for i in range(300)]),
@@ -130,8 +138,10 @@ def test_a_click_on_a_tree_node_selects_its_cells(browser, made):
         )
         assert row == f"true{(column == label).sum()}"
     details = browser.js("document.getElementById('details').innerText")
-    for words in ("Cluster 2_1", "jaccard", "0.873", "keep", "INS", "0.988", "<b>GCG"):
+    for words in ("Cluster 2_1", "jaccard", "0.873", "gradual", "keep", "INS", "0.988", "<b>GCG"):
         assert words in details
+    marked = "[...document.querySelectorAll('#nodes .name.gradual')].map((e) => e.textContent)"
+    assert browser.js(marked) == ["2_0", "2_1"]
     browser.click("#nodes [data-node='-1']")
     assert len(chosen(browser, rows)) == 0
     clean(browser, path)

@@ -6,6 +6,8 @@ names (`clustering.cluster_tree`): a column that came with the input has names o
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +16,7 @@ from utils.errors import missing, one_line
 from utils.log import say
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 ALGORITHMS = ("leiden", "louvain")
 _COLUMN = re.compile(rf"({'|'.join(ALGORITHMS)})_([0-9][0-9.e+-]*)_([1-9][0-9]*)")
@@ -58,6 +60,18 @@ def parse_column(name: str) -> ClusterColumn | None:
         return None
     # leiden_1_1 and leiden_1.0_1 would be two columns of one name.
     return column if str(column) == name else None
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names of clusters by commas; a name with a comma or quote is quoted as in CSV files."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
+
+
+def parse_names(text: str) -> list[str]:
+    """Return the names of clusters that `join_names` joined."""
+    return next(csv.reader([text]))
 
 
 def column_above(name: str, columns: Iterable[str]) -> str | None:

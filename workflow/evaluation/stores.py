@@ -309,6 +309,19 @@ def read_splits(
     return splits
 
 
+def read_gradual(root: Any, columns: Sequence[str]) -> set[tuple[str, str]]:
+    """Return column and name of the clusters that no gap separates from their siblings."""
+    from clustering.cluster_tree import separating_splits
+    from clustering.stores import read_record
+
+    return {
+        (column, cluster)
+        for column in columns
+        for cluster, split in separating_splits(read_record(root, column).get("splits", [])).items()
+        if split["verdict"] == "gradual"
+    }
+
+
 def siblings(parents: Sequence[str]) -> np.ndarray:
     """Give the clusters of one parent the same number; int64, from 0."""
     return np.unique(list(parents), return_inverse=True)[1]

@@ -310,6 +310,7 @@ async function start() {
       focus,
       counts,
       overall,
+      verdictOf: (node) => verdictOf(atlas.methods[state.method], tree, node),
       onSelect: (node) => selectNode(node),
       onToggle: toggleNode,
     });
@@ -372,6 +373,12 @@ async function start() {
   function describeCategory({ column, category }) {
     const { name, counts } = atlas.columns[column];
     return { subtitle: name, color: categoryColor(atlas, category), size: counts[category], tiles: [] };
+  }
+
+  /** The verdict on the split that separates a cluster from its siblings, if there is one. */
+  function verdictOf({ splits }, tree, node) {
+    const rows = splits?.rows[tree.columns[tree.levels[node]]]?.[tree.labels[node]];
+    return rows?.[0][splits.fields.indexOf('verdict')] ?? null;
   }
 
   function describeNode({ method: m, tree: t, node }) {

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 
+from clustering.cluster_names import parse_names
 from evaluation.figures.color_scale import COLORMAP, MISSING
 from explorer.pack import (
     Buffer,
@@ -29,15 +31,14 @@ from utils.palette import COLORS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pandas as pd
-
     from evaluation.figures.column_values import Values
 
 MAX_CELLS = 200_000
 MAX_BYTES = 15_000_000
 MARKERS_SHOWN = 12  # of a cluster
 MARKER_FIELDS = ("gene", "log2fc", "auc", "p_adj", "fraction_in", "fraction_out")
-SPLIT_FIELDS = ("suggestion", "reason", "jaccard", "silhouette", "batch_entropy", "nearest")
+SPLIT_FIELDS = ("verdict", "p", "suggestion", "reason", "against", "auc", "jaccard",
+                "batch_entropy", "markers")  # fmt: skip
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -60,7 +61,7 @@ class MethodResult(NamedTuple):
     layout: np.ndarray  # (cells, 2)
     clusters: Mapping[str, Values]  # cluster columns by name
     markers: pd.DataFrame | None = None  # a row per gene, as markers.py writes
-    splits: pd.DataFrame | None = None  # a row per cluster, as splits.py writes
+    splits: pd.DataFrame | None = None  # a row per split, as splits.py writes
 
 
 class Page(NamedTuple):
@@ -216,7 +217,26 @@ def _markers(table: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def _splits(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    return _by_cluster(table, ["column", "child", "jaccard"], SPLIT_FIELDS, max_rows=1)
+    """Give each cluster the split that separates it from its siblings."""
+    if table is None:
+        return None
+    _check_columns(table, ["column", "left", "right", "suggestion"])
+    parts = []
+    for side, other in (("left", "right"), ("right", "left")):
+        # The fields of this side without its name; of the other side its clusters alone.
+        names = {side: "cluster", other: "against"}
+        names |= {f"{name}_{side}": name for name in ("jaccard", "batch_entropy", "markers")}
+        part = table.drop(columns="batch_entropy", errors="ignore").rename(columns=names)
+        clusters = part["cluster"].map(parse_names)
+        part["cluster"] = clusters.str[0]
+        parts.append(part[(clusters.str.len() == 1) & (table["left"] != table["right"])])
+    return _by_cluster(pd.concat(parts), ["column", "cluster"], SPLIT_FIELDS, max_rows=1)
+
+
+def _check_columns(table: pd.DataFrame, needed: list[str]) -> None:
+    for name in needed:
+        if name not in table:
+            raise ValueError(f'the table has no column "{name}"; it has {", ".join(table)}')
 
 
 def _by_cluster(
@@ -228,9 +248,7 @@ def _by_cluster(
     """
     if table is None:
         return None
-    for name in needed:
-        if name not in table:
-            raise ValueError(f'the table has no column "{name}"; it has {", ".join(table)}')
+    _check_columns(table, needed)
     fields = [name for name in fields if name in table]
     rows: dict[str, dict[str, list]] = {}
     keys = zip(*(table[name].astype(str) for name in needed[:2]), strict=True)

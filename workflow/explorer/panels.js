@@ -99,7 +99,7 @@ function mixBar(atlas, counts, width) {
 }
 
 /** The cluster tree: one row per node with its size and its composition. */
-function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, onSelect, onToggle }) {
+function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, verdictOf, onSelect, onToggle }) {
   const largest = Math.max(...tree.sizes, 1);
   const rows = [];
   const addRow = (node, depth, siblings, index) => {
@@ -110,6 +110,8 @@ function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, o
     const label = isRoot ? 'All cells' : tree.labels[node];
     const width = isRoot ? '100%' : `${Math.max((100 * size) / largest, 1.5)}%`;
     const color = isRoot ? null : swatch(categoryColor(atlas, tree.indexInLevel[node]));
+    const verdict = isRoot ? null : verdictOf(node);
+    const name = { class: `name ${verdict ?? ''}`, title: verdict && `Split from its siblings: ${verdict}` };
     const foldable = !isRoot && children.length > 0;
     const toggle = (event) => (event.stopPropagation(), onToggle(node));
     const arrow = { class: foldable ? 'arrow' : 'arrow none', onclick: foldable ? toggle : null };
@@ -131,7 +133,7 @@ function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, o
         },
         make('span', arrow, expanded ? '▾' : '▸'),
         color,
-        make('span', { class: 'name' }, label),
+        make('span', name, label),
         make('span', { class: 'bars' }, mixBar(atlas, isRoot ? overall : counts[node], width)),
         make('span', { class: 'number' }, comma(size)),
       ),
@@ -142,7 +144,7 @@ function drawTree(list, atlas, tree, { open, selected, focus, counts, overall, o
   list.replaceChildren(...rows);
 }
 
-/** What is selected: its cells, their composition, robustness and markers. */
+/** What is selected: its cells, their composition, split and markers. */
 function drawDetails(box, atlas, { title, subtitle, color, tiles, splits, markers, compositions, onClear }) {
   const clear = { type: 'button', class: 'quiet', onclick: onClear };
   const summary = make('section', {},
@@ -151,7 +153,7 @@ function drawDetails(box, atlas, { title, subtitle, color, tiles, splits, marker
     make('p', { class: 'note' }, subtitle),
     make('div', { class: 'tiles' }, ...tiles.map(([value, name, hint]) =>
       make('div', { title: hint }, make('b', {}, value), make('span', {}, name)))),
-    splits ? robustnessList(splits) : null);
+    splits ? splitList(splits) : null);
   const bars = compositions.map((composition) => compositionBars(atlas, composition));
   const sections = [summary, make('section', { class: 'compositions' }, ...bars)];
   if (markers) sections.push(markerTable(markers));
@@ -197,14 +199,14 @@ function drawWarnings(box, warnings) {
 
 const formatValue = (value) => (typeof value === 'number' ? formatNumber(value, 3) : value ?? '–');
 
-/** How robust a cluster is: the fields of its row of splits.tsv. */
-function robustnessList({ fields, rows }) {
+/** The split that separates a cluster from its siblings: the fields of its row of splits.tsv. */
+function splitList({ fields, rows }) {
   const items = fields.flatMap((field, i) => {
     const value = rows[0][i];
     if (value === null) return [];
     return [make('dt', {}, field.replaceAll('_', ' ')), make('dd', {}, formatValue(value))];
   });
-  return make('div', { class: 'robustness' }, make('h3', {}, 'Robustness'), make('dl', {}, ...items));
+  return make('div', { class: 'robustness' }, make('h3', {}, 'Split from its siblings'), make('dl', {}, ...items));
 }
 
 // Heading and meaning of the fields of a marker gene.

@@ -1,13 +1,11 @@
-"""Trees, splits and composition: right where the answer is known, drawn whatever the number."""
+"""Trees and composition: right where the answer is known, drawn whatever the number."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.clusters.composition import composition, composition_table
-from evaluation.clusters.splits import Evidence, split_table, suggest
 from evaluation.figures.charts import composition_chart
 from evaluation.figures.clustree import draw_tree, place_nodes, stability, tree_tables
 from evaluation.figures.page import save_figure
@@ -65,7 +63,8 @@ def test_trees_and_bars_are_drawn(tmp_path, n):
     fine[:n] = np.arange(n)
     layers = [layer("leiden_1.0_1", fine // 3), layer("leiden_1.0_2", fine)]
     nodes, edges = tree_tables(layers)
-    figure = draw_tree(nodes, edges, title="a tree")
+    gradual = {("leiden_1.0_2", "1"), ("leiden_1.0_1", "0")}
+    figure = draw_tree(nodes, edges, title="a tree", gradual=gradual)
     assert figure.get_size_inches().max() <= 41
     save_figure(figure, tmp_path / "tree.png")
     others = [layer("batch", rng.integers(0, 4, 3000)), layer("type", fine % 7)]
@@ -77,57 +76,6 @@ def test_trees_and_bars_are_drawn(tmp_path, n):
     table = composition_table(layers[1], others)
     assert table.groupby(["by", "cluster"])["share"].sum().to_numpy() == pytest.approx(1)
     assert table.groupby("by")["n_cells"].sum().eq(3000).all()
-
-
-def test_suggestions():
-    good = Evidence(0.9, 0.3, 0.8, 0.9, 4)
-    assert suggest(good) == ("keep", "comes back (Jaccard 0.90); 4 strong markers")
-    assert suggest(good._replace(jaccard=0.3, n_strong=0))[0] == "merge"
-    assert suggest(good._replace(jaccard=0.3))[0] == "look", "a rare type, perhaps"
-    assert suggest(good._replace(n_strong=0, silhouette=-0.1))[0] == "merge"
-    assert suggest(good._replace(jaccard=0.6))[0] == "look"
-    one_batch = suggest(good._replace(batch_entropy=0.1))
-    assert one_batch[0] == "look"
-    assert "of fewer batches than its parent" in one_batch[1]
-    nothing = Evidence(*[float("nan")] * 5)
-    assert suggest(nothing) == ("look", "nothing is known")
-
-
-def test_splits_bring_everything_together():
-    rng = np.random.default_rng(0)
-    codes = np.repeat([0, 1, 2], 50)
-    X = rng.normal(size=(150, 2)) + 20 * codes[:, None]
-    column = Labeling("leiden_1.0_2", codes, ["0_0", "0_1", "1_0"])
-    parents = {"leiden_1.0_2": ["0", "0", "1"]}
-    batch = Labeling("batch", np.where(codes == 1, 0, np.arange(150) % 2), ["a", "b"])
-    markers = pd.DataFrame(
-        {
-            "column": "leiden_1.0_2",
-            "cluster": ["0_0", "0_0"],
-            "rank": [1, 2],
-            "gene": ["INS", "NA"],
-            "p_adj": [0.001, 0.2],
-            "auc": [0.95, 0.8],
-            "log2fc": [3.0, 2.0],
-        }
-    )
-    robust = pd.DataFrame(
-        {"column": "leiden_1.0_2", "cluster": ["0_0", "0_1"], "jaccard": [0.9, 0.2],
-         "score": [0.9, 0.1], "nearest": ["0_1", "0_0"]}
-    )  # fmt: skip
-    table = split_table(
-        [column], X, parents=parents, batch=batch, markers=markers, robustness=robust
-    )
-    assert list(table["child"]) == ["0_0", "0_1", "1_0"]
-    assert list(table["parent"]) == ["0", "0", "1"]
-    assert list(table["suggestion"]) == ["keep", "merge", ""]
-    assert table["reason"][2] == "not split"
-    assert table["markers"][0] == "INS (log2FC 3.0, AUC 0.95)"
-    assert list(table["n_strong_markers"][:2]) == [1, 0]
-    assert table["silhouette"][:2].min() > 0.8
-    assert list(table["batch_entropy"].round(2)[:2]) == [1, 0]
-    alone = split_table([column], X, parents=parents)
-    assert list(alone["suggestion"]) == ["look", "look", ""]
 
 
 def test_a_cluster_of_cells_that_had_no_cluster_has_no_parent(tmp_path):

@@ -83,7 +83,7 @@ def test_the_level_of_the_types_is_suggested():
     chosen = compared.loc[compared["suggested"] == "yes"].squeeze()
     assert chosen["n_clusters"] == 6
     assert adjusted_rand_index(contingency(types, codes[chosen["column"]])) > 0.95
-    assert chosen["reason"].startswith("6 clusters, the best of number and separation")
+    assert chosen["reason"].startswith("6 clusters, the best of number, separation")
     assert (compared["reason"] != "").sum() == 1
     _, other = compare(X, threads=3)
     pd.testing.assert_frame_equal(compared, other)

@@ -239,14 +239,30 @@ def test_tables_are_sorted_by_cluster():
         "fields": ["gene", "auc"],
         "rows": {"leiden_1.0_1": {"0": [["a", 1.235], ["b", None]], "1": [["c", 3.0]]}},
     }
-    splits = pd.DataFrame({"column": ["leiden_1.0_1"], "child": [0], "n_cells": [9]})
-    splits = splits.assign(jaccard=0.5, suggestion="merge", other=1)
+    splits = pd.DataFrame(
+        {
+            "column": "leiden_1.0_1",
+            "left": ["0,2", "0", "1"],
+            "right": ["1", "2", "1"],
+            "verdict": ["distinct", "gradual", "absent"],
+            "suggestion": ["keep", "keep", "merge"],
+            "jaccard_left": [0.5, 0.6, 0.8],
+            "jaccard_right": [0.9, np.nan, 0.8],
+            "other": 1,
+        }
+    )
     about, _ = unpacked(explorer_page([method._replace(splits=splits)], columns, title="x").html)
     assert about["methods"][0]["splits"] == {
-        "fields": ["suggestion", "jaccard"],
-        "rows": {"leiden_1.0_1": {"0": [["merge", 0.5]]}},
+        "fields": ["verdict", "suggestion", "against", "jaccard"],
+        "rows": {
+            "leiden_1.0_1": {
+                "0": [["gradual", "keep", "2", 0.6]],
+                "1": [["distinct", "keep", "0,2", 0.9]],
+                "2": [["gradual", "keep", "0", None]],
+            }
+        },
     }
-    with pytest.raises(ValueError, match='no column "child"; it has column, cluster'):
+    with pytest.raises(ValueError, match='no column "left"; it has column, cluster'):
         explorer_page([method._replace(splits=markers)], columns, title="x")
 
 

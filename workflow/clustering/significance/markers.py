@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 N_SHOWN = 3  # of each side
 MAX_P_ADJ, MIN_AUC, MIN_LOG2FC = 0.05, 0.7, 1.0
-# Added to the counts of a gene in either side: without them few counts make large fold changes.
-PSEUDO_COUNT = 0.5
+# Cells with the gene that are added to either side, so that few counts make no large fold changes.
+PSEUDO_CELLS = 0.5
 
 
 class SideMarkers(NamedTuple):
@@ -62,8 +62,9 @@ def held_out_markers(
         Of each side at most three genes, by AUC: adjusted p below 0.05, AUC at least 0.7, log2 fold
         change at least 1. p is that of the rank-sum test of the shares of the cells' counts,
         adjusted (Benjamini-Hochberg) for all genes. The fold change is
-        ``log2(((S1 + 0.5) / T1) / ((S0 + 0.5) / T0))`` of the gene's counts S and all counts T of
-        the sides.
+        ``log2(((S1 + m / 2) / T1) / ((S0 + m / 2) / T0))`` of the gene's counts S and all counts T
+        of the sides, and the gene's mean count m in cells that have it (1 or little more of
+        molecules, hundreds of reads).
 
     Notes
     -----
@@ -109,7 +110,9 @@ def _compare(
         sums.append(np.bincount(at, weights=data, minlength=n_genes)[genes])
         n_with.append(np.bincount(at[data > 0], minlength=n_genes)[genes])
     totals = [max(depth[~high].sum(), 1), max(depth[high].sum(), 1)]
-    fold = np.log2((sums[1] + PSEUDO_COUNT) / totals[1] * totals[0] / (sums[0] + PSEUDO_COUNT))
+    pseudo = PSEUDO_CELLS * (sums[0] + sums[1]) / np.maximum(n_with[0] + n_with[1], 1)
+    pseudo = np.maximum(pseudo, PSEUDO_CELLS)
+    fold = np.log2((sums[1] + pseudo) / totals[1] * totals[0] / (sums[0] + pseudo))
     # No AUC is larger than if all cells with the gene had more than all of the other side.
     low_share, high_share = n_with[0] / n_low, n_with[1] / n_high
     best = np.where(fold > 0, high_share, low_share)

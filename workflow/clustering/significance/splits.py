@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Tree = dict[frozenset[int], tuple[frozenset[int], frozenset[int]]]
 
 
+# Groups of children that are tested against all others where the root is not accepted.
+N_ALTERNATIVES = 6
 # Fewer genes have no halves of any use.
 MIN_GENES = 10
 
@@ -62,6 +64,8 @@ class TestedSplit(NamedTuple):
     alpha
         Level of significance: the error rate of the whole tree times this node's share of all
         cells (Meinshausen 2008).
+    p
+        That of `evidence`, times the number of divisions that were tried.
     evidence, verdict
         What was found; an accepted split is not `absent`.
     joined
@@ -75,6 +79,7 @@ class TestedSplit(NamedTuple):
     n_left: int
     n_right: int
     alpha: float
+    p: float
     evidence: SplitEvidence
     verdict: Verdict
     joined: bool
@@ -85,7 +90,7 @@ class TestedSplit(NamedTuple):
         numbers = {
             key: float(f"{value:.4g}")
             for key, value in {
-                "alpha": self.alpha, "p": self.evidence.p, **self.evidence._asdict()
+                "alpha": self.alpha, "p": self.p, **self.evidence._asdict()
             }.items()
         }  # fmt: skip
         return {
@@ -107,6 +112,7 @@ class _Node(NamedTuple):
     left: frozenset[int]
     right: frozenset[int]
     alpha: float
+    p: float
     evidence: SplitEvidence
     verdict: Verdict
     joined: bool
@@ -128,7 +134,7 @@ class _Tested(NamedTuple):
     """A sample of a cluster with what its splits are tested by."""
 
     sample: Sample | None  # None: too few cells or genes to test anything
-    tree: Tree
+    centroids: np.ndarray  # of the children
     counts: sp.csr_matrix  # of all genes that enough cells have
     names: Sequence[str]  # of these genes
     half: np.ndarray  # of each, as `held_out_markers` takes it
@@ -147,9 +153,9 @@ class TestedChildren(NamedTuple):
             return None
         root = self.splits[0]
         if root.verdict == "gradual":
-            text = f"no gap between its children (p {root.evidence.p:.2g})"
+            text = f"no gap between its children (p {root.p:.2g})"
             return Unsplit("not_distinct", text)
-        text = f"its children are not told apart (p {root.evidence.p:.2g}, not {root.alpha:.2g})"
+        text = f"its children are not told apart (p {root.p:.2g}, not {root.alpha:.2g})"
         return Unsplit("not_significant", text)
 
 
@@ -260,7 +266,7 @@ class SplitTest:
         names = [] if self.genes is None else [self.genes[gene] for gene in genes.found]
         tested = _Tested(
             sample,
-            dendrogram(where, children, sizes),
+            centroids_of(where, children, len(sizes)),
             counts[:, genes.found],
             names,
             half[genes.found],
@@ -273,29 +279,62 @@ class SplitTest:
         """Test the nodes; if `joining`, join the children below each one that is not accepted."""
         from clustering.communities import renumber_by_size
 
-        tree = tested.tree
         joined_to = np.arange(len(sizes))
         nodes: list[_Node] = []
-        queue = [max(tree, key=len)]
+        queue = [frozenset(range(len(sizes)))]
         while queue:
-            node = queue.pop(0)
-            if node not in tree:
+            members = queue.pop(0)
+            if len(members) < 2:
                 continue
-            left, right = tree[node]
-            alpha = float(self.significance * sizes[list(node)].sum() / self.n_cells)
-            evidence, verdict, markers = self._evidence(tested, left, right, alpha)
-            rejected = verdict == "absent" or (verdict == "gradual" and self.gradual == "join")
-            joined = joining and rejected
-            nodes.append(_Node(left, right, alpha, evidence, verdict, joined, markers))
+            node = self._best_division(members, sizes, tested, alternatives=joining)
+            joined = joining and not self._accepts(node.verdict)
+            nodes.append(node._replace(joined=joined))
             if joined:
-                joined_to[list(node)] = min(node)
+                joined_to[list(members)] = min(members)
             else:
-                queue += [left, right]
+                queue += [node.left, node.right]
         after = renumber_by_size(joined_to[labels]) if joining else labels
         # Of each child before, its number after.
         number = np.zeros(len(sizes), dtype=np.int64)
         number[labels] = after
         return TestedChildren(after, [node.after(number, sizes) for node in nodes])
+
+    def _accepts(self, verdict: Verdict) -> bool:
+        return verdict == "distinct" or (verdict == "gradual" and self.gradual == "keep")
+
+    def _best_division(
+        self, members: frozenset[int], sizes: np.ndarray, tested: _Tested, *, alternatives: bool
+    ) -> _Node:
+        """Test the root of the dendrogram of some children, and what else may divide them.
+
+        Where the root is not accepted, the groups below it are each tested against all others:
+        types that lie in a row are not told apart in the middle. The root has one half of the
+        level of significance, the others share the other half (Bonferroni).
+        """
+        tree = dendrogram(tested.centroids, sizes, members)
+        alpha = float(self.significance * sizes[list(members)].sum() / self.n_cells)
+        groups = groups_below_root(tree, members)[:N_ALTERNATIVES] if alternatives else []
+        root = self._node(tree[members], alpha, 2 if groups else 1, tested)
+        if self._accepts(root.verdict):
+            return root
+        others = [
+            self._node(_by_size(group, members - group, sizes), alpha, 2 * len(groups), tested)
+            for group in groups
+        ]
+        accepted = [node for node in others if self._accepts(node.verdict)]
+        return min(accepted, key=lambda node: node.p, default=root)
+
+    def _node(
+        self,
+        sides: tuple[frozenset[int], frozenset[int]],
+        alpha: float,
+        n_tests: float,
+        tested: _Tested,
+    ) -> _Node:
+        left, right = sides
+        evidence, verdict, markers = self._evidence(tested, left, right, alpha / n_tests)
+        p = min(1.0, evidence.p * n_tests)
+        return _Node(left, right, alpha, p, evidence, verdict, False, markers)
 
     def _evidence(
         self, tested: _Tested, left: frozenset[int], right: frozenset[int], alpha: float
@@ -329,8 +368,10 @@ def untested_splits(
     """
     rows = draw_cells(division.labels, np.random.default_rng(seed))
     sizes = np.bincount(division.labels)
-    tree = dendrogram(representation[division.cells[rows]], division.labels[rows], sizes)
-    splits, queue = [], [max(tree, key=len)]
+    points, children = representation[division.cells[rows]], division.labels[rows]
+    everything = frozenset(range(len(sizes)))
+    tree = dendrogram(centroids_of(points, children, len(sizes)), sizes, everything)
+    splits, queue = [], [everything]
     while queue:
         node = queue.pop(0)
         if node in tree:
@@ -349,33 +390,40 @@ def count_verdicts(splits: list[TestedSplit]) -> str:
     return f"{len(splits)} splits tested: {', '.join(counts)}"
 
 
-def dendrogram(points: np.ndarray, children: np.ndarray, sizes: np.ndarray) -> Tree:
-    """Join children to a binary tree by Ward's criterion on their centroids.
+def centroids_of(points: np.ndarray, children: np.ndarray, n_children: int) -> np.ndarray:
+    """Return the mean of each child's points, float64 of shape (children, dimensions).
+
+    Rows of `points` that are not finite are left out; a child without any is at 0.
+    """
+    from numerics.knn import finite_rows
+
+    finite = finite_rows(points)
+    points, children = np.asarray(points[finite], dtype=np.float64), children[finite]
+    n_points = np.maximum(np.bincount(children, minlength=n_children), 1)
+    sums = np.zeros((n_children, points.shape[1]))
+    for values, column in zip(points.T, sums.T, strict=True):
+        column[:] = np.bincount(children, weights=values, minlength=n_children)
+    return sums / n_points[:, None]
+
+
+def dendrogram(centroids: np.ndarray, sizes: np.ndarray, members: frozenset[int]) -> Tree:
+    """Join children to a binary tree by Ward's criterion.
 
     Parameters
     ----------
-    points
-        Cells x dimensions; rows that are not finite are left out.
-    children
-        int of shape (cells,).
-    sizes
-        Cells of each child, which need not all be among `points`.
+    centroids, sizes
+        Centroid and cells of each child.
+    members
+        The children to join.
 
     Returns
     -------
     dict
         By the children of a node, those of its two sides; the larger one is the left.
     """
-    from numerics.knn import finite_rows
-
-    finite = finite_rows(points)
-    points, children = np.asarray(points[finite], dtype=np.float64), children[finite]
-    n_drawn = np.maximum(np.bincount(children, minlength=len(sizes)), 1)
-    centroids = np.zeros((len(sizes), points.shape[1]))
-    np.add.at(centroids, children, points)
-    nodes = [frozenset([child]) for child in range(len(sizes))]
-    centers = list(centroids / n_drawn[:, None])
-    weights = [float(size) for size in sizes]
+    nodes = [frozenset([child]) for child in sorted(members)]
+    centers = [centroids[child] for child in sorted(members)]
+    weights = [float(sizes[child]) for child in sorted(members)]
     tree: Tree = {}
     while len(nodes) > 1:
         center, weight = np.stack(centers), np.array(weights)
@@ -384,14 +432,33 @@ def dendrogram(points: np.ndarray, children: np.ndarray, sizes: np.ndarray) -> T
         cost = distance * (weight[:, None] * weight) / (weight[:, None] + weight)
         cost[np.tril_indices(len(cost))] = np.inf
         i, j = np.unravel_index(cost.argmin(), cost.shape)
-        both = nodes[i] | nodes[j]
-        by_size = sorted((i, j), key=lambda k: (-weights[k], min(nodes[k])))
-        tree[both] = (nodes[by_size[0]], nodes[by_size[1]])
+        tree[nodes[i] | nodes[j]] = _by_size(nodes[i], nodes[j], sizes)
         total = weights[i] + weights[j]
         joint_center = (centers[i] * weights[i] + centers[j] * weights[j]) / total
+        joint = nodes[i] | nodes[j]
         for k in sorted((i, j), reverse=True):
             del nodes[k], centers[k], weights[k]
-        nodes.append(both)
+        nodes.append(joint)
         centers.append(joint_center)
         weights.append(total)
     return tree
+
+
+def _by_size(
+    one: frozenset[int], other: frozenset[int], sizes: np.ndarray
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Put the side with more cells first."""
+    first, second = sorted(
+        (one, other), key=lambda side: (-int(sizes[list(side)].sum()), min(side))
+    )
+    return first, second
+
+
+def groups_below_root(tree: Tree, root: frozenset[int]) -> list[frozenset[int]]:
+    """List the nodes and children below the two sides of the root, those next to it first."""
+    groups, queue = [], [side for side in tree[root] if side in tree]
+    while queue:
+        sides = tree[queue.pop(0)]
+        groups += sides
+        queue += [side for side in sides if side in tree]
+    return groups

@@ -32,9 +32,9 @@ REPRODUCED = 0.7
 # (with agreements below 0.75), the first two of most real data more than 6.
 TWO_CLUSTERS_APART = 6.0
 # How far the mean Jaccard index may be below that of the most robust clustering.
-TOLERANCE = 0.05
-# What a number of clusters is worth: between 2.5 and 4 the choices are the same.
-CLUSTER_EXPONENT = 3
+TOLERANCE = 0.07
+# What the number of clusters and the mean Jaccard index are worth beside the separation.
+CLUSTER_EXPONENT, JACCARD_EXPONENT = 3, 12
 # Shape of the gamma distribution of the weights of dimensions: their standard deviation is 0.5.
 WEIGHT_SHAPE = 4
 # Smaller clusters have no separation.
@@ -198,7 +198,7 @@ def suggest_resolution(compared: pd.DataFrame) -> tuple[str, str]:
     Considered are clusterings of at least two clusters whose `reweighted` agreement reaches
     `REPRODUCED` (of two clusters also those whose `separation` reaches `TWO_CLUSTERS_APART`); of
     these, those whose `mean_jaccard` is at most `TOLERANCE` below the largest; of these, the one
-    with the largest ``separation * n_clusters**3``, the finer of equal ones.
+    with the largest ``separation * n_clusters**3 * mean_jaccard**12``, the finer of equal ones.
 
     Parameters
     ----------
@@ -239,12 +239,14 @@ def suggest_resolution(compared: pd.DataFrame) -> tuple[str, str]:
     robust = reproduced[reproduced["mean_jaccard"] >= most - TOLERANCE]
     worth = np.log(np.maximum(robust["separation"], 0.5))
     worth += CLUSTER_EXPONENT * np.log(robust["n_clusters"])
+    worth += JACCARD_EXPONENT * np.log(np.maximum(robust["mean_jaccard"], 0.05))
     best = robust.loc[worth.iloc[::-1].idxmax()]
     return best.column, (
-        f"{best.n_clusters} clusters, the best of number and separation (at least "
-        f"{best.separation:.1f} standard deviations) among the {len(robust)} of {len(compared)} "
-        f"clusterings that are robust (mean Jaccard index {best.mean_jaccard:.2f}, with other "
-        f"weights of the dimensions adjusted Rand index {best.reweighted:.2f})"
+        f"{best.n_clusters} clusters, the best of number, separation (at least "
+        f"{best.separation:.1f} standard deviations) and robustness among the {len(robust)} of "
+        f"{len(compared)} clusterings that are robust (mean Jaccard index "
+        f"{best.mean_jaccard:.2f}, with other weights of the dimensions adjusted Rand index "
+        f"{best.reweighted:.2f})"
     )
 
 

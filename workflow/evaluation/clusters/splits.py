@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from clustering.cluster_names import ALL_CELLS, column_above, parse_column
+from clustering.cluster_names import ALL_CELLS, column_above, join_names, parse_column
 from clustering.cluster_tree import separating_splits
 from clustering.communities import renumber_by_size
 from clustering.significance.splits import Division
@@ -122,7 +122,7 @@ def split_table(
         ):
             sides = {side: split[side] for side in ("left", "right")}
             row: dict[str, Any] = {name: split.get(name) for name in SPLIT_COLUMNS}
-            row |= {side: ",".join(names) for side, names in sides.items()}
+            row |= {side: join_names(names) for side, names in sides.items()}
             row["column"] = column.name
             for side, names in sides.items():
                 scores = [jaccard.get((column.name, name), np.nan) for name in names]
@@ -138,6 +138,8 @@ def split_table(
             if is_significant is not None:
                 row["significant"] = "yes" if is_significant else "no"
                 row["verdict"] = split["verdict"] if is_significant else "absent"
+                if not is_significant:
+                    row |= {"markers_left": "", "markers_right": ""}
                 kept = is_significant and not split["joined"]
                 row["suggestion"] = "keep" if kept else "merge"
             row["reason"] = "; ".join(_reasons(split, row))
@@ -207,7 +209,7 @@ def _reasons(split: Split, row: Mapping[str, Any]) -> list[str]:
     elif split["verdict"] != "absent":
         reasons.append(f"a split above it is not significant (its own p {split['p']:.2g})")
     else:
-        reasons.append(f"not told apart (p {split['p']:.2g}, not {split['alpha']:.2g})")
+        reasons.append(f"not told apart (p {split['p']:.2g} > {split['alpha']:.2g})")
     if split.get("joined"):
         return [f"joined: {reasons[0]}"]
     robustness = min(row["jaccard_left"], row["jaccard_right"])
@@ -217,10 +219,8 @@ def _reasons(split: Split, row: Mapping[str, Any]) -> list[str]:
         reasons.append(f"comes back in part (Jaccard {robustness:.2f})")
     elif robustness >= STABLE:
         reasons.append(f"comes back (Jaccard {robustness:.2f})")
-    before = row["batch_entropy"]
-    for side in ("left", "right"):
-        after = row[f"batch_entropy_{side}"]
-        is_known = before is not None and after is not None
-        if is_known and before >= MIXED and after < ONE_BATCH * before:
-            reasons.append(f"{side} along the batch (entropy {after:.2f} of {before:.2f})")
+    before, *after = (row[f"batch_entropy{side}"] for side in ("", "_left", "_right"))
+    if None not in (before, *after) and before >= MIXED and min(after) < ONE_BATCH * before:
+        sides = " and ".join(f"{entropy:.2f}" for entropy in after)
+        reasons.append(f"along the batch (entropy {sides} of {before:.2f})")
     return reasons

@@ -20,6 +20,8 @@ from evaluation.figures.page import new_page, page_heading, shorten, text_width,
 from evaluation.scores.agreement import contingency
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from matplotlib.figure import Figure
 
     from evaluation.scores.metrics import Labeling
@@ -139,7 +141,14 @@ def place_nodes(nodes: pd.DataFrame) -> np.ndarray:
     return rows
 
 
-def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: str = "") -> Figure:
+def draw_tree(
+    nodes: pd.DataFrame,
+    edges: pd.DataFrame,
+    *,
+    title: str,
+    notes: str = "",
+    gradual: Collection[tuple[str, str]] = (),
+) -> Figure:
     """Draw a tree of clusterings, coarse at the left and fine at the right.
 
     Parameters
@@ -148,12 +157,14 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
         From `tree_tables`.
     title, notes
         Above the tree.
+    gradual
+        Column and name of the clusters that no gap separates from a sibling.
 
     Returns
     -------
     matplotlib.figure.Figure
         Disks by size in the color of their stability; edges as wide as their cells are many, and
-        the darker the more of the finer cluster they carry. For
+        the darker the more of the finer cluster they carry, dashed to `gradual` ones. For
         `evaluation.figures.page.save_figure`.
     """
     columns = list(dict.fromkeys(nodes["column"]))
@@ -167,6 +178,9 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
         "Disks: clusters, by size; bright ones stay the same in the other layers (SC3 stability). "
         f"Edges: shared cells, dark where they are most of the finer cluster. {notes}"
     )
+    is_gradual = [key in gradual for key in zip(nodes["column"], nodes["cluster"], strict=True)]
+    if any(is_gradual):
+        notes += "Dashed outlines and edges: clusters without a gap to a sibling (gradual)."
     heading = page_heading(title, notes, width)
     top = 0.65 + heading.height
     height = max(top + line * n_rows + 0.3, top + 2.2)
@@ -185,6 +199,7 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
             curves,
             linewidths=0.5 + 7 * np.sqrt(shown["n_cells"].to_numpy() / total),
             colors=np.column_stack([np.zeros((len(share), 3)), 0.05 + 0.45 * share]),
+            linestyles=[(0, (2, 1.5)) if is_gradual[node] else "solid" for node in end],
             capstyle="butt",
             snap=False,  # else level lines jump from pixel to pixel
             zorder=1,
@@ -195,6 +210,12 @@ def draw_tree(nodes: pd.DataFrame, edges: pd.DataFrame, *, title: str, notes: st
     largest = min(320.0, (line * 72 * 0.95) ** 2 * 2.2)
     disks = np.maximum(largest * np.sqrt(size), 10)
     page.scatter(x, y, s=disks, c=shades, edgecolors="white", linewidths=0.6, zorder=2)
+    marked = np.flatnonzero(is_gradual)
+    if len(marked):
+        page.scatter(
+            x[marked], y[marked], s=disks[marked] + 30, facecolors="none", edgecolors="black",
+            linewidths=0.8, linestyles=(0, (3, 2)), zorder=2,
+        )  # fmt: skip
     letters = min(8.0, line * 72 * 0.62)
     for i, name in enumerate(nodes["cluster"]):
         gap = np.sqrt(disks[i]) / 72 / 2 + 0.05

@@ -38,12 +38,13 @@ def main(args):
     from evaluation.figures.charts import composition_chart
     from evaluation.figures.clustree import draw_tree, tree_tables
     from evaluation.figures.page import file_stem, save_figure
-    from evaluation.stores import read_clusterings, read_codes
+    from evaluation.stores import read_clusterings, read_codes, read_gradual
     from utils.atomic import atomic_folder
     from utils.io import open_store
 
     root = open_store(args.input_file)
     columns = read_clusterings(root, args.clusters)
+    gradual = read_gradual(root, columns)
     others = [read_codes(root, name) for name in args.colors]
     head = f"{args.title}: " if args.title else ""
     trees = families(columns, fixed="level") | families(columns, fixed="resolution")
@@ -53,7 +54,7 @@ def main(args):
         folder.mkdir()
         for name, members in progress(trees.items(), desc="trees", total=len(trees)):
             nodes, edges = tree_tables([columns[member] for member in members])
-            figure = draw_tree(nodes, edges, title=f"{head}{name}")
+            figure = draw_tree(nodes, edges, title=f"{head}{name}", gradual=gradual)
             save_figure(figure, folder / f"{file_stem(f'tree_{name}'.replace(' ', '_'))}.png")
             tables["nodes"].append(nodes.assign(tree=name))
             tables["edges"].append(edges.assign(tree=name))

@@ -16,9 +16,13 @@ from scipy.cluster.hierarchy import linkage
 from clustering.communities import find_communities
 from clustering.connectivities import neighbor_graph
 from clustering.significance.scores import Sample
-from clustering.significance.splits import Division, SplitTest, count_verdicts, dendrogram
-
-N_GENES = 400
+from clustering.significance.splits import (
+    Division,
+    SplitTest,
+    centroids_of,
+    count_verdicts,
+    dendrogram,
+)N_GENES = 400
 
 
 def draw(rng, shares, n_cells=300, *, dispersion=0.1, spread=0.3):
@@ -204,6 +208,12 @@ def test_levels_are_shares_of_the_error_rate():
         assert split.alpha == pytest.approx(0.05 * (split.n_left + split.n_right) / len(truth))
 
 
+def dendrogram_of(points, children, sizes):
+    sizes = np.array(sizes)
+    members = frozenset(range(len(sizes)))
+    return dendrogram(centroids_of(points, children, len(sizes)), sizes, members)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(3, 60), min_size=2, max_size=9), st.integers(0, 99))
 def test_levels_of_disjoint_nodes_sum_to_the_error_rate(sizes, seed):
@@ -212,7 +222,7 @@ def test_levels_of_disjoint_nodes_sum_to_the_error_rate(sizes, seed):
     points = (
         rng.standard_normal((len(children), 3)) + 5 * rng.standard_normal((len(sizes), 3))[children]
     )
-    tree = dendrogram(points, children, np.array(sizes))
+    tree = dendrogram_of(points, children, sizes)
     for cut in range(1, len(sizes)):
         # The nodes right above a cut of the tree lie apart: no two share a cell.
         nodes = [max(tree, key=len)]
@@ -232,7 +242,7 @@ def test_levels_of_disjoint_nodes_sum_to_the_error_rate(sizes, seed):
 def test_the_dendrogram_is_wards():
     rng = np.random.default_rng(0)
     points = rng.standard_normal((12, 4))
-    tree = dendrogram(points, np.arange(12), np.ones(12, dtype=int))
+    tree = dendrogram_of(points, np.arange(12), [1] * 12)
     members = [{i} for i in range(12)]
     for first, second, *_ in linkage(points, "ward"):
         members.append(members[int(first)] | members[int(second)])
@@ -242,7 +252,7 @@ def test_the_dendrogram_is_wards():
 
 def test_the_dendrogram_leaves_out_cells_without_coordinates():
     points = np.array([[0.0], [0.1], [np.nan], [5.0], [5.1], [9.0]])
-    tree = dendrogram(points, np.array([0, 0, 0, 1, 1, 2]), np.array([3, 2, 1]))
+    tree = dendrogram_of(points, np.array([0, 0, 0, 1, 1, 2]), [3, 2, 1])
     assert tree[frozenset({0, 1, 2})] == (frozenset({0}), frozenset({1, 2}))
 
 
