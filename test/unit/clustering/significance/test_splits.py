@@ -22,7 +22,9 @@ from clustering.significance.splits import (
     centroids_of,
     count_verdicts,
     dendrogram,
-)N_GENES = 400
+)
+
+N_GENES = 400
 
 
 def draw(rng, shares, n_cells=300, *, dispersion=0.1, spread=0.3):
