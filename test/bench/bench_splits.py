@@ -322,7 +322,7 @@ def tables(runs, arguments):
     lines += [row(kind, of(kind)) for kind in NULLS]
     lines.append(row("**all**", nulls))
     if of("one cell line"):
-        lines.append(row("one real cell line, three protocols", of("one cell line")))
+        lines.append(row("one real cell line", of("one cell line")))
     lines += ["", "### Continua", "", *HEADER]
     continua = [run for run in runs if run["kind"] in CONTINUA]
     lines += [row(kind, of(kind)) for kind in CONTINUA]
