@@ -11,7 +11,7 @@ PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
     bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-memory bench-gpu \
-    bench-resolutions clean
+    bench-splits bench-resolutions clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -48,6 +48,10 @@ bench-harmony1: $(VENV)/installed $(PEERS)-harmony1/installed
 
 bench-plan: $(VENV)/installed
 	$(BIN)/python test/bench/bench_plan.py
+
+# Simulated and real populations: how often noise is split, how much is found
+bench-splits: $(VENV)/installed-test
+	$(BIN)/python test/bench/bench_splits.py --figure docs/significance_calibration.png
 
 # Suggested resolutions beside the best, and none in homogeneous populations
 bench-resolutions: $(VENV)/installed

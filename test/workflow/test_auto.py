@@ -18,7 +18,7 @@ from running import REPO, read, snakemake, write_config
 COLUMNS = ["leiden_0.05_1", "leiden_0.3_1", "leiden_0.3_2"]
 
 
-def nested_types(n_cells=640, n_genes=400, seed=0):
+def nested_types(n_cells=900, n_genes=400, seed=0):
     """Draw counts of two groups of cells with two types each."""
     rng = np.random.default_rng(seed)
     group, half = rng.integers(0, 2, (2, n_cells))

@@ -111,7 +111,10 @@ class Sample:
         from numerics.normalize import normalize_block
 
         totals = np.asarray(self.counts.sum(axis=1)).ravel()
-        return normalize_block(self.counts, target_sum=float(np.median(totals)))
+        # Cells may lack counts of the genes that are used.
+        totals = totals[totals > 0]
+        target_sum = float(np.median(totals)) if len(totals) else 1.0
+        return normalize_block(self.counts, target_sum=target_sum)
 
     @cached_property
     def components(self) -> np.ndarray:
@@ -266,6 +269,10 @@ def _components(
     of_batch = sp.csr_matrix((np.ones(n_cells), (np.arange(n_cells), batch)))
     sizes = np.asarray(of_batch.sum(axis=0)).ravel()
     means = np.asarray((of_batch.T @ values).todense()) / sizes[:, None]
+    squares = float((values.data**2).sum())
+    varies = squares - float((sizes[:, None] * means**2).sum()) > 1e-9 * squares
+    if min(values.shape) < 2 or not varies:
+        return np.zeros((n_genes, 1)), np.zeros((n_cells, 1))
 
     def centered(x: np.ndarray) -> np.ndarray:
         x = x.ravel()
@@ -285,7 +292,7 @@ def _components(
 
 
 def _integrate(scores: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    if batch.min() == batch.max():
+    if batch.min() == batch.max() or (scores == scores[0]).all():
         return scores
     import pandas as pd
 

@@ -1,0 +1,544 @@
+"""Tested splits: how often one population is split, and how much of what is there is found.
+
+    python test/bench/bench_splits.py --jobs 2 --figure docs/significance_calibration.png
+
+runs `hierarchy: auto` in memory on simulated populations (`populations.py`) and on real ones, keeps
+what came out as JSON (--runs), and writes the section of ``RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+sys.path[:0] = [str(REPO / "workflow"), str(HERE)]
+from populations import CONTINUA, NULLS, TREES, draw_population  # noqa: E402
+
+START, END = "<!-- splits:start -->", "<!-- splits:end -->"
+ALPHA = 0.05
+SHARED = REPO.parent / "shared" / "data"
+HEADER = (
+    "| data sets | not absent | share, % | distinct | share, % |",
+    "|---|---|---|---|---|",
+)
+FLAT = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
+# File (beside the project or committed) and columns of the labels.
+REAL = {
+    "cell lines": ((SHARED / "cellline_mixology_4kg.h5ad",), ("cell_type",)),
+    "pancreas": ((REPO / "test/input/pancreas.h5ad",), ("cell_type_broad", "cell_type")),
+    "Liu": (
+        (SHARED / "liu_covid_10k.h5ad", REPO / "test/input/liu_mini.h5ad"),
+        ("cell_type_broad", "cell_type"),
+    ),
+    "Kang": ((SHARED / "kang_ifnb_6k_4kg.h5ad",), ("cell_type_broad", "cell_type")),
+}
+
+
+def embed(counts, batch):
+    """Compute 50 principal components of 2,000 variable genes, with Harmony where it is due."""
+    from clustering.refine import own_components
+    from preprocessing.options import PCAOptions
+
+    batches = [pd.Series(pd.Categorical(batch))] if np.ptp(batch) else []
+    rows = np.arange(counts.shape[0])
+    return own_components(
+        lambda: [counts], [rows], options=PCAOptions(), batches=batches, threads=1
+    )[0]
+
+
+def cluster_auto(
+    counts, batch, *, resolution=1.0, gradual="keep", refine="neighbors", max_levels=8
+):
+    """Cluster level after level as `hierarchy: auto` does.
+
+    Parameters
+    ----------
+    counts
+        CSR matrix, cells x genes.
+    batch
+        int of shape (cells,).
+    refine
+        ``neighbors``: of the components of all cells; ``integration``: of each parent's own.
+
+    Returns
+    -------
+    dict
+        Labels by level, records of the splits, CPU seconds of all and of the tests.
+    """
+    from clustering.cluster_names import ALL_CELLS, child_name
+    from clustering.communities import CommunityGraph
+    from clustering.connectivities import neighbor_graph
+    from clustering.dispatch import cluster_cells
+    from clustering.hierarchy import split_level
+    from clustering.options import NeighborsOptions, SplitOptions
+    from clustering.refine import own_components
+    from clustering.significance.splits import SplitTest
+    from preprocessing.options import PCAOptions
+
+    begin, spent = time.process_time(), [0.0]
+
+    class Timed(SplitTest):
+        def __call__(self, divisions):
+            start = time.process_time()
+            tested = list(super().__call__(divisions))
+            spent[0] += time.process_time() - start
+            return iter(tested)
+
+    X = embed(counts, batch)
+    test = Timed(
+        read=lambda parts: [counts[rows] for rows in parts],
+        batch=batch,
+        representation=X,
+        n_cells=len(X),
+        significance=ALPHA,
+        gradual=gradual,
+        algorithm="leiden",
+        n_neighbors=NeighborsOptions.n_neighbors,
+    )
+    basis = X
+    if refine == "integration":
+        batches = [pd.Series(pd.Categorical(batch))] if np.ptp(batch) else []
+        basis = partial(
+            own_components, lambda: [counts], options=PCAOptions(), batches=batches, threads=1
+        )
+    size = SplitOptions.min_cluster_size
+    codes, names, record = cluster_cells(
+        CommunityGraph(neighbor_graph(X).connectivities),
+        algorithm="leiden", resolution=resolution, seed=0, max_cluster_factor=1.0,
+        min_cluster_size=size, clustering_args={}, use_gpu=False, n_cell_cpu=0, test=test,
+    )  # fmt: skip
+    levels, splits, unsplit = [codes], list(record["splits"]), record["unsplit"]
+    from clustering.children import Unsplit
+
+    while len(levels) < max_levels:
+        known = {
+            "0" if name == ALL_CELLS else child_name(name, 0): Unsplit(**why)
+            for name, why in unsplit.items()
+        }
+        codes, below, record = split_level(
+            (codes, names), (refine, basis), resolution=resolution, algorithm="leiden",
+            refine=refine, min_cluster_size=size, neighbors_args={}, clustering_args={}, threads=1,
+            seed=0, known_unsplit=known, test=test,
+        )  # fmt: skip
+        splits += record["splits"]
+        unsplit = record["unsplit"]
+        if len(below) <= len(names):
+            break
+        names = below
+        levels.append(codes)
+    return {
+        "levels": levels, "splits": splits, "seconds": time.process_time() - begin,
+        "test_seconds": spent[0],
+    }  # fmt: skip
+
+
+def ari(truth, labels):
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(truth, labels))
+
+
+def overlaps(truth, labels):
+    """Return the size of each true leaf, and its Jaccard index with the cluster nearest to it."""
+    table = pd.crosstab(truth, labels).to_numpy()
+    sizes, clusters = table.sum(axis=1), table.sum(axis=0)
+    best = (table / (sizes[:, None] + clusters - table)).max(axis=1)
+    return [[int(size), float(value)] for size, value in zip(sizes, best, strict=True)]
+
+
+def summary(result, truth):
+    """Keep of a run what the tables need."""
+    verdicts = [split["verdict"] for split in result["splits"]]
+    return {
+        "n_cells": len(truth),
+        "n_levels": len(result["levels"]),
+        "n_clusters": int(result["levels"][-1].max()) + 1,
+        "p": result["splits"][0]["p"] if result["splits"] else 1.0,
+        "verdicts": {verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))},
+        "ari": ari(truth, result["levels"][-1]),
+        "leaves": overlaps(truth, result["levels"][-1]),
+        "seconds": result["seconds"],
+        "test_seconds": result["test_seconds"],
+    }
+
+
+def simulated(job):
+    """Run one simulated population."""
+    kind, seed, refine = job
+    population = draw_population(kind, seed)
+    counts = sp.csr_matrix(population.counts.astype(np.float32))
+    result = cluster_auto(counts, population.batch, refine=refine)
+    return {"kind": kind, "seed": seed, "refine": refine, **summary(result, population.truth)}
+
+
+def real(job):
+    """Run one real data set; `gradual` None: flat Leiden, without a test, at each resolution."""
+    import anndata
+
+    name, resolution, gradual, refine = job
+    files, columns = REAL[name]
+    cells = anndata.read_h5ad(next(file for file in files if file.exists()))
+    counts = sp.csr_matrix(cells.X).astype(np.float32)
+    batch = pd.factorize(cells.obs["batch"])[0]
+    labels = {column: pd.factorize(cells.obs[column])[0] for column in columns}
+    about = {"kind": name, "resolution": resolution, "gradual": gradual, "refine": refine,
+             "n_cells": len(batch)}  # fmt: skip
+    if gradual is None:
+        from clustering.communities import CommunityGraph, find_communities
+        from clustering.connectivities import neighbor_graph
+
+        graph = CommunityGraph(neighbor_graph(embed(counts, batch)).connectivities)
+        flat = {r: find_communities(graph, resolution=r, seed=0) for r in FLAT}
+        aris = {c: max((ari(t, flat[r]), r) for r in FLAT) for c, t in labels.items()}
+        return {**about, "flat": {column: list(best) for column, best in aris.items()}}
+    result = cluster_auto(counts, batch, resolution=resolution, gradual=gradual, refine=refine)
+    first, last = result["levels"][0], result["levels"][-1]
+    return {
+        **about,
+        **summary(result, labels[columns[0]]),
+        "aris": {column: [ari(t, level) for level in result["levels"]]
+                 for column, t in labels.items()},
+        "first": int(first.max()) + 1, "last": int(last.max()) + 1,
+    }  # fmt: skip
+
+
+def one_line(job):
+    """Run the cells of one genotype: a real population without types."""
+    import anndata
+
+    name, resolution = job
+    cells = anndata.read_h5ad(REAL["cell lines"][0][0])
+    cells = cells[(cells.obs["cell_type"] == name).to_numpy()]
+    counts = sp.csr_matrix(cells.X).astype(np.float32)
+    result = cluster_auto(counts, pd.factorize(cells.obs["batch"])[0], resolution=resolution)
+    return {"kind": "one cell line", "line": name, **summary(result, np.zeros(len(cells), int))}
+
+
+def work(job):
+    function, arguments = job
+    return {"simulated": simulated, "real": real, "one_line": one_line}[function](arguments)
+
+
+def quiet():
+    sys.stderr = io.StringIO()
+
+
+def list_jobs(arguments):
+    """List what is run, the tables' order not mattering."""
+    seeds = range(arguments.seed, arguments.seed + arguments.nulls)
+    jobs = [("simulated", (kind, seed, "neighbors")) for seed in seeds for kind in NULLS]
+    seeds = range(arguments.seed, arguments.seed + arguments.continua)
+    jobs += [("simulated", (kind, seed, "neighbors")) for seed in seeds for kind in CONTINUA]
+    seeds = range(arguments.seed, arguments.seed + arguments.trees)
+    for refine in ("integration", "neighbors"):
+        jobs += [
+            ("simulated", (kind, s, refine)) for s in seeds for kind in (*TREES, "small leaves")
+        ]
+    present = [name for name, (files, _) in REAL.items() if any(file.exists() for file in files)]
+    for name in present if arguments.real else ():
+        jobs.append(("real", (name, None, None, None)))
+        jobs += [
+            ("real", (name, resolution, gradual, "neighbors"))
+            for resolution in (0.3, 1.0)
+            for gradual in ("keep", "join")
+        ]
+    if "cell lines" in present and arguments.real:
+        import anndata
+
+        lines = anndata.read_h5ad(REAL["cell lines"][0][0]).obs["cell_type"].unique()
+        jobs += [("one_line", (line, 1.0)) for line in lines]
+    return jobs
+
+
+def exact_limits(k, n):
+    """Return the 95 % limits of Clopper and Pearson."""
+    from scipy.stats import beta
+
+    low = beta.ppf(0.025, k, n - k + 1) if k else 0.0
+    return low, beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
+
+
+def share(k, n):
+    low, high = exact_limits(k, n)
+    return f"{k} of {n} | {100 * k / n:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def found_by_size(runs):
+    """Return, by size of the leaf, how many have a cluster of Jaccard index 0.6 or more."""
+    leaves = np.array([leaf for run in runs for leaf in run["leaves"]])
+    table = {}
+    for low, high in ((20, 50), (50, 100), (100, 500)):
+        inside = (leaves[:, 0] >= low) & (leaves[:, 0] < high)
+        table[low, high] = (int((leaves[inside, 1] >= 0.6).sum()), int(inside.sum()))
+    return table
+
+
+def per_1000_cells(runs, key):
+    return 1000 * sum(run[key] for run in runs) / sum(run["n_cells"] for run in runs)
+
+
+def tables(runs, arguments):
+    """Write the section."""
+    lines = [
+        "## Tested splits",
+        "",
+        "`hierarchy: auto` at resolution 1.0, alpha 0.05, batch given, run in memory "
+        f"(`make bench-splits`); seeds from {arguments.seed}, on which nothing was tuned. A data "
+        "set counts as split where a split at any level is not `absent`; in brackets exact 95 % "
+        "limits. CPU seconds of one thread on a machine that other jobs shared; sc-SHC and CHOIR "
+        "need R and were not run.",
+        "",
+        "### One population",
+        "",
+        "300, 500 or 1,000 cells, 1,500 genes (a real type: 4,000).",
+        "",
+        *HEADER,
+    ]
+
+    def row(name, part):
+        n = len(part)
+        split = sum(bool(set(run["verdicts"]) - {"absent"}) for run in part)
+        distinct = sum("distinct" in run["verdicts"] for run in part)
+        return f"| {name} | {share(split, n)} | {share(distinct, n)} |"
+
+    def of(kind, **more):
+        return [run for run in runs if run["kind"] == kind
+                and all(run.get(key) == value for key, value in more.items())]  # fmt: skip
+
+    nulls = [run for run in runs if run["kind"] in NULLS]
+    lines += [row(kind, of(kind)) for kind in NULLS]
+    lines.append(row("**all**", nulls))
+    if of("one cell line"):
+        lines.append(row("one real cell line", of("one cell line")))
+    lines += ["", "### Continua", "", *HEADER]
+    continua = [run for run in runs if run["kind"] in CONTINUA]
+    lines += [row(kind, of(kind)) for kind in CONTINUA]
+    lines.append(row("**all**", continua))
+    lines += [
+        "",
+        "### Trees",
+        "",
+        "1,500 cells, two batches, 3 x 2 x 2 leaves (`deep`: 18); adjusted Rand index of the "
+        "deepest level with the leaves, mean (least). `refine`: what the neighbors within a parent "
+        "are computed in.",
+        "",
+        "| | refine | data sets | ARI | clusters |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in (*TREES, "small leaves"):
+        for refine in ("neighbors", "integration"):
+            part = of(kind, refine=refine)
+            if not part:
+                continue
+            aris = [run["ari"] for run in part]
+            n_clusters = np.mean([run["n_clusters"] for run in part])
+            lines.append(
+                f"| {kind} | {refine} | {len(part)} | {np.mean(aris):.3f} ({min(aris):.3f}) "
+                f"| {n_clusters:.1f} |"
+            )
+    lines += [
+        "",
+        "Leaves of `small leaves` that are found (a cluster of Jaccard index 0.6 or more):",
+        "",
+        "| cells | refine | found | share, % |",
+        "|---|---|---|---|",
+    ]
+    for refine in ("neighbors", "integration"):
+        part = of("small leaves", refine=refine)
+        lines += (
+            [
+                f"| {low}-{high - 1} | {refine} | {share(*counts)} |"
+                for (low, high), counts in found_by_size(part).items()
+            ]
+            if part
+            else []
+        )
+    trees = [run for run in runs if run["kind"] in TREES and run["refine"] == "neighbors"]
+    lines += [
+        "",
+        f"Time per 1,000 cells: nulls {per_1000_cells(nulls, 'seconds'):.1f} CPU s, of which the "
+        f"test {per_1000_cells(nulls, 'test_seconds'):.1f}; trees "
+        f"{per_1000_cells(trees, 'seconds'):.1f}, the test "
+        f"{per_1000_cells(trees, 'test_seconds'):.1f}.",
+    ]
+    if any(run["kind"] in REAL for run in runs):
+        lines += real_table(runs)
+    return lines
+
+
+def real_table(runs):
+    lines = [
+        "",
+        "### Real data",
+        "",
+        "Harmony over the batches. ARI with the labels at the first and the deepest level; flat "
+        "Leiden: the best of the resolutions "
+        + ", ".join(map(str, FLAT))
+        + ", chosen with the labels.",
+        "",
+        "| | cells | labels | flat, best | resolution | gradual | ARI first / deepest level "
+        "| clusters | absent, gradual, distinct | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    best = {run["kind"]: run["flat"] for run in runs if "flat" in run}
+    for run in runs:
+        if "aris" not in run:
+            continue
+        verdicts = [str(run["verdicts"].get(v, 0)) for v in ("absent", "gradual", "distinct")]
+        for column, aris in run["aris"].items():
+            value, resolution = best[run["kind"]][column]
+            lines.append(
+                f"| {run['kind']} | {run['n_cells']:,} | {column} | {value:.3f} (at {resolution}) "
+                f"| {run['resolution']} | {run['gradual']} | {aris[0]:.3f} / {aris[-1]:.3f} "
+                f"| {run['first']} / {run['last']} | {', '.join(verdicts)} | {run['seconds']:.0f} |"
+            )
+    return lines
+
+
+def draw_figure(runs, file):
+    """Draw the share of nulls that are split at each alpha, and the leaves found by size."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
+    levels = np.linspace(0, 0.2, 201)
+
+    def split_at(part):
+        p = np.sort([run["p"] for run in part])
+        return np.searchsorted(p, levels, side="right") / len(p)
+
+    for kind in NULLS:
+        part = [run for run in runs if run["kind"] == kind]
+        axes[0].plot(levels, split_at(part), lw=1, alpha=0.7, label=f"{kind} ({len(part)})")
+    nulls = [run for run in runs if run["kind"] in NULLS]
+    k = np.round(split_at(nulls) * len(nulls)).astype(int)
+    limits = np.array([exact_limits(int(i), len(nulls)) for i in k]).T
+    axes[0].fill_between(levels, *limits, color="black", alpha=0.12, lw=0)
+    axes[0].plot(levels, k / len(nulls), color="black", lw=2, label=f"all ({len(nulls)})")
+    axes[0].plot(levels, levels, color="grey", ls="--", lw=1)
+    axes[0].axvline(ALPHA, color="grey", lw=0.5)
+    axes[0].set(
+        xlabel="alpha", ylabel="share of nulls that are split", xlim=(0, 0.2), ylim=(0, 0.3)
+    )
+    axes[0].legend(fontsize=6.5, frameon=False, loc="upper left")
+    for shift, refine in ((-0.18, "neighbors"), (0.18, "integration")):
+        part = [r for r in runs if r["kind"] == "small leaves" and r["refine"] == refine]
+        if not part:
+            continue
+        table = found_by_size(part)
+        x = np.arange(len(table)) + shift
+        height = np.array([k / n for k, n in table.values()])
+        limits = np.array([exact_limits(k, n) for k, n in table.values()]).T
+        axes[1].bar(x, height, 0.34, label=f"refine: {refine}")
+        errors = np.abs(limits - height)
+        axes[1].errorbar(x, height, errors, color="black", fmt="none", capsize=2, lw=1)
+    axes[1].set_xticks(range(len(table)), [f"{low}-{high - 1}" for low, high in table])
+    axes[1].set(xlabel="cells of the type", ylabel="share of types found", ylim=(0, 1.05))
+    axes[1].legend(fontsize=7, frameon=False, loc="lower right")
+    figure.savefig(file, dpi=110)
+
+
+def draw_example(file):
+    """Draw what the test does with one population, a gradient and types."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from clustering.communities import CommunityGraph, find_communities
+    from clustering.connectivities import neighbor_graph
+
+    shown = {
+        "one population": draw_population("negative binomial", 1),
+        "a gradient": draw_population("gradient", 5007),
+        "types": draw_population("tree", 1),
+    }
+    figure, axes = plt.subplots(2, len(shown), figsize=(9, 5.4), constrained_layout=True)
+    for column, (title, population) in zip(axes.T, shown.items(), strict=True):
+        counts = sp.csr_matrix(population.counts.astype(np.float32))
+        X = embed(counts, population.batch)
+        graph = CommunityGraph(neighbor_graph(X).connectivities)
+        before = find_communities(graph, resolution=1.0, seed=0)
+        result = cluster_auto(counts, population.batch)
+        verdicts = summary(result, population.truth)["verdicts"]
+        after = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+        for axis, labels, text in (
+            (column[0], before, f"{title}\nLeiden, resolution 1.0: {before.max() + 1} clusters"),
+            (column[1], result["levels"][-1],
+             f"tested: {result['levels'][-1].max() + 1}\nsplits: {after}"),
+        ):  # fmt: skip
+            axis.scatter(X[:, 0], X[:, 1], c=labels, cmap="tab20", s=4, lw=0)
+            axis.set_title(text, fontsize=9)
+            axis.set(xticks=[], yticks=[])
+    figure.savefig(file, dpi=80)
+
+
+def write_section(path, lines):
+    text = path.read_text()
+    section = "\n".join([START, *lines, END])
+    if START in text:
+        head, rest = text.split(START, 1)
+        text = head + section + rest.split(END, 1)[1]
+    else:
+        text = text.rstrip("\n") + "\n\n" + section + "\n"
+    path.write_text(text)
+
+
+def main():
+    """Read the command line and run."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # of the processes that this one starts
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=5000, help="the first one")
+    parser.add_argument("--nulls", type=int, default=55, help="of each kind")
+    parser.add_argument("--continua", type=int, default=40, help="of each kind")
+    parser.add_argument("--trees", type=int, default=10, help="of each kind")
+    parser.add_argument("--real", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=Path("results/bench_splits.json"))
+    parser.add_argument("--again", action="store_true", help="tables of what --runs has already")
+    parser.add_argument("--figure", type=Path, help="the picture of docs/significance.md")
+    parser.add_argument("--example", type=Path, help="draw the other picture of it, and no more")
+    parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.example:
+        draw_example(arguments.example)
+        return
+    if arguments.again:
+        runs = [json.loads(line) for line in arguments.runs.read_text().splitlines()]
+    else:
+        runs, jobs = [], list_jobs(arguments)
+        arguments.runs.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            arguments.runs.open("w") as file,
+            get_context("spawn").Pool(arguments.jobs, quiet) as pool,
+        ):
+            for run in pool.imap(work, jobs):
+                runs.append(run)
+                file.write(json.dumps(run) + "\n")
+                file.flush()
+                print(f"{len(runs)}/{len(jobs)} {run['kind']} {run.get('verdicts')}", flush=True)
+    lines = tables(runs, arguments)
+    print("\n".join(lines))
+    write_section(arguments.results, lines)
+    if arguments.figure:
+        draw_figure(runs, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()
