@@ -214,5 +214,11 @@ class PreprocessingOptions(PCAOptions, PrepareOptions, ValuesOptions, DoubletOpt
     def check(self) -> None:
         """Refuse options of a step that is not run."""
         super().check()
-        if not self.doublets and (idle := self.given & set(options_of(DoubletOptions))):
-            raise ValueError(f"{min(idle)} has no effect without doublets: true")
+        defaults = DoubletOptions()
+        idle = [
+            name
+            for name in sorted(options_of(DoubletOptions))
+            if getattr(self, name) != getattr(defaults, name)
+        ]
+        if idle and not self.doublets:
+            raise ValueError(f"{idle[0]} has no effect without doublets: true")
