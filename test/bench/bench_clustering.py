@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 from data import mixture
+from results_page import write_section
 from subjects import CELLS, PEERS, STAGES, K, subjects, weights_of
 
 HERE = Path(__file__).resolve()
 WORKFLOW = HERE.parents[2] / "workflow"
 RESULTS = HERE.with_name("RESULTS.md")
-START, END = "<!-- clustering:start -->", "<!-- clustering:end -->"
 
 
 # One measurement.
@@ -175,7 +175,6 @@ def import_times() -> list[tuple[str, float]]:
 def write(rows: list[tuple], imports: list[tuple[str, float]], args: argparse.Namespace) -> None:
     """Replace the section of RESULTS.md."""
     lines = [
-        START,
         "## Neighbors, communities, sub-clustering, layout",
         "",
         f"{datetime.date.today()}, {platform.processor() or platform.machine()}, "
@@ -199,12 +198,7 @@ def write(rows: list[tuple], imports: list[tuple[str, float]], args: argparse.Na
             lines += [line for line in text.splitlines() if line.startswith(f"| {stage} | ")]
     lines += ["", "| import | seconds |", "|---|--:|"]
     lines += [f"| {module} | {seconds:.2f} |" for module, seconds in imports]
-    section = "\n".join([*lines, END])
-    if START in text:
-        text = text[: text.index(START)] + section + text[text.index(END) + len(END) :]
-    else:
-        text = text.rstrip() + f"\n\n{section}\n"
-    RESULTS.write_text(text)
+    write_section(RESULTS, "clustering", "\n".join(lines))
 
 
 def main() -> None:

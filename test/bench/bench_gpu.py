@@ -23,11 +23,12 @@ import numpy as np
 from bench_harmony import ITERATIONS, PASSES, WORKFLOW, lisi, make_data
 
 sys.path.insert(0, str(WORKFLOW))
+from results_page import write_section
+
 from integration.harmony import harmonize
 from utils.device import gpu_problem
 
 HERE = Path(__file__).resolve().parent
-START, END = "<!-- gpu:start -->", "<!-- gpu:end -->"
 REPEATS = 3
 BATCHES = 10
 LOOKED_AT = 200_000
@@ -58,7 +59,7 @@ def main() -> None:
     for n_cells in args.cells:
         lines += compare(n_cells, args, bandwidth, multiplied)
         print("\n".join(lines), flush=True)
-    write_section(args.results, lines)
+    write_section(args.results, "gpu", "\n".join(lines))
 
 
 def describe() -> str:
@@ -169,14 +170,6 @@ def contenders(on_card, cells, batches, n_clusters):
         return adata.obsm["found"]
 
     yield "rapids-singlecell, from and to the CPU", rapids
-
-
-def write_section(path: Path, lines: list[str]) -> None:
-    """Replace this section of RESULTS.md, or append it."""
-    before, _, rest = path.read_text().partition(START)
-    after = rest.partition(END)[2] if rest else "\n"
-    text = "\n".join(lines)
-    path.write_text(f"{before.rstrip()}\n\n{START}\n{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from results_page import write_section
 
 HERE = Path(__file__).resolve()
 WORKFLOW = HERE.parents[2] / "workflow"
-START, END = "<!-- harmony:start -->", "<!-- harmony:end -->"
 PEERS = {"brisc": "brisc", "harmonypy": "harmonypy"}
 OURS = ("cellstrata", "cellstrata lean")
 ITERATIONS, PASSES, TYPES = 10, 5, 30
@@ -354,18 +354,6 @@ def compare(arguments: argparse.Namespace, folder: Path, n_cells: int) -> list[s
     return lines
 
 
-def write_section(path: Path, lines: list[str]) -> None:
-    """Put the lines between the markers, at the end of the file where there are none."""
-    text = path.read_text() if path.exists() else "# Benchmarks\n"
-    section = "\n".join([START, *lines, END])
-    if START in text and END in text:
-        head, rest = text.split(START, 1)
-        text = head + section + rest.split(END, 1)[1]
-    else:
-        text = text.rstrip("\n") + "\n\n" + section + "\n"
-    path.write_text(text)
-
-
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -400,7 +388,7 @@ def main() -> None:
     for n_cells in arguments.cells:
         with tempfile.TemporaryDirectory() as folder:
             lines += compare(arguments, Path(folder), n_cells)
-    write_section(arguments.results, lines)
+    write_section(arguments.results, "harmony", "\n".join(lines))
 
 
 if __name__ == "__main__":

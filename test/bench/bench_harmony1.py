@@ -11,17 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from results_page import write_section
 
 HERE = Path(__file__).resolve()
 REPO = HERE.parents[2]
 FIXTURE = REPO / "test" / "fixtures" / "harmony" / "pancreas_5studies_r2.npz"
-START, END = "<!-- harmony1:start -->", "<!-- harmony1:end -->"
 SEEDS = range(5)
 
 
@@ -73,7 +72,6 @@ def main() -> None:
         means[name] = np.mean(rows, axis=0)
     difference = 100 * (means["ours"] / means["peer"] - 1)
     lines = [
-        START,
         "## Harmony 1 against harmonypy 0.0.10",
         "",
         f"Five pancreas studies (5,211 cells x 30), theta 1, mean of {len(SEEDS)} seeds.",
@@ -83,15 +81,9 @@ def main() -> None:
         "| cellstrata, `flavor=harmony1` | {:.3f} | {:.3f} |".format(*means["ours"]),
         "| harmonypy 0.0.10 | {:.3f} | {:.3f} |".format(*means["peer"]),
         "| difference | {:+.1f} % | {:+.1f} % |".format(*difference),
-        END,
     ]
-    text = arguments.results.read_text() if arguments.results.exists() else "# Benchmarks\n"
     section = "\n".join(lines)
-    if START in text:
-        text = re.sub(f"{START}.*{END}", lambda _: section, text, flags=re.DOTALL)
-    else:
-        text = f"{text.rstrip()}\n\n{section}\n"
-    arguments.results.write_text(text)
+    write_section(arguments.results, "harmony1", section)
     print(section)
 
 

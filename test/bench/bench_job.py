@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from data import GENES, draw_cells, draw_components, repeat_cells
+from results_page import write_section
 
 HERE = Path(__file__).resolve()
 REPO = HERE.parents[2]
@@ -305,17 +306,6 @@ def machine() -> str:
     )
 
 
-def replace_section(section: str, name: str) -> None:
-    """Put a section between its marks in RESULTS.md."""
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    text = RESULTS.read_text()
-    if start not in text:
-        text = f"{text.rstrip()}\n\n{start}\n{end}\n"
-    before, _, rest = text.partition(start)
-    _, _, after = rest.partition(end)
-    RESULTS.write_text(f"{before}{start}\n{section}\n{end}{after}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--peers-python", default=sys.executable)
@@ -331,11 +321,11 @@ def main() -> None:
         run = {"scanpy": scanpy_by_hand, "scanpy_flat": flat, "brisc": brisc_by_hand}[tool]
         run(Path(file), Path(folder))
     elif args.grow:
-        replace_section(grow(args), "growth")
+        write_section(RESULTS, "growth", grow(args))
     elif args.components:
-        replace_section(from_components(args), "components")
+        write_section(RESULTS, "components", from_components(args))
     else:
-        replace_section(compare(args), "job")
+        write_section(RESULTS, "job", compare(args))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_job import REPO, machine, replace_section
+from bench_job import REPO, RESULTS, machine
 from data import GENES, draw_cells
+from results_page import write_section
 
 DEMO = REPO / "test" / "input" / "pancreas.h5ad"
 # On a cluster a job holds Snakemake itself too, twice: that of the job and that of its step.
@@ -56,7 +57,9 @@ def main() -> None:
         if used + SNAKEMAKE_MB > granted
     ]
     verdict = f"Over: {'; '.join(over)}." if over else "No job is over."
-    replace_section(
+    write_section(
+        RESULTS,
+        "memory",
         "\n".join(
             [
                 "## Memory",
@@ -71,7 +74,6 @@ def main() -> None:
                 table(found),
             ]
         ),
-        "memory",
     )
     sys.exit("\n".join(over) or None)
 

@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from results_page import write_section
 
 HERE = Path(__file__).resolve()
 WORKFLOW = HERE.parents[2] / "workflow"
 INPUT = HERE.parents[1] / "input" / "pancreas.h5ad"
-START, END = "<!-- mnn:start -->", "<!-- mnn:end -->"
 PEER = "scranpy correct_mnn"
 TYPES = 30
 
@@ -202,18 +202,6 @@ def real(arguments: argparse.Namespace, folder: Path) -> list[str]:
     return [*lines, ""]
 
 
-def write_section(path: Path, lines: list[str]) -> None:
-    """Put the lines between the markers, at the end of the file where there are none."""
-    text = path.read_text() if path.exists() else "# Benchmarks\n"
-    section = "\n".join([START, *lines, END])
-    if START in text and END in text:
-        head, rest = text.split(START, 1)
-        text = head + section + rest.split(END, 1)[1]
-    else:
-        text = text.rstrip("\n") + "\n\n" + section + "\n"
-    path.write_text(text)
-
-
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -247,7 +235,7 @@ def main() -> None:
             lines += synthetic(arguments, n_cells, Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         lines += real(arguments, Path(folder))
-    write_section(arguments.results, lines)
+    write_section(arguments.results, "mnn", "\n".join(lines))
 
 
 if __name__ == "__main__":

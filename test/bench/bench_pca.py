@@ -19,8 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from results_page import write_section
+
 HERE = Path(__file__).resolve().parent
-START, END = "<!-- pca:start -->", "<!-- pca:end -->"
 TOOLS = {
     "ours": "cellstrata",
     "arpack": "scanpy, arpack",
@@ -53,7 +54,8 @@ def main() -> None:
             rows = compare(args, cells, Path(folder))
         sections.append(section(args, cells, rows))
         print(sections[-1], flush=True)
-    replace_section(args.results, "\n".join(["## Counts to principal components", "", *sections]))
+    text = "\n".join(["## Counts to principal components", "", *sections])
+    write_section(args.results, "pca", text)
 
 
 def compare(args: argparse.Namespace, cells: int, folder: Path) -> dict[str, dict]:
@@ -238,18 +240,6 @@ def section(args: argparse.Namespace, cells: int, rows: dict[str, dict]) -> str:
             line += f" {row['cosine']:.6f} | {row['variance']:.0e} | {row['genes']:.1%} |"
         lines.append(line)
     return "\n".join([*lines, ""])
-
-
-def replace_section(file: Path, text: str) -> None:
-    """Put the text between our marks in the file; leave the rest as it is."""
-    old = file.read_text() if file.exists() else "# Measured\n"
-    new = f"{START}\n{text}\n{END}"
-    if START in old and END in old:
-        before, rest = old.split(START, 1)
-        new = before + new + rest.split(END, 1)[1]
-    else:
-        new = f"{old.rstrip()}\n\n{new}\n"
-    file.write_text(new)
 
 
 if __name__ == "__main__":

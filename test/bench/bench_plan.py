@@ -21,10 +21,10 @@ from pathlib import Path
 import anndata
 import numpy as np
 import yaml
+from results_page import write_section
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
-START, END = "<!-- plan:start -->", "<!-- plan:end -->"
 PLAN = """
 import sys, time
 from pathlib import Path
@@ -62,7 +62,7 @@ def main() -> None:
     for n in args.data_sets:
         lines.append(measure(n, args.runs))
         print(lines[-1], flush=True)
-    replace_section(args.results, "\n".join(lines))
+    write_section(args.results, "plan", "\n".join(lines))
 
 
 def measure(n: int, runs: int) -> str:
@@ -118,18 +118,6 @@ def measure(n: int, runs: int) -> str:
     medians = [statistics.median(times) for times in (planned, opened, dry)]
     seconds = f"{medians[0]:.2f} | {medians[1]:.2f} | {medians[2]:.1f}"
     return f"| {n} | {int(columns):,} | {int(jobs):,} | {seconds} |"
-
-
-def replace_section(file: Path, text: str) -> None:
-    """Put the text between our marks in the file; leave the rest as it is."""
-    old = file.read_text() if file.exists() else "# Measured\n"
-    new = f"{START}\n{text}\n{END}"
-    if START in old and END in old:
-        before, rest = old.split(START, 1)
-        new = before + new + rest.split(END, 1)[1]
-    else:
-        new = f"{old.rstrip()}\n\n{new}\n"
-    file.write_text(new)
 
 
 if __name__ == "__main__":

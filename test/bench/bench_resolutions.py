@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import anndata
 import numpy as np
 import pandas as pd
-from bench_job import machine, replace_section
+from bench_job import RESULTS, machine
+from results_page import write_section
 
 HERE = Path(__file__).resolve()
 REPO = HERE.parents[2]
@@ -262,7 +263,7 @@ def main() -> None:
         "|---|---|---|---|---|",
         *nulls,
     ]
-    replace_section("\n".join(section), "resolutions")
+    write_section(RESULTS, "resolutions", "\n".join(section))
 
 
 if __name__ == "__main__":

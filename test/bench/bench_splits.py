@@ -26,15 +26,10 @@ HERE = Path(__file__).resolve().parent
 REPO = HERE.parents[1]
 sys.path[:0] = [str(REPO / "workflow"), str(HERE)]
 from populations import CONTINUA, NULLS, TREES, draw_population  # noqa: E402
+from results_page import write_section  # noqa: E402
+from splits_report import ALPHA, FLAT, draw_figure, tables  # noqa: E402
 
-START, END = "<!-- splits:start -->", "<!-- splits:end -->"
-ALPHA = 0.05
 SHARED = REPO.parent / "shared" / "data"
-HEADER = (
-    "| data sets | not absent | share, % | distinct | share, % |",
-    "|---|---|---|---|---|",
-)
-FLAT = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 # File (beside the project or committed) and columns of the labels.
 REAL = {
     "cell lines": ((SHARED / "cellline_mixology_4kg.h5ad",), ("cell_type",)),
@@ -263,196 +258,6 @@ def list_jobs(arguments):
     return jobs
 
 
-def exact_limits(k, n):
-    """Return the 95 % limits of Clopper and Pearson."""
-    from scipy.stats import beta
-
-    low = beta.ppf(0.025, k, n - k + 1) if k else 0.0
-    return low, beta.ppf(0.975, k + 1, n - k) if k < n else 1.0
-
-
-def share(k, n):
-    low, high = exact_limits(k, n)
-    return f"{k} of {n} | {100 * k / n:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
-
-
-def found_by_size(runs):
-    """Return, by size of the leaf, how many have a cluster of Jaccard index 0.6 or more."""
-    leaves = np.array([leaf for run in runs for leaf in run["leaves"]])
-    table = {}
-    for low, high in ((20, 50), (50, 100), (100, 500)):
-        inside = (leaves[:, 0] >= low) & (leaves[:, 0] < high)
-        table[low, high] = (int((leaves[inside, 1] >= 0.6).sum()), int(inside.sum()))
-    return table
-
-
-def per_1000_cells(runs, key):
-    return 1000 * sum(run[key] for run in runs) / sum(run["n_cells"] for run in runs)
-
-
-def tables(runs, arguments):
-    """Write the section."""
-    lines = [
-        "## Tested splits",
-        "",
-        "`hierarchy: auto` at resolution 1.0, alpha 0.05, batch given, run in memory "
-        f"(`make bench-splits`); seeds from {arguments.seed}, on which nothing was tuned. A data "
-        "set counts as split where a split at any level is not `absent`; in brackets exact 95 % "
-        "limits. CPU seconds of one thread on a machine that other jobs shared; sc-SHC and CHOIR "
-        "need R and were not run.",
-        "",
-        "### One population",
-        "",
-        "300, 500 or 1,000 cells, 1,500 genes (a real type: 4,000).",
-        "",
-        *HEADER,
-    ]
-
-    def row(name, part):
-        n = len(part)
-        split = sum(bool(set(run["verdicts"]) - {"absent"}) for run in part)
-        distinct = sum("distinct" in run["verdicts"] for run in part)
-        return f"| {name} | {share(split, n)} | {share(distinct, n)} |"
-
-    def of(kind, **more):
-        return [run for run in runs if run["kind"] == kind
-                and all(run.get(key) == value for key, value in more.items())]  # fmt: skip
-
-    nulls = [run for run in runs if run["kind"] in NULLS]
-    lines += [row(kind, of(kind)) for kind in NULLS]
-    lines.append(row("**all**", nulls))
-    if of("one cell line"):
-        lines.append(row("one real cell line", of("one cell line")))
-    lines += ["", "### Continua", "", *HEADER]
-    continua = [run for run in runs if run["kind"] in CONTINUA]
-    lines += [row(kind, of(kind)) for kind in CONTINUA]
-    lines.append(row("**all**", continua))
-    lines += [
-        "",
-        "### Trees",
-        "",
-        "1,500 cells, two batches, 3 x 2 x 2 leaves (`deep`: 18); adjusted Rand index of the "
-        "deepest level with the leaves, mean (least). `refine`: what the neighbors within a parent "
-        "are computed in.",
-        "",
-        "| | refine | data sets | ARI | clusters |",
-        "|---|---|---|---|---|",
-    ]
-    for kind in (*TREES, "small leaves"):
-        for refine in ("neighbors", "integration"):
-            part = of(kind, refine=refine)
-            if not part:
-                continue
-            aris = [run["ari"] for run in part]
-            n_clusters = np.mean([run["n_clusters"] for run in part])
-            lines.append(
-                f"| {kind} | {refine} | {len(part)} | {np.mean(aris):.3f} ({min(aris):.3f}) "
-                f"| {n_clusters:.1f} |"
-            )
-    lines += [
-        "",
-        "Leaves of `small leaves` that are found (a cluster of Jaccard index 0.6 or more):",
-        "",
-        "| cells | refine | found | share, % |",
-        "|---|---|---|---|",
-    ]
-    for refine in ("neighbors", "integration"):
-        part = of("small leaves", refine=refine)
-        lines += (
-            [
-                f"| {low}-{high - 1} | {refine} | {share(*counts)} |"
-                for (low, high), counts in found_by_size(part).items()
-            ]
-            if part
-            else []
-        )
-    trees = [run for run in runs if run["kind"] in TREES and run["refine"] == "neighbors"]
-    lines += [
-        "",
-        f"Time per 1,000 cells: nulls {per_1000_cells(nulls, 'seconds'):.1f} CPU s, of which the "
-        f"test {per_1000_cells(nulls, 'test_seconds'):.1f}; trees "
-        f"{per_1000_cells(trees, 'seconds'):.1f}, the test "
-        f"{per_1000_cells(trees, 'test_seconds'):.1f}.",
-    ]
-    if any(run["kind"] in REAL for run in runs):
-        lines += real_table(runs)
-    return lines
-
-
-def real_table(runs):
-    lines = [
-        "",
-        "### Real data",
-        "",
-        "Harmony over the batches. ARI with the labels at the first and the deepest level; flat "
-        "Leiden: the best of the resolutions "
-        + ", ".join(map(str, FLAT))
-        + ", chosen with the labels.",
-        "",
-        "| | cells | labels | flat, best | resolution | gradual | ARI first / deepest level "
-        "| clusters | absent, gradual, distinct | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    best = {run["kind"]: run["flat"] for run in runs if "flat" in run}
-    for run in runs:
-        if "aris" not in run:
-            continue
-        verdicts = [str(run["verdicts"].get(v, 0)) for v in ("absent", "gradual", "distinct")]
-        for column, aris in run["aris"].items():
-            value, resolution = best[run["kind"]][column]
-            lines.append(
-                f"| {run['kind']} | {run['n_cells']:,} | {column} | {value:.3f} (at {resolution}) "
-                f"| {run['resolution']} | {run['gradual']} | {aris[0]:.3f} / {aris[-1]:.3f} "
-                f"| {run['first']} / {run['last']} | {', '.join(verdicts)} | {run['seconds']:.0f} |"
-            )
-    return lines
-
-
-def draw_figure(runs, file):
-    """Draw the share of nulls that are split at each alpha, and the leaves found by size."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), constrained_layout=True)
-    levels = np.linspace(0, 0.2, 201)
-
-    def split_at(part):
-        p = np.sort([run["p"] for run in part])
-        return np.searchsorted(p, levels, side="right") / len(p)
-
-    for kind in NULLS:
-        part = [run for run in runs if run["kind"] == kind]
-        axes[0].plot(levels, split_at(part), lw=1, alpha=0.7, label=f"{kind} ({len(part)})")
-    nulls = [run for run in runs if run["kind"] in NULLS]
-    k = np.round(split_at(nulls) * len(nulls)).astype(int)
-    limits = np.array([exact_limits(int(i), len(nulls)) for i in k]).T
-    axes[0].fill_between(levels, *limits, color="black", alpha=0.12, lw=0)
-    axes[0].plot(levels, k / len(nulls), color="black", lw=2, label=f"all ({len(nulls)})")
-    axes[0].plot(levels, levels, color="grey", ls="--", lw=1)
-    axes[0].axvline(ALPHA, color="grey", lw=0.5)
-    axes[0].set(
-        xlabel="alpha", ylabel="share of nulls that are split", xlim=(0, 0.2), ylim=(0, 0.3)
-    )
-    axes[0].legend(fontsize=6.5, frameon=False, loc="upper left")
-    for shift, refine in ((-0.18, "neighbors"), (0.18, "integration")):
-        part = [r for r in runs if r["kind"] == "small leaves" and r["refine"] == refine]
-        if not part:
-            continue
-        table = found_by_size(part)
-        x = np.arange(len(table)) + shift
-        height = np.array([k / n for k, n in table.values()])
-        limits = np.array([exact_limits(k, n) for k, n in table.values()]).T
-        axes[1].bar(x, height, 0.34, label=f"refine: {refine}")
-        errors = np.abs(limits - height)
-        axes[1].errorbar(x, height, errors, color="black", fmt="none", capsize=2, lw=1)
-    axes[1].set_xticks(range(len(table)), [f"{low}-{high - 1}" for low, high in table])
-    axes[1].set(xlabel="cells of the type", ylabel="share of types found", ylim=(0, 1.05))
-    axes[1].legend(fontsize=7, frameon=False, loc="lower right")
-    figure.savefig(file, dpi=110)
-
-
 def draw_example(file):
     """Draw what the test does with one population, a gradient and types."""
     import matplotlib as mpl
@@ -486,17 +291,6 @@ def draw_example(file):
             axis.set_title(text, fontsize=9)
             axis.set(xticks=[], yticks=[])
     figure.savefig(file, dpi=80)
-
-
-def write_section(path, lines):
-    text = path.read_text()
-    section = "\n".join([START, *lines, END])
-    if START in text:
-        head, rest = text.split(START, 1)
-        text = head + section + rest.split(END, 1)[1]
-    else:
-        text = text.rstrip("\n") + "\n\n" + section + "\n"
-    path.write_text(text)
 
 
 def main():
@@ -535,7 +329,7 @@ def main():
                 print(f"{len(runs)}/{len(jobs)} {run['kind']} {run.get('verdicts')}", flush=True)
     lines = tables(runs, arguments)
     print("\n".join(lines))
-    write_section(arguments.results, lines)
+    write_section(arguments.results, "splits", "\n".join(lines))
     if arguments.figure:
         draw_figure(runs, arguments.figure)
 

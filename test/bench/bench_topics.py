@@ -22,8 +22,9 @@ import time
 import warnings
 from pathlib import Path
 
+from results_page import write_section
+
 HERE = Path(__file__).resolve().parent
-START, END = "<!-- topics:start -->", "<!-- topics:end -->"
 N_TOPICS = 10
 CASES = ("3000x2000x2300", "3000x2000x190", "100000x2000x190")
 LADDER = (6, 8, 10, 12, 15, 18, 22, 26, 30, 40, 60, 80, 100)
@@ -53,7 +54,7 @@ def main() -> None:
     for case in args.cases:
         with tempfile.TemporaryDirectory() as folder:
             lines += compare(args, case, Path(folder))
-    replace_section(args.results, "\n".join([*heading(args), *lines]))
+    write_section(args.results, "topics", "\n".join([*heading(args), *lines]).rstrip())
 
 
 def compare(args: argparse.Namespace, case: str, folder: Path) -> list[str]:
@@ -184,14 +185,6 @@ def heading(args: argparse.Namespace) -> list[str]:
         "| cells x genes | | iterations | seconds | times faster | deviance | peak MB |",
         "|---|---|---|---|---|---|---|",
     ]
-
-
-def replace_section(path: Path, text: str) -> None:
-    """Put a section between its marks, at the end where there is none yet."""
-    old = path.read_text() if path.exists() else "# Benchmarks\n"
-    before, _, rest = old.partition(START)
-    after = rest.partition(END)[2] if rest else "\n"
-    path.write_text(f"{before.rstrip()}\n\n{START}\n{text.rstrip()}\n{END}{after}")
 
 
 if __name__ == "__main__":
