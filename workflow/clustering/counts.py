@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
-from clustering.stores import read_representation
 from utils.elements import read_column
 from utils.io import n_rows, read_index
 from utils.opening import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
     from clustering.hierarchy import Represent
     from clustering.significance.splits import SplitTest
@@ -77,8 +77,7 @@ def read_split_test(
     values: Mapping[str, Any],
     batch: Sequence[str],
     batch_file: str | None,
-    use_rep: str | None,
-    neighbors_key: str,
+    representation: np.ndarray | None,
     needed_by: str = "--significance (clustering: {significance: ...})",
     **options: Any,
 ) -> SplitTest:
@@ -92,8 +91,8 @@ def read_split_test(
         As for `preprocessing.stores.counts_of`.
     batch, batch_file
         Columns of the batch, and the store with them; None: `root`.
-    use_rep, neighbors_key
-        As for `read_representation`; without any, children are ordered by the counts.
+    representation
+        All cells x dimensions, in which children are ordered; None: by the counts.
     needed_by
         What needs counts, for the error.
     **options
@@ -120,9 +119,6 @@ def read_split_test(
         store = open_store(batch_file) if batch_file else root
         columns = pd.DataFrame({name: read_column(store, name).to_numpy() for name in batch})
         codes = columns.groupby(batch, sort=False, dropna=False, observed=True).ngroup().to_numpy()
-    representation = None
-    with contextlib.suppress(KeyError):
-        representation = read_representation(root, use_rep, neighbors_key)[1]
     return SplitTest(
         read=partial(gather_cells, lambda: counts_blocks(stored)),
         batch=codes,

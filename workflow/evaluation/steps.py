@@ -91,8 +91,8 @@ def _markers(job: Any) -> list[str]:
     return [*named("--clusters", job.columns), *options]
 
 
-def _markers_memory(job: Any, inputs: list[str]) -> float:
-    """At most 2**26 values are read at a time, 2**22 of them ranked."""
+def _values_memory(job: Any, inputs: list[str]) -> float:
+    """At most 2**26 values are held: a block of all cells, or some samples of 2,000 cells."""
     return 32 * min(n_values(inputs[0]), 2**26) / 1e6
 
 
@@ -125,11 +125,6 @@ def _doublet_clusters(job: Any) -> list[str]:
     ]
 
 
-def _splits_memory(job: Any, inputs: list[str]) -> float:
-    """Add the counts of the at most 50,000 cells that are read at a time."""
-    return 32 * min(n_values(inputs[0]), 2**26) / 1e6
-
-
 def _trees(job: Any) -> list[str]:
     dataset = job.dataset
     colors = dict.fromkeys([*(dataset.integration.batch or []), dataset.evaluation.label])
@@ -157,7 +152,7 @@ STEPS = {
         script="evaluation/scripts/markers.py",
         words=_markers,
         memory=(1500, 1000),
-        more_memory=_markers_memory,
+        more_memory=_values_memory,
         minutes=(10, 60),
     ),
     "robustness": Step(
@@ -170,7 +165,7 @@ STEPS = {
         script="evaluation/scripts/splits.py",
         words=_splits,
         memory=(1500, 1500),
-        more_memory=_splits_memory,
+        more_memory=_values_memory,
         minutes=(10, 60),
     ),
     "doublet_clusters": Step(

@@ -1,4 +1,4 @@
-"""Rows of matrices in NumPy or CuPy; the array's own module is passed as ``xp``."""
+"""Rows of matrices; where the array's own module is passed as ``xp``, in NumPy or CuPy."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ def normalize_rows(rows: Any, xp: Any) -> Any:
     norms = row_norms(rows, xp)
     norms[norms == 0] = 1
     return rows / norms[:, None]
+
+
+def centroids_of(points: np.ndarray, codes: np.ndarray, n_groups: int) -> np.ndarray:
+    """Return the mean of the points of each group, float64 of shape (groups, dimensions).
+
+    Rows of `points` that are not finite are left out; a group without any is at 0.
+    """
+    finite = np.isfinite(points).all(axis=1)
+    points, codes = np.asarray(points[finite], dtype=np.float64), codes[finite]
+    n_points = np.maximum(np.bincount(codes, minlength=n_groups), 1)
+    sums = np.zeros((n_groups, points.shape[1]))
+    for values, column in zip(points.T, sums.T, strict=True):
+        column[:] = np.bincount(codes, weights=values, minlength=n_groups)
+    return sums / n_points[:, None]

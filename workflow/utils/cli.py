@@ -49,6 +49,17 @@ def script_parser(
     return parser
 
 
+def add_clusters(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the cluster columns a table or picture is about."""
+    parser.add_argument(
+        "--clusters",
+        nargs="+",
+        required=True,
+        metavar="COLUMN",
+        help="cluster columns, or patterns such as 'leiden_0.5_*'",
+    )
+
+
 def add_run_options(
     parser: argparse.ArgumentParser,
     *,

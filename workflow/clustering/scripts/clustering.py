@@ -208,7 +208,9 @@ def main(args):
     if options.significance is not None and not args.batch:
         say("--significance without --batch: a split between batches counts as any other")
     basis = cache(lambda: split_basis(args, root))
-    test = split_test(args, options, root) if options.significance is not None else None
+    test = None
+    if options.significance is not None:
+        test = split_test(args, options, root, basis)
 
     def clusters_of(column, above):
         """Take a level from the input if it has it, else compute it."""
@@ -307,7 +309,7 @@ def subcluster(args, options, above, basis, test):
     return codes, names, {"parent": above.column, "hierarchy": args.hierarchy, **details}
 
 
-def split_test(args, options, root):
+def split_test(args, options, root, basis):
     """Find the counts and batches that splits are tested by."""
     from clustering.counts import read_split_test
 
@@ -318,8 +320,7 @@ def split_test(args, options, root):
         values=as_arguments(read_options(ValuesOptions, args)),
         batch=args.batch,
         batch_file=args.given_file,
-        use_rep=neighbors["use_rep"],
-        neighbors_key=args.neighbors_key,
+        representation=split_representation(args, root, basis),
         significance=options.significance,
         gradual=options.gradual,
         algorithm=args.algorithm,
@@ -327,6 +328,19 @@ def split_test(args, options, root):
         seed=args.seed,
         threads=args.threads,
     )
+
+
+def split_representation(args, root, basis):
+    """Read what children are ordered in: where sub-levels are split in it, what these read."""
+    from clustering.stores import read_representation
+
+    if args.level != 1 and args.refine == "neighbors":
+        return basis()[1]
+    try:
+        use_rep = neighbors_arguments(args)["use_rep"]
+        return read_representation(root, use_rep, args.neighbors_key)[1]
+    except KeyError:
+        return None
 
 
 def neighbors_arguments(args):

@@ -349,14 +349,24 @@ def _contrast(sums: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> _Cont
     if not both.any():
         return None
     sums, squares, sizes = sums[both], squares[both], sizes[both]
-    means = sums / sizes[..., None]
-    weight = sizes.prod(axis=1) / sizes.sum(axis=1)
     freedom = sizes.sum() - 2 * len(sizes)
     if freedom < MIN_SIDE:
         return None
-    difference = (weight[:, None] * (means[:, 1] - means[:, 0])).sum(axis=0) / weight.sum()
+    means = sums / sizes[..., None]
+    difference, weight = _difference(means, sizes)
     within = (squares - sizes[..., None] * means**2).sum(axis=(0, 1)) / freedom
-    return _Contrast(difference, np.maximum(within, 0), float(weight.sum()))
+    return _Contrast(difference, np.maximum(within, 0), weight)
+
+
+def _difference(means: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weight the differences between the sides of batches by their precision; return the weight.
+
+    `means` is of shape (batches, 2 sides, values), `sizes` of (batches, 2 sides), all above 0.
+    """
+    weight = sizes.prod(axis=1) / sizes.sum(axis=1)
+    total = weight.sum()
+    difference = (weight[:, None] * (means[:, 1] - means[:, 0])).sum(axis=0) / total
+    return difference, float(total)
 
 
 def _gene_weights(
@@ -425,9 +435,7 @@ def _midway(score: np.ndarray, side: np.ndarray, batch: np.ndarray) -> np.ndarra
     both = (sizes > 0).all(axis=1)
     if not both.any():
         return np.zeros(len(score))
-    weight = sizes[both].prod(axis=1) / sizes[both].sum(axis=1)
-    means = sums[both] / sizes[both]
-    difference = (weight * (means[:, 1] - means[:, 0])).sum() / weight.sum()
+    difference = _difference((sums[both] / sizes[both])[..., None], sizes[both])[0][0]
     n_cells = sizes.sum(axis=1)
     offset = (sums.sum(axis=1) - difference * sizes[:, 1]) / np.maximum(n_cells, 1)
     overall = (offset * n_cells).sum() / n_cells.sum()

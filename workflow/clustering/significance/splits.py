@@ -17,6 +17,7 @@ from clustering.significance.verdicts import (
     Verdict,
     weigh,
 )
+from numerics.arrays import centroids_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -388,22 +389,6 @@ def count_verdicts(splits: list[TestedSplit]) -> str:
     verdicts = [split.verdict for split in splits]
     counts = [f"{verdicts.count(v)} {v}" for v in ("distinct", "gradual", "absent")]
     return f"{len(splits)} splits tested: {', '.join(counts)}"
-
-
-def centroids_of(points: np.ndarray, children: np.ndarray, n_children: int) -> np.ndarray:
-    """Return the mean of each child's points, float64 of shape (children, dimensions).
-
-    Rows of `points` that are not finite are left out; a child without any is at 0.
-    """
-    from numerics.knn import finite_rows
-
-    finite = finite_rows(points)
-    points, children = np.asarray(points[finite], dtype=np.float64), children[finite]
-    n_points = np.maximum(np.bincount(children, minlength=n_children), 1)
-    sums = np.zeros((n_children, points.shape[1]))
-    for values, column in zip(points.T, sums.T, strict=True):
-        column[:] = np.bincount(children, weights=values, minlength=n_children)
-    return sums / n_points[:, None]
 
 
 def dendrogram(centroids: np.ndarray, sizes: np.ndarray, members: frozenset[int]) -> Tree:

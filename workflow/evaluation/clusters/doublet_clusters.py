@@ -8,6 +8,7 @@ import numpy as np
 
 from clustering.cluster_names import ClusterColumn, parse_column
 from evaluation.scores.biology_loss import LossWarning
+from numerics.arrays import centroids_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,10 +78,7 @@ def doublet_clusters(
         codes = np.where(located, codes, -1)
         known = codes >= 0
         sizes = np.bincount(codes[known], minlength=len(groups))
-        sums = np.stack(
-            [np.bincount(codes[known], axis[known], len(groups)) for axis in embedding.T], axis=1
-        )
-        centers = sums / np.maximum(sizes, 1)[:, None]
+        centers = centroids_of(embedding[known], codes[known], len(groups))
         for code, group in enumerate(groups):
             cells = codes == code
             if not sizes[code]:

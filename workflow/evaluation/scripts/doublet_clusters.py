@@ -18,13 +18,7 @@ def make_parser():
         "other clusters, more counts than other cells.",
         output="Output table (.tsv)",
     )
-    parser.add_argument(
-        "--clusters",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="cluster columns, or patterns such as 'leiden_0.5_*'",
-    )
+    cli.add_clusters(parser)
     parser.add_argument(
         "--use_rep", metavar="KEY", help="obsm key of the embedding (default: of the neighbors)"
     )

@@ -19,13 +19,7 @@ def make_parser():
         "their siblings.",
         output="Output table (.tsv)",
     )
-    parser.add_argument(
-        "--clusters",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="cluster columns, or patterns such as 'leiden_0.5_*'",
-    )
+    cli.add_clusters(parser)
     add_options(parser, MarkersOptions)
     parser.set_defaults(n_markers=20)  # who calls it wants it; the config leaves it out
     return parser

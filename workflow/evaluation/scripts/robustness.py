@@ -21,13 +21,7 @@ def make_parser():
         "how well each cluster comes back.",
         output="Output table (.tsv)",
     )
-    parser.add_argument(
-        "--clusters",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="cluster columns, or patterns such as 'leiden_0.5_*'",
-    )
+    cli.add_clusters(parser)
     add_options(parser, NeighborsKeyOptions)
     add_options(parser, RobustnessOptions)
     parser.set_defaults(rounds=10)  # who calls it wants it; the config leaves it out

@@ -21,13 +21,7 @@ def make_parser():
         "Collect the evidence for and against every split of a cluster.",
         output="Output table (.tsv)",
     )
-    parser.add_argument(
-        "--clusters",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="cluster columns, or patterns such as 'leiden_0.5_*'",
-    )
+    cli.add_clusters(parser)
     parser.add_argument(
         "--batch",
         nargs="+",
@@ -71,13 +65,14 @@ def main(args):
     columns = read_clusterings(root, args.clusters)
     parents = read_parents(root, columns)
     batch = read_codes(root, args.batch[0]) if args.batch else None
+    representation = read_representation(root, args.use_rep, args.neighbors_key)[1]
     splits = read_splits(
         root,
         columns,
         parents,
         neighbors_key=args.neighbors_key,
-        representation=read_representation(root, args.use_rep, args.neighbors_key)[1],
-        read_test=cache(lambda: read_test(args, root)),
+        representation=representation,
+        read_test=cache(lambda: read_test(args, root, representation)),
         seed=args.seed,
     )
     table = split_table(
@@ -94,7 +89,7 @@ def main(args):
     say(f"{args.output_file}: {len(table)} splits, {', '.join(words)}")
 
 
-def read_test(args, root):
+def read_test(args, root, representation):
     """Find the counts; None, with a message, where there are none."""
     from clustering.counts import read_split_test
     from clustering.options import ALGORITHM, NeighborsOptions, SplitOptions
@@ -110,8 +105,7 @@ def read_test(args, root):
             values=as_arguments(read_options(ValuesOptions, args)),
             batch=args.batch,
             batch_file=None,
-            use_rep=args.use_rep,
-            neighbors_key=args.neighbors_key,
+            representation=representation,
             needed_by="the test of splits",
             significance=args.significance,
             gradual=SplitOptions.gradual,

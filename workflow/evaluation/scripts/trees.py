@@ -17,13 +17,7 @@ def make_parser():
         output="Output folder: tree_{name}.png, composition_{column}.png, {nodes,edges,"
         "composition}.tsv",
     )
-    parser.add_argument(
-        "--clusters",
-        nargs="+",
-        required=True,
-        metavar="COLUMN",
-        help="cluster columns, or patterns such as 'leiden_0.5_*'",
-    )
+    cli.add_clusters(parser)
     parser.add_argument(
         "--colors", nargs="+", default=[], metavar="COLUMN", help="batch and cell type columns"
     )
