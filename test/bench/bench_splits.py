@@ -44,14 +44,14 @@ REAL = {
 
 def embed(counts, batch):
     """Compute 50 principal components of 2,000 variable genes, with Harmony where it is due."""
-    from clustering.refine import own_components
+    from clustering.refine import components_of_counts
+    from integration.harmony import harmonize
     from preprocessing.options import PCAOptions
 
-    batches = [pd.Series(pd.Categorical(batch))] if np.ptp(batch) else []
-    rows = np.arange(counts.shape[0])
-    return own_components(
-        lambda: [counts], [rows], options=PCAOptions(), batches=batches, threads=1
-    )[0]
+    Z = components_of_counts(counts, PCAOptions())
+    if np.ptp(batch):
+        return harmonize(Z, [pd.Series(pd.Categorical(batch))], seed=0).corrected
+    return Z
 
 
 def cluster_auto(
@@ -200,13 +200,12 @@ def real(job):
         aris = {c: max((ari(t, flat[r]), r) for r in FLAT) for c, t in labels.items()}
         return {**about, "flat": {column: list(best) for column, best in aris.items()}}
     result = cluster_auto(counts, batch, resolution=resolution, gradual=gradual, refine=refine)
-    first, last = result["levels"][0], result["levels"][-1]
     return {
         **about,
         **summary(result, labels[columns[0]]),
         "aris": {column: [ari(t, level) for level in result["levels"]]
                  for column, t in labels.items()},
-        "first": int(first.max()) + 1, "last": int(last.max()) + 1,
+        "clusters": [int(level.max()) + 1 for level in result["levels"]],
     }  # fmt: skip
 
 
@@ -224,7 +223,14 @@ def one_line(job):
 
 def work(job):
     function, arguments = job
-    return {"simulated": simulated, "real": real, "one_line": one_line}[function](arguments)
+    run = {"simulated": simulated, "real": real, "one_line": one_line}[function](arguments)
+    return {"job": job, **run}
+
+
+def read_runs(file):
+    """Read the runs of a file by their jobs."""
+    runs = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return {(run["job"][0], tuple(run["job"][1])): run for run in runs}
 
 
 def quiet():
@@ -246,9 +252,10 @@ def list_jobs(arguments):
     for name in present if arguments.real else ():
         jobs.append(("real", (name, None, None, None)))
         jobs += [
-            ("real", (name, resolution, gradual, "neighbors"))
-            for resolution in (0.3, 1.0)
+            ("real", (name, resolution, gradual, refine))
+            for resolution in (0.1, 0.3, 1.0)
             for gradual in ("keep", "join")
+            for refine in ("neighbors", "integration")
         ]
     if "cell lines" in present and arguments.real:
         import anndata
@@ -306,6 +313,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("results/bench_splits.json"))
     parser.add_argument("--again", action="store_true", help="tables of what --runs has already")
+    parser.add_argument("--resume", action="store_true", help="run only what --runs lacks")
     parser.add_argument("--figure", type=Path, help="the picture of docs/significance.md")
     parser.add_argument("--example", type=Path, help="draw the other picture of it, and no more")
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
@@ -313,20 +321,19 @@ def main():
     if arguments.example:
         draw_example(arguments.example)
         return
-    if arguments.again:
-        runs = [json.loads(line) for line in arguments.runs.read_text().splitlines()]
-    else:
-        runs, jobs = [], list_jobs(arguments)
-        arguments.runs.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            arguments.runs.open("w") as file,
-            get_context("spawn").Pool(arguments.jobs, quiet) as pool,
-        ):
-            for run in pool.imap(work, jobs):
-                runs.append(run)
-                file.write(json.dumps(run) + "\n")
-                file.flush()
-                print(f"{len(runs)}/{len(jobs)} {run['kind']} {run.get('verdicts')}", flush=True)
+    stored = read_runs(arguments.runs) if arguments.again or arguments.resume else {}
+    jobs = [] if arguments.again else [job for job in list_jobs(arguments) if job not in stored]
+    arguments.runs.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        arguments.runs.open("a" if stored else "w") as file,
+        get_context("spawn").Pool(arguments.jobs, quiet) as pool,
+    ):
+        for i, (job, run) in enumerate(zip(jobs, pool.imap(work, jobs), strict=True)):
+            stored[job] = run
+            file.write(json.dumps(run) + "\n")
+            file.flush()
+            print(f"{i + 1}/{len(jobs)} {run['kind']} {run.get('verdicts')}", flush=True)
+    runs = list(stored.values())
     lines = tables(runs, arguments)
     print("\n".join(lines))
     write_section(arguments.results, "splits", "\n".join(lines))
