@@ -253,10 +253,11 @@ def list_jobs(arguments):
         jobs.append(("real", (name, None, None, None)))
         jobs += [
             ("real", (name, resolution, gradual, refine))
-            for resolution in (0.1, 0.3, 1.0)
-            for gradual in ("keep", "join")
-            for refine in ("neighbors", "integration")
-        ]
+            for resolution in (0.02, 0.05, 0.1, 0.3, 1.0)
+            for gradual, refine in (
+                ("keep", "neighbors"), ("join", "neighbors"), ("keep", "integration")
+            )
+        ]  # fmt: skip
     if "cell lines" in present and arguments.real:
         import anndata
 
