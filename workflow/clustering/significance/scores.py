@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from clustering.significance.verdicts import structure_p
+
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
@@ -137,31 +139,30 @@ class Sample:
     @cached_property
     def _features(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
         """By halving and fold: components of each half, and the effect of depth on them."""
+        all_loadings = np.hstack([loadings for loadings, _ in self._refits])
+        ends = np.cumsum([0, *(loadings.shape[1] for loadings, _ in self._refits)])
+        trained = [np.flatnonzero(clusters >= 0) for _, clusters in self._refits]
+        groups = [
+            _joint(clusters[rows], self.batch[rows])
+            for rows, (_, clusters) in zip(trained, self._refits, strict=True)
+        ]
         features = []
         for halving in self.halvings:
-            values = self._with(halving.log)
+            scores = self._half_scores(
+                halving, halving.log, np.arange(len(self.fold)), all_loadings
+            )
             of_folds = []
-            for loadings, clusters in self._refits:
-                rows = clusters >= 0
-                group = _joint(clusters[rows], self.batch[rows])
+            for fold, (rows, group) in enumerate(zip(trained, groups, strict=True)):
                 halves = []
-                for half in (0, 1):
-                    score = values @ (loadings * (halving.half == half)[:, None])
-                    depth = halving.depth[half]
-                    slope = _slope_within(group, depth[rows], score[rows])
-                    halves.append(score - depth @ slope)
+                for score, depth in zip(scores, halving.depth, strict=True):
+                    of_fold = score[:, ends[fold] : ends[fold + 1]]
+                    slope = _slope_within(group, depth[rows], of_fold[rows])
+                    halves.append(of_fold - depth @ slope)
                 of_folds.append(tuple(halves))
             features.append(of_folds)
         return features
 
-    def _with(self, values: np.ndarray) -> sp.csr_matrix:
-        import scipy.sparse as sp
-
-        return sp.csr_matrix(
-            (values, self.counts.indices, self.counts.indptr), shape=self.counts.shape
-        )
-
-    def scores(self, cells: np.ndarray, side: np.ndarray) -> HeldOutScores:
+    def scores(self, cells: np.ndarray, side: np.ndarray, *, max_p: float = 1.0) -> HeldOutScores:
         """Score cells on a division.
 
         Parameters
@@ -170,49 +171,106 @@ class Sample:
             Positions of the cells of the division, in increasing order.
         side
             int of shape (cells,), 0 or 1.
+        max_p
+            Where `structure_p` of the linear scores is larger, the log scores are left 0: they
+            take most of the time.
         """
-        batch = np.unique(self.batch[cells], return_inverse=True)[1]
-        fold = self.fold[cells]
-        shape = (N_HALVINGS, 2, len(cells))
-        linear, log = np.zeros(shape), np.zeros(shape)
-        scored, shares = np.zeros(len(cells), dtype=bool), []
         # Sides as the clusters found without the fold tell them.
         sides = [_recovered(clusters[cells], side) for _, clusters in self._refits]
-        for fold_number, recovered in enumerate(sides):
-            out = fold == fold_number
-            if recovered is not None and out.any():
-                scored |= out
-                shares.append((recovered == 1).sum() / (recovered >= 0).sum())
+        batch = np.unique(self.batch[cells], return_inverse=True)[1]
+        division = _Division(cells, batch, self.fold[cells], sides)
+        linear = np.zeros((N_HALVINGS, 2, len(cells)))
+        log, scored = np.zeros_like(linear), division.scored
         if not scored.any():
             return HeldOutScores(linear, log, 0.0, scored)
+        fold, batch = division.fold[scored], batch[scored]
         for number, halving in enumerate(self.halvings):
-            part_linear = self._with(halving.linear)[cells]
-            part_log = self._with(halving.log)[cells]
-            for fold_number, recovered in enumerate(sides):
-                out = np.flatnonzero(fold == fold_number)
-                if recovered is None or not len(out):
-                    continue
-                clusters = self._refits[fold_number][1][cells]
-                weights = _gene_weights(part_linear, recovered, batch)
-                log_weights = _gene_weights(part_log, recovered, batch)
-                rows = recovered >= 0
-                group = _joint(clusters[rows], batch[rows])
-                for half in (0, 1):
-                    of_half = halving.half == half
-                    linear[number, half, out] = part_linear[out] @ _unit(weights, of_half)
-                    score = part_log @ _unit(log_weights, of_half)
-                    depth = halving.depth[half][cells]
-                    score -= depth @ _slope_within(group, depth[rows], score[rows, None])[:, 0]
-                    features = self._features[number][fold_number][half][cells]
-                    log[number, half, out] = (
-                        score - _midway(score, recovered, batch)
-                        + _discriminant(features, recovered, batch)
-                    )[out]  # fmt: skip
+            scores = self._gene_scores(halving, halving.linear, division)
             for half in (0, 1):
-                linear[number, half, scored] = _without_means(
-                    linear[number, half, scored], fold[scored], batch[scored]
-                )
-        return HeldOutScores(linear, log, float(np.mean(shares)), scored)
+                held_out = scores[half, scored, fold]
+                linear[number, half, scored] = _without_means(held_out, fold, batch)
+        if structure_p(linear[:, :, scored]) <= max_p:
+            self._add_log_scores(division, log)
+        return HeldOutScores(linear, log, division.share, scored)
+
+    def _gene_scores(
+        self, halving: Halving, values: np.ndarray, division: _Division
+    ) -> np.ndarray:
+        """Score cells by genes as they are weighted without each fold: 2 halves x cells x folds."""
+        from clustering.significance.kernels import group_sums
+
+        n_genes, n_batches = self.counts.shape[1], int(division.batch.max()) + 1
+        matrix = self.counts.indptr, self.counts.indices, values
+        groups = division.groups
+        sums = group_sums(*matrix, division.cells, groups, 2 * n_batches, n_genes)
+        weights = np.zeros((n_genes, N_FOLDS))
+        for fold, group in enumerate(groups):
+            if division.sides[fold] is not None:
+                sizes = np.bincount(group[group >= 0], minlength=2 * n_batches)
+                of_sides = sums[fold].reshape(2, n_batches, 2, n_genes)
+                weights[:, fold] = _gene_weights(*of_sides, sizes.reshape(-1, 2), halving.half)
+        return self._half_scores(halving, values, division.cells, weights)
+
+    def _half_scores(
+        self, halving: Halving, values: np.ndarray, cells: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        from clustering.significance.kernels import half_scores
+
+        matrix = self.counts.indptr, self.counts.indices, values
+        return half_scores(*matrix, cells, halving.half, np.ascontiguousarray(weights))
+
+    def _add_log_scores(self, division: _Division, log: np.ndarray) -> None:
+        """Fill in the log scores, halvings x 2 halves x cells."""
+        cells, batch, groups = division.cells, division.batch, division.groups
+        folds = [
+            (fold, side, np.flatnonzero(division.fold == fold), groups[fold] >= 0)
+            for fold, side in enumerate(division.sides)
+            if side is not None and (division.fold == fold).any()
+        ]
+        joint = {
+            fold: _joint(self._refits[fold][1][cells][rows], batch[rows])
+            for fold, _, _, rows in folds
+        }
+        for number, halving in enumerate(self.halvings):
+            scores = self._gene_scores(halving, halving.log, division)
+            for fold, side, out, rows in folds:
+                for half in (0, 1):
+                    score, depth = scores[half, :, fold], halving.depth[half][cells]
+                    slope = _slope_within(joint[fold], depth[rows], score[rows, None])[:, 0]
+                    score = score - depth @ slope
+                    features = self._features[number][fold][half][cells]
+                    log[number, half, out] = (
+                        score - _midway(score, side, batch) + _discriminant(features, side, batch)
+                    )[out]
+
+
+class _Division(NamedTuple):
+    """Cells that are scored on a division."""
+
+    cells: np.ndarray  # positions in the sample
+    batch: np.ndarray  # codes without gaps
+    fold: np.ndarray
+    sides: list[np.ndarray | None]  # without each fold, whose cells have -1; None: not found
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Cells of the folds without which both sides were found."""
+        return np.array([side is not None for side in self.sides])[self.fold]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Batch and side of each cell without each fold, -1: none; folds x cells."""
+        groups = np.full((len(self.sides), len(self.cells)), -1)
+        for group, side in zip(groups, self.sides, strict=True):
+            if side is not None:
+                group[side >= 0] = (self.batch * 2 + side)[side >= 0]
+        return groups
+
+    @property
+    def share(self) -> float:
+        """Share of the cells that are on side 1, mean over the folds that are scored."""
+        sides = [self.sides[fold] for fold in np.unique(self.fold[self.scored])]
+        return float(np.mean([(side == 1).sum() / (side >= 0).sum() for side in sides]))
 
 
 def _folds(children: np.ndarray, batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -370,36 +428,23 @@ def _difference(means: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, float
 
 
 def _gene_weights(
-    values: sp.csr_matrix, side: np.ndarray, batch: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight of each gene, by its soft-thresholded t statistic, and its variance."""
-    n_genes, n_batches = values.shape[1], int(batch.max()) + 1
-    known = side >= 0
-    group = np.where(known, batch * 2 + side, n_batches * 2)
-    sizes = np.bincount(group, minlength=2 * n_batches + 1)[:-1].reshape(n_batches, 2)
-    entries = np.repeat(group, np.diff(values.indptr)) * n_genes + values.indices
-    n_entries = (2 * n_batches + 1) * n_genes
-    shape = (n_batches, 2, n_genes)
-    sums, squares = (
-        np.bincount(entries, weights=x, minlength=n_entries)[:-n_genes].reshape(shape)
-        for x in (values.data, values.data**2)
-    )
+    sums: np.ndarray, squares: np.ndarray, sizes: np.ndarray, half: np.ndarray
+) -> np.ndarray:
+    """Weight each gene by its soft-thresholded t statistic between the sides.
+
+    Arguments are of shape (batches, 2 sides[, genes]); `half` is that of each gene. The score of
+    either half has variance 1 within the sides.
+    """
     contrast = _contrast(sums, squares, sizes)
     if contrast is None or not contrast.variance.any():
-        return np.zeros(n_genes), np.ones(n_genes)
+        return np.zeros(sums.shape[-1])
     positive = contrast.variance[contrast.variance > 0]
     # A gene of little variance would have any t.
     variance = contrast.variance + 0.1 * np.median(positive)
     t = contrast.difference * np.sqrt(contrast.weight / variance)
     weights = np.sign(t) * np.maximum(np.abs(t) - THRESHOLD, 0) / np.sqrt(variance)
-    return weights, variance
-
-
-def _unit(weights: tuple[np.ndarray, np.ndarray], of_half: np.ndarray) -> np.ndarray:
-    """Scale the weights of the genes of a half so that their score has variance 1 within sides."""
-    values = weights[0] * of_half
-    norm = np.sqrt((values**2 * weights[1]).sum())
-    return values / norm if norm > 0 else values
+    norms = np.sqrt([(weights**2 * variance * (half == number)).sum() for number in (0, 1)])
+    return weights / np.where(norms > 0, norms, 1)[half]
 
 
 def _slope_within(group: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -409,8 +454,16 @@ def _slope_within(group: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray
 
 def _centered(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     sizes = np.maximum(np.bincount(group), 1)
-    means = np.stack([np.bincount(group, weights=v) / sizes for v in values.T], axis=1)
+    means = _sums_by(group, values, len(sizes)) / sizes[:, None]
     return values - means[group]
+
+
+def _sums_by(group: np.ndarray, values: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sum rows by group, in their order; returns groups x columns."""
+    n_columns = values.shape[1]
+    place = group[:, None] * n_columns + np.arange(n_columns)
+    sums = np.bincount(place.ravel(), weights=values.ravel(), minlength=n_groups * n_columns)
+    return sums.reshape(n_groups, n_columns)
 
 
 def _without_means(score: np.ndarray, fold: np.ndarray, batch: np.ndarray) -> np.ndarray:
@@ -451,10 +504,10 @@ def _discriminant(features: np.ndarray, side: np.ndarray, batch: np.ndarray) -> 
     sizes = np.bincount(group, minlength=2 * n_batches).reshape(n_batches, 2)
     shape = (n_batches, 2, n_features)
     sums, squares = (
-        np.stack([np.bincount(group, weights=v, minlength=2 * n_batches) for v in x.T], axis=1)
+        _sums_by(group, x, 2 * n_batches).reshape(shape)
         for x in (features[known], features[known] ** 2)
     )
-    contrast = _contrast(sums.reshape(shape), squares.reshape(shape), sizes)
+    contrast = _contrast(sums, squares, sizes)
     if contrast is None:
         return np.zeros(len(features))
     inside = _centered(features[known], group)
