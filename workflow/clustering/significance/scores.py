@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 N_FOLDS = 5  # of the cells
 N_HALVINGS = 4  # of the genes
 N_COMPONENTS = 20
+# Relative; the eigenvectors are exact to more digits than float32 has.
+EIGENVALUE_TOLERANCE = 1e-4
 # Genes whose t is not larger than this do not count.
 THRESHOLD = 1.0
 # Towards a multiple of the identity, of the components' covariance within the sides.
@@ -318,7 +320,7 @@ def _components(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return loadings (genes x components) and scores without the means of each batch."""
     import scipy.sparse as sp
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     values = values.astype(np.float64)
     n_cells, n_genes = values.shape
@@ -331,22 +333,33 @@ def _components(
     varies = squares - float((sizes[:, None] * means**2).sum()) > 1e-9 * squares
     if min(values.shape) < 2 or not varies:
         return np.zeros((n_genes, 1)), np.zeros((n_cells, 1))
+    transposed = values.T
 
-    def centered(x: np.ndarray) -> np.ndarray:
-        x = x.ravel()
+    def project(x: np.ndarray) -> np.ndarray:
         return values @ x - (means @ x)[batch]
 
-    def transposed(x: np.ndarray) -> np.ndarray:
-        x = x.ravel()
-        return values.T @ x - means.T @ np.bincount(batch, weights=x, minlength=len(sizes))
+    def project_back(y: np.ndarray) -> np.ndarray:
+        return transposed @ y - np.bincount(batch, weights=y, minlength=len(sizes)) @ means
 
-    operator = LinearOperator((n_cells, n_genes), matvec=centered, rmatvec=transposed)
-    start = start[: min(n_cells, n_genes)]
-    _, _, right = svds(operator, k=n_components, v0=start, tol=1e-6)
-    loadings = np.ascontiguousarray(right.T)
+    def of_cells(y: np.ndarray) -> np.ndarray:
+        return project(project_back(y.ravel()))
+
+    def of_genes(x: np.ndarray) -> np.ndarray:
+        return project_back(project(x.ravel()))
+
+    # The eigenvectors of the smaller one of the two Gram matrices.
+    wide = n_genes > n_cells
+    shape = (min(values.shape), min(values.shape))
+    gram = LinearOperator(shape, matvec=of_cells if wide else of_genes, dtype=np.float64)
+    start = start[: shape[0]]
+    _, vectors = eigsh(gram, k=n_components, v0=start, tol=EIGENVALUE_TOLERANCE)
+    loadings = np.ascontiguousarray(vectors[:, ::-1])
+    if wide:
+        projected = transposed @ loadings - means.T @ np.asarray(of_batch.T @ loadings)
+        loadings = np.linalg.svd(projected, full_matrices=False)[0]
     # The sign is whatever the iteration ended with.
     loadings *= np.where(loadings[np.abs(loadings).argmax(axis=0), range(n_components)] < 0, -1, 1)
-    return loadings, values @ loadings - (means @ loadings)[batch]
+    return loadings, project(loadings)
 
 
 def _integrate(scores: np.ndarray, batch: np.ndarray) -> np.ndarray:
