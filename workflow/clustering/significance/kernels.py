@@ -1,7 +1,8 @@
 """Compiled loops over the stored counts of some cells of a CSR matrix.
 
 `indptr`, `indices` and `values` are those of the matrix, `cells` the rows that are read, in this
-order. Sums are taken in the order of the entries.
+order. Sums are taken in the order of the entries. Unsigned positions are not checked for counting
+from the end, which takes half of the time.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ def group_sums(indptr, indices, values, cells, groups, n_groups, n_genes):
     Returns
     -------
     numpy.ndarray
-        float64 of shape (groupings, 2, groups, genes): sums, and sums of squares.
+        float64 of shape (groupings, groups, genes, 2): sums, and sums of squares.
     """
-    sums = np.zeros((len(groups), 2, n_groups, n_genes))
+    sums = np.zeros((len(groups), n_groups, n_genes, 2))
     for i in range(len(cells)):
         start, stop = indptr[cells[i]], indptr[cells[i] + 1]
         for grouping in range(len(groups)):
             group = groups[grouping, i]
             if group < 0:
                 continue
+            of_group = sums[grouping, group]
             for entry in range(start, stop):
                 value = values[entry]
-                sums[grouping, 0, group, indices[entry]] += value
-                sums[grouping, 1, group, indices[entry]] += value * value
+                of_gene = of_group[np.uint32(indices[entry])]
+                of_gene[0] += value
+                of_gene[1] += value * value
     return sums
 
 
@@ -60,10 +63,10 @@ def half_scores(indptr, indices, values, cells, half, weights):
     scores = np.zeros((2, len(cells), weights.shape[1]))
     for i in range(len(cells)):
         for entry in range(indptr[cells[i]], indptr[cells[i] + 1]):
-            gene, value = indices[entry], values[entry]
-            of_half = scores[half[gene], i]
-            for weighting in range(weights.shape[1]):
-                of_half[weighting] += value * weights[gene, weighting]
+            gene, value = np.uint32(indices[entry]), values[entry]
+            of_half, of_gene = scores[half[gene], i], weights[gene]
+            for weighting in range(len(of_gene)):
+                of_half[weighting] += value * of_gene[weighting]
     return scores
 
 
@@ -87,7 +90,7 @@ def side_counts(indptr, indices, counts, cells, high, division, n_genes):
     n_with = np.zeros((2, n_genes), dtype=np.int64)
     for i in range(len(cells)):
         for entry in range(indptr[cells[i]], indptr[cells[i] + 1]):
-            gene = indices[entry]
+            gene = np.uint32(indices[entry])
             side = int(high[division[gene], i])
             sums[side, gene] += counts[entry]
             n_with[side, gene] += counts[entry] > 0
@@ -106,7 +109,7 @@ def dense_columns(indptr, indices, counts, cells, column_of, n_columns):
     values = np.zeros((len(cells), n_columns))
     for i in range(len(cells)):
         for entry in range(indptr[cells[i]], indptr[cells[i] + 1]):
-            column = column_of[indices[entry]]
+            column = column_of[np.uint32(indices[entry])]
             if column >= 0:
                 values[i, column] += counts[entry]
     return values

@@ -209,8 +209,9 @@ class Sample:
         for fold, group in enumerate(groups):
             if division.sides[fold] is not None:
                 sizes = np.bincount(group[group >= 0], minlength=2 * n_batches)
-                of_sides = sums[fold].reshape(2, n_batches, 2, n_genes)
-                weights[:, fold] = _gene_weights(*of_sides, sizes.reshape(-1, 2), halving.half)
+                sizes = sizes.reshape(n_batches, 2)
+                of_sides = np.moveaxis(sums[fold], -1, 0).reshape(2, n_batches, 2, n_genes)
+                weights[:, fold] = _gene_weights(*of_sides, sizes, halving.half)
         return self._half_scores(halving, values, division.cells, weights)
 
     def _half_scores(
@@ -293,20 +294,19 @@ def _joint(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _halving(counts: sp.csr_matrix, totals: np.ndarray, rng: np.random.Generator) -> Halving:
     """Put one of each two genes that follow each other in their total into either half."""
+    from clustering.significance.kernels import half_scores
+
     order = np.argsort(totals, kind="stable")
     n_pairs = len(order) // 2
     first = rng.integers(0, 2, n_pairs)
     half = np.zeros(len(order), dtype=np.int64)
     half[order[0 : 2 * n_pairs : 2]] = first
     half[order[1 : 2 * n_pairs : 2]] = 1 - first
-    n_cells = counts.shape[0]
-    rows = np.repeat(np.arange(n_cells), np.diff(counts.indptr))
-    of_half = half[counts.indices]
-    depths = np.zeros((n_cells, 2))
-    for number in (0, 1):
-        depths[:, number] = np.bincount(
-            rows, weights=counts.data * (of_half == number), minlength=n_cells
-        )
+    cells = np.arange(counts.shape[0])
+    ones = np.ones((len(order), 1))
+    matrix = counts.indptr, counts.indices, counts.data
+    depths = half_scores(*matrix, cells, half, ones)[:, :, 0].T
+    rows, of_half = np.repeat(cells, np.diff(counts.indptr)), half[counts.indices]
     scale = np.median(depths, axis=0) / np.maximum(depths, 1)
     linear = counts.data * scale[rows, of_half]
     depth = np.log(np.maximum(depths, 1)).T
