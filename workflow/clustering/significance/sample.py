@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 # Cells of a cluster; more tell little that these do not.
-SAMPLED_AT_MOST = 2_000
+SAMPLED_AT_MOST = 1_500
 # Of each child so many at least, where it has them: the power to find small ones.
 CELLS_PER_CHILD = 100
 # Cells whose counts are held at a time.

@@ -195,9 +195,7 @@ class Sample:
             self._add_log_scores(division, log)
         return HeldOutScores(linear, log, division.share, scored)
 
-    def _gene_scores(
-        self, halving: Halving, values: np.ndarray, division: _Division
-    ) -> np.ndarray:
+    def _gene_scores(self, halving: Halving, values: np.ndarray, division: _Division) -> np.ndarray:
         """Score cells by genes as they are weighted without each fold: 2 halves x cells x folds."""
         from clustering.significance.kernels import group_sums
 

@@ -20,7 +20,7 @@ from clustering.significance.verdicts import (
 from numerics.arrays import centroids_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import scipy.sparse as sp
 
@@ -190,7 +190,7 @@ class SplitTest:
     count), and per thread about 100 bytes per stored count of 2,000 genes in one sample.
     """
 
-    read: Callable[[list[np.ndarray]], list[sp.csr_matrix]]
+    read: Callable[[list[np.ndarray]], Iterable[sp.csr_matrix]]
     batch: np.ndarray
     representation: np.ndarray | None
     n_cells: int
@@ -230,9 +230,11 @@ class SplitTest:
             for group in groups_of_divisions([len(rows) for rows in drawn]):
                 samples = [(divisions[i], drawn[i]) for i in group]
                 counts = self.read([division.cells[rows] for division, rows in samples])
-                work = [(*sample, part) for sample, part in zip(samples, counts, strict=True)]
                 yield from ordered_map(
-                    lambda job: self._test(*job, joining), work, threads=self.threads
+                    lambda job: self._test(*job[0], job[1], joining),
+                    zip(samples, counts, strict=True),
+                    threads=self.threads,
+                    in_flight=2 * self.threads,
                 )
 
     def _random(self, division: Division, stream: int) -> np.random.Generator:
