@@ -27,7 +27,7 @@ REPO = HERE.parents[1]
 sys.path[:0] = [str(REPO / "workflow"), str(HERE)]
 from populations import CONTINUA, NULLS, TREES, draw_population  # noqa: E402
 from results_page import write_section  # noqa: E402
-from splits_report import ALPHA, FLAT, draw_figure, tables  # noqa: E402
+from splits_report import ALPHA, FLAT, TREE_SETTINGS, draw_figure, tables  # noqa: E402
 
 SHARED = REPO.parent / "shared" / "data"
 # File (beside the project or committed) and columns of the labels.
@@ -42,21 +42,22 @@ REAL = {
 }
 
 
-def embed(counts, batch):
+def embed(counts, batch, target_sum=1e4):
     """Compute 50 principal components of 2,000 variable genes, with Harmony where it is due."""
     from clustering.refine import components_of_counts
     from integration.harmony import harmonize
     from preprocessing.options import PCAOptions
 
-    Z = components_of_counts(counts, PCAOptions())
+    Z = components_of_counts(counts, PCAOptions(target_sum=target_sum))
     if np.ptp(batch):
         return harmonize(Z, [pd.Series(pd.Categorical(batch))], seed=0).corrected
     return Z
 
 
 def cluster_auto(
-    counts, batch, *, resolution=1.0, gradual="keep", refine="neighbors", max_levels=8
-):
+    counts, batch, *, resolution=1.0, gradual="keep", refine="neighbors", target_sum=1e4,
+    max_levels=8,
+):  # fmt: skip
     """Cluster level after level as `hierarchy: auto` does.
 
     Parameters
@@ -67,6 +68,8 @@ def cluster_auto(
         int of shape (cells,).
     refine
         ``neighbors``: of the components of all cells; ``integration``: of each parent's own.
+    target_sum
+        Of the components of all cells; None: the median total.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def cluster_auto(
             spent[0] += time.process_time() - start
             return iter(tested)
 
-    X = embed(counts, batch)
+    X = embed(counts, batch, target_sum)
     test = Timed(
         read=lambda parts: [counts[rows] for rows in parts],
         batch=batch,
@@ -172,11 +175,12 @@ def summary(result, truth):
 
 def simulated(job):
     """Run one simulated population."""
-    kind, seed, refine = job
+    kind, seed, refine, target_sum = job
     population = draw_population(kind, seed)
     counts = sp.csr_matrix(population.counts.astype(np.float32))
-    result = cluster_auto(counts, population.batch, refine=refine)
-    return {"kind": kind, "seed": seed, "refine": refine, **summary(result, population.truth)}
+    result = cluster_auto(counts, population.batch, refine=refine, target_sum=target_sum)
+    about = {"kind": kind, "seed": seed, "refine": refine, "target_sum": target_sum}
+    return {**about, **summary(result, population.truth)}
 
 
 def real(job):
@@ -240,13 +244,15 @@ def quiet():
 def list_jobs(arguments):
     """List what is run, the tables' order not mattering."""
     seeds = range(arguments.seed, arguments.seed + arguments.nulls)
-    jobs = [("simulated", (kind, seed, "neighbors")) for seed in seeds for kind in NULLS]
+    jobs = [("simulated", (kind, seed, "neighbors", 1e4)) for seed in seeds for kind in NULLS]
     seeds = range(arguments.seed, arguments.seed + arguments.continua)
-    jobs += [("simulated", (kind, seed, "neighbors")) for seed in seeds for kind in CONTINUA]
+    jobs += [("simulated", (kind, seed, "neighbors", 1e4)) for seed in seeds for kind in CONTINUA]
     seeds = range(arguments.seed, arguments.seed + arguments.trees)
-    for refine in ("integration", "neighbors"):
+    for setting in TREE_SETTINGS:
         jobs += [
-            ("simulated", (kind, s, refine)) for s in seeds for kind in (*TREES, "small leaves")
+            ("simulated", (kind, seed, *setting))
+            for seed in seeds
+            for kind in (*TREES, "small leaves")
         ]
     present = [name for name, (files, _) in REAL.items() if any(file.exists() for file in files)]
     for name in present if arguments.real else ():
@@ -309,7 +315,7 @@ def main():
     parser.add_argument("--seed", type=int, default=5000, help="the first one")
     parser.add_argument("--nulls", type=int, default=55, help="of each kind")
     parser.add_argument("--continua", type=int, default=40, help="of each kind")
-    parser.add_argument("--trees", type=int, default=10, help="of each kind")
+    parser.add_argument("--trees", type=int, default=6, help="of each kind")
     parser.add_argument("--real", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("results/bench_splits.json"))

@@ -10,6 +10,10 @@ HEADER = (
     "| data sets | not absent | share, % | distinct | share, % |",
     "|---|---|---|---|---|",
 )
+# `refine` and `target_sum` of the trees.
+TREE_SETTINGS = (
+    ("neighbors", 1e4), ("integration", 1e4), ("neighbors", None), ("integration", None)
+)  # fmt: skip
 # What a hierarchy of a real data set was made with, and what its labels are called in the table.
 SETTING = ("resolution", "refine", "gradual")
 NAMES = {"cell_type_broad": "broad", "cell_type": "fine"}
@@ -54,6 +58,10 @@ def found_by_size(runs):
         inside = (leaves[:, 0] >= low) & (leaves[:, 0] < high)
         table[low, high] = (int((leaves[inside, 1] >= 0.6).sum()), int(inside.sum()))
     return table
+
+
+def scale(target_sum):
+    return "null" if target_sum is None else f"{target_sum:,.0f}"
 
 
 def per_1000_cells(runs, key):
@@ -102,34 +110,35 @@ def tables(runs, arguments):
         "",
         "1,500 cells, two batches, 3 x 2 x 2 leaves (`deep`: 18); adjusted Rand index of the "
         "deepest level with the leaves, mean (least). `refine`: what the neighbors within a parent "
-        "are computed in.",
+        "are computed in; `target_sum`: of the components of all cells (`null`: the median total, "
+        "here about 2,500).",
         "",
-        "| | refine | data sets | ARI | clusters |",
-        "|---|---|---|---|---|",
+        "| | refine | target_sum | data sets | ARI | clusters |",
+        "|---|---|---|---|---|---|",
     ]
     for kind in (*TREES, "small leaves"):
-        for refine in ("neighbors", "integration"):
-            part = of(kind, refine=refine)
+        for refine, target_sum in TREE_SETTINGS:
+            part = of(kind, refine=refine, target_sum=target_sum)
             if not part:
                 continue
             aris = [run["ari"] for run in part]
             n_clusters = np.mean([run["n_clusters"] for run in part])
             lines.append(
-                f"| {kind} | {refine} | {len(part)} | {np.mean(aris):.3f} ({min(aris):.3f}) "
-                f"| {n_clusters:.1f} |"
+                f"| {kind} | {refine} | {scale(target_sum)} | {len(part)} "
+                f"| {np.mean(aris):.3f} ({min(aris):.3f}) | {n_clusters:.1f} |"
             )
     lines += [
         "",
         "Leaves of `small leaves` that are found (a cluster of Jaccard index 0.6 or more):",
         "",
-        "| cells | refine | found | share, % |",
-        "|---|---|---|---|",
+        "| cells | refine | target_sum | found | share, % |",
+        "|---|---|---|---|---|",
     ]
-    for refine in ("neighbors", "integration"):
-        part = of("small leaves", refine=refine)
+    for refine, target_sum in TREE_SETTINGS:
+        part = of("small leaves", refine=refine, target_sum=target_sum)
         lines += (
             [
-                f"| {low}-{high - 1} | {refine} | {share(*counts)} |"
+                f"| {low}-{high - 1} | {refine} | {scale(target_sum)} | {share(*counts)} |"
                 for (low, high), counts in found_by_size(part).items()
             ]
             if part
@@ -181,6 +190,13 @@ def real_table(runs):
         + " | ".join("{:.3f} (at {})".format(*flat[kind][column]) for kind, column in columns)
         + " |",
     ]
+    best = [
+        max((max(run["aris"][column]), run["resolution"]) for run in tested if run["kind"] == kind)
+        for kind, column in columns
+    ]
+    lines.append(
+        "| tested, best | | | " + " | ".join(f"{ari:.3f} (at {r})" for ari, r in best) + " |"
+    )
     for setting in settings:
         of_kind = {
             run["kind"]: run for run in tested if tuple(run[key] for key in SETTING) == setting
@@ -252,7 +268,11 @@ def draw_figure(runs, file):
     )
     axes[0].legend(fontsize=6.5, frameon=False, loc="upper left")
     for shift, refine in ((-0.18, "neighbors"), (0.18, "integration")):
-        part = [r for r in runs if r["kind"] == "small leaves" and r["refine"] == refine]
+        part = [
+            r
+            for r in runs
+            if (r["kind"], r["refine"], r.get("target_sum")) == ("small leaves", refine, 1e4)
+        ]
         if not part:
             continue
         table = found_by_size(part)
