@@ -271,7 +271,7 @@ def draw_figure(runs, file):
         part = [
             r
             for r in runs
-            if (r["kind"], r["refine"], r.get("target_sum")) == ("small leaves", refine, 1e4)
+            if (r["kind"], r.get("refine"), r.get("target_sum")) == ("small leaves", refine, 1e4)
         ]
         if not part:
             continue
