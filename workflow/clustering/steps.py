@@ -138,7 +138,7 @@ def _more_memory(job: Any, inputs: list[str]) -> float:
     """Another library needs twice as much; counts are those of a block and of some samples."""
     clustering = job.dataset.clustering
     has_flavor = "flavor" in clustering.clustering_args
-    counts = 24 * min(n_values(inputs[0]), 5e7) / 1e6 if clustering.reads_counts else 0
+    counts = 16 * min(n_values(inputs[0]), 5e7) / 1e6 if clustering.reads_counts else 0
     return counts + (2000 * n_cells(inputs[0]) / 1e6 if has_flavor else 0)
 
 

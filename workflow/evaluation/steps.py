@@ -96,7 +96,7 @@ def _markers(job: Any) -> list[str]:
 
 
 def _values_memory(job: Any, inputs: list[str]) -> float:
-    """At most 2**26 values are held: a block of all cells, or some samples of 2,000 cells."""
+    """At most 2**26 values are held: a block of all cells, or some samples of cells."""
     return 32 * min(n_values(inputs[0]), 2**26) / 1e6
 
 

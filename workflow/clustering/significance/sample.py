@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 # Cells of a cluster; more tell little that these do not.
-SAMPLED_AT_MOST = 2_000
+SAMPLED_AT_MOST = 1_500
 # Of each child so many at least, where it has them: the power to find small ones.
 CELLS_PER_CHILD = 100
 # Cells whose counts are held at a time.
@@ -68,17 +68,27 @@ class ChosenGenes(NamedTuple):
 
     Attributes
     ----------
-    counts
-        CSR matrix, cells x at most `N_GENES` variable genes, float64.
-    variable
-        int, their positions among all genes.
     found
         int, positions of the genes that enough cells have, variable or not.
+    counts
+        CSR matrix, cells x these genes.
+    variable
+        int, positions of at most `N_GENES` variable ones among these.
     """
 
+    found: np.ndarray
     counts: sp.csr_matrix
     variable: np.ndarray
-    found: np.ndarray
+
+    def variable_counts(self) -> sp.csr_matrix:
+        """Return cells x variable genes, float64."""
+        counts = self.counts
+        if len(self.variable) < counts.shape[1]:
+            counts = counts[:, self.variable]
+        counts = counts.astype(np.float64)
+        counts.eliminate_zeros()
+        counts.sort_indices()
+        return counts
 
 
 def choose_genes(counts: sp.csr_matrix) -> ChosenGenes:
@@ -95,15 +105,12 @@ def choose_genes(counts: sp.csr_matrix) -> ChosenGenes:
     n_with = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
     least = max(MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE * counts.shape[0])
     found = np.flatnonzero(n_with >= least)
-    variable = found
-    counts = counts[:, found].astype(np.float64)
-    if counts.shape[1] > N_GENES:
+    counts = counts[:, found]
+    variable = np.arange(len(found))
+    if len(found) > N_GENES:
         values = normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))
         table = highly_variable_genes(
             lambda: [values], counts.shape[1], n_top_genes=N_GENES, flavor="seurat"
         )
-        chosen = np.flatnonzero(table["highly_variable"])
-        variable, counts = found[chosen], counts[:, chosen]
-    counts.eliminate_zeros()
-    counts.sort_indices()
-    return ChosenGenes(counts, variable, found)
+        variable = np.flatnonzero(table["highly_variable"])
+    return ChosenGenes(found, counts, variable)
