@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from clustering.hierarchy import Represent
     from clustering.significance.splits import SplitTest
-    from preprocessing.options import PCAOptions
+    from preprocessing.options import PCAOptions, VariableGenesOptions
 
 # Blocks of which few cells are taken: small ones stay in the cache (4.4 s for 313 million counts
 # in blocks of 8,192 cells, 3.2 s in these).
@@ -86,6 +86,7 @@ def read_split_test(
     batch: Sequence[str],
     batch_file: str | None,
     representation: np.ndarray | None,
+    hvg: VariableGenesOptions | None = None,
     needed_by: str = "--significance (clustering: {significance: ...})",
     **options: Any,
 ) -> SplitTest:
@@ -101,6 +102,8 @@ def read_split_test(
         Columns of the batch, and the store with them; None: `root`.
     representation
         All cells x dimensions, in which children are ordered; None: by the counts.
+    hvg
+        Which genes can be variable; None: all.
     needed_by
         What needs counts, for the error.
     **options
@@ -115,6 +118,7 @@ def read_split_test(
     import pandas as pd
 
     from clustering.significance.splits import SplitTest
+    from preprocessing.gene_choice import read_gene_choice
     from preprocessing.stores import counts_blocks, counts_of
     from utils.blocks import gather_rows
 
@@ -125,11 +129,13 @@ def read_split_test(
         store = open_store(batch_file) if batch_file else root
         columns = pd.DataFrame({name: read_column(store, name).to_numpy() for name in batch})
         codes = columns.groupby(batch, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    names = read_index(root, stored.var)
     return SplitTest(
         read=lambda parts: gather_rows(counts_blocks(stored, rows=ROWS_READ), parts),
         batch=codes,
         representation=representation,
         n_cells=n_cells,
-        genes=read_index(root, stored.var),
+        genes=names,
+        choice=read_gene_choice(root, names, hvg),
         **options,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from clustering.steps import key_words
 from evaluation.options import MarkersOptions, MetricsOptions, RobustnessOptions
-from preprocessing.steps import matrix_words
+from preprocessing.steps import hvg_words, matrix_words
 from utils.options import named, option_words, words
 from utils.resources import n_values
 from utils.steps import Step
@@ -116,6 +116,7 @@ def _splits(job: Any) -> list[str]:
         *named("--batch", dataset.integration.batch or []),
         *words(use_rep=job.representation, significance=dataset.clustering.significance),
         *matrix_words(dataset.preprocessing),
+        *hvg_words(dataset.preprocessing),
         *key_words(dataset.clustering),
         *job.run_words("evaluation", device=False),
     ]

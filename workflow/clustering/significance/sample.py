@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
+    from preprocessing.gene_choice import GeneChoice
+
 # Cells of a cluster; more tell little that these do not.
 SAMPLED_AT_MOST = 1_500
 # Of each child so many at least, where it has them: the power to find small ones.
@@ -91,26 +93,28 @@ class ChosenGenes(NamedTuple):
         return counts
 
 
-def choose_genes(counts: sp.csr_matrix) -> ChosenGenes:
+def choose_genes(counts: sp.csr_matrix, choice: GeneChoice | None = None) -> ChosenGenes:
     """Choose the variable genes of a sample, among those that enough of its cells have.
 
     Parameters
     ----------
     counts
         CSR matrix, cells x genes.
+    choice
+        Genes that are never variable, or the only ones.
     """
     from numerics.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.hvg import highly_variable_genes
+    from preprocessing.gene_choice import GeneChoice, select_genes
 
     n_with = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
     least = max(MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE * counts.shape[0])
     found = np.flatnonzero(n_with >= least)
     counts = counts[:, found]
-    variable = np.arange(len(found))
-    if len(found) > N_GENES:
-        values = normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))
-        table = highly_variable_genes(
-            lambda: [values], counts.shape[1], n_top_genes=N_GENES, flavor="seurat"
-        )
-        variable = np.flatnonzero(table["highly_variable"])
-    return ChosenGenes(found, counts, variable)
+    variable, _ = select_genes(
+        lambda: [normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))],
+        len(found),
+        (choice or GeneChoice()).among(found),
+        n_top_genes=N_GENES if len(found) > N_GENES else None,
+        flavor="seurat",
+    )
+    return ChosenGenes(found, counts, np.arange(len(found)) if variable is None else variable)

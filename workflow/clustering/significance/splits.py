@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
     from clustering.significance.scores import Sample
+    from preprocessing.gene_choice import GeneChoice
 
     Tree = dict[frozenset[int], tuple[frozenset[int], frozenset[int]]]
 
@@ -183,6 +184,8 @@ class SplitTest:
         Of the clustering of the samples, and of samples tested at a time.
     genes
         Names of the genes; without them no markers are looked for.
+    choice
+        Genes that the test does not rest on, or the only ones that it does.
 
     Notes
     -----
@@ -201,6 +204,7 @@ class SplitTest:
     seed: int = 0
     threads: int = 1
     genes: Sequence[str] | None = None
+    choice: GeneChoice | None = None
 
     def __call__(self, divisions: list[Division]) -> Iterator[TestedChildren]:
         """Test divisions, and join what is not accepted.
@@ -248,7 +252,7 @@ class SplitTest:
         from clustering.significance.scores import Sample
 
         cells, children = division.cells[rows], division.labels[rows]
-        genes = choose_genes(counts)
+        genes = choose_genes(counts, self.choice)
         sample, half = None, np.full(len(genes.found), -1)
         if len(cells) >= MIN_SCORED and len(genes.variable) >= MIN_GENES:
             sample = Sample(
