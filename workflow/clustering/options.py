@@ -272,8 +272,12 @@ class ClusteringOptions(CommunityOptions):
     @property
     def reads_counts(self) -> bool:
         """Whether clusters need the counts: for `refine`, or to test splits."""
-        tested = any(self.significance_of(level) is not None for level in self.stored_levels)
-        return self.refines or tested
+        return self.refines or self.tests_splits
+
+    @property
+    def tests_splits(self) -> bool:
+        """Whether the splits of any level are tested."""
+        return any(self.significance_of(level) is not None for level in self.stored_levels)
 
     @property
     def stored_levels(self) -> list[int | str]:
