@@ -10,7 +10,7 @@ from anndata.io import read_elem, write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import blocks, threads
+from utils import blocks, chunks, threads
 
 
 def joined(parts):
@@ -127,27 +127,28 @@ def test_written_blocks_read_back_as_one_matrix(tmp_path_factory, sizes, chunk, 
     assert np.array_equal(found.toarray() if sparse else found, whole)
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("chunk", [1, 4, 25, 1000])
-def test_every_chunk_of_values_is_read_once(tmp_path, monkeypatch, chunk):
+def test_every_chunk_of_values_is_read_once(tmp_path, monkeypatch, chunk, n_threads):
     dense = np.random.default_rng(0).poisson(0.5, (40, 9)).astype(np.float32)
     dense[10:20] = 0
     group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     monkeypatch.setattr(blocks, "CHUNK", chunk)
-    blocks.write_blocks(group, "X", [sp.csr_matrix(dense)], n_genes=9, n_cells=40)
-    read, whole = [], zarr.Array.__getitem__
+    blocks.write_blocks(
+        group, "X", [sp.csr_matrix(dense)], n_genes=9, n_cells=40, threads=n_threads
+    )
+    filled, fill = [], chunks.ChunkedArray._fill
 
-    def reading(array, where):
-        if array.name in ("/X/data", "/X/indices") and where != slice(None, 0):
-            read.append((array.name, *where.indices(array.shape[0])[:2]))
-        return whole(array, where)
+    def filling(array, number, values):
+        filled.append((array.array.name, number))
+        fill(array, number, values)
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", reading)
-    assert np.array_equal(joined(blocks.row_blocks(group["X"], rows=3)), dense)
-    n_values = np.count_nonzero(dense)
-    for name in ("/X/data", "/X/indices"):
-        bounds = [(start, stop) for path, start, stop in read if path == name]
-        assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
-        assert all(stop % chunk == 0 or stop == n_values for _, stop in bounds)
+    monkeypatch.setattr(chunks.ChunkedArray, "_fill", filling)
+    parts = blocks.row_blocks(group["X"], rows=3, threads=n_threads)
+    assert np.array_equal(joined(parts), dense)
+    n_chunks = -(-np.count_nonzero(dense) // chunk)
+    names = ("/X/data", "/X/indices")
+    assert sorted(filled) == [(name, number) for name in names for number in range(n_chunks)]
 
 
 def test_dense_blocks_have_fewer_rows_where_there_are_many_genes(tmp_path, monkeypatch):
