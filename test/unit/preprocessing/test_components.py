@@ -55,15 +55,17 @@ def counts(tmp_path):
 def n_read(monkeypatch):
     """Count the blocks of X that are decompressed; there are `N_BLOCKS` of them."""
     read = []
-    row_blocks = expression.row_blocks
+    map_blocks = expression.map_blocks
 
-    def counted(matrix):
-        for block in row_blocks(matrix):
+    def counted(function, *args, **options):
+        def reading(first_cell, block):
             read.append(block.shape[0])
-            yield block
+            return function(first_cell, block)
+
+        return map_blocks(reading, *args, **options)
 
     monkeypatch.setattr(utils_blocks, "BLOCK_ROWS", 100)
-    monkeypatch.setattr(expression, "row_blocks", counted)
+    monkeypatch.setattr(expression, "map_blocks", counted)
     return lambda: len(read)
 
 
