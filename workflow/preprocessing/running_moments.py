@@ -72,6 +72,7 @@ def _update(seen, mean, spread, group, indptr, indices, data):
 def add_by_gene(sums, squares, group, indptr, indices, values, squared):
     """Add the values of each batch and gene, in the order of the cells."""
     for cell in range(len(group)):
+        cell_sums, cell_squares = sums[group[cell]], squares[group[cell]]
         for i in range(indptr[cell], indptr[cell + 1]):
-            sums[group[cell], indices[i]] += values[i]
-            squares[group[cell], indices[i]] += squared[i]
+            cell_sums[indices[i]] += values[i]
+            cell_squares[indices[i]] += squared[i]
