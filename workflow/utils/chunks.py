@@ -128,8 +128,8 @@ def _hdf5_decoder(array: Any) -> Decoder | None:
                 raw = zlib.decompress(raw, bufsize=values.nbytes)
             except zlib.error:  # h5py names the error
                 return False
-        if len(raw) != values.nbytes:
-            return False
+        if len(raw) != values.nbytes:  # h5py would pass on what was in memory
+            raise ValueError(f"chunk {number} holds {len(raw)} bytes, expected {values.nbytes}")
         stored = np.frombuffer(raw, np.uint8)
         in_bytes = values.view(np.uint8)
         if is_shuffled:

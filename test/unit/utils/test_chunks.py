@@ -12,6 +12,7 @@ import zarr
 from anndata.io import write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numcodecs import Blosc, GZip, Zstd
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from utils import blocks, chunks
@@ -32,6 +33,13 @@ ZARR = {
     "blosc of bits": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
     "zstd": ZstdCodec(),
     "gzip": GzipCodec(),
+    "none": None,
+}
+ZARR_2 = {
+    "blosc": Blosc("lz4"),
+    "blosc of bits": Blosc("zstd", clevel=1, shuffle=Blosc.BITSHUFFLE),
+    "zstd": Zstd(),
+    "gzip": GZip(),
     "none": None,
 }
 
@@ -88,7 +96,9 @@ def test_zarr_is_read_as_zarr_reads_it(
     tmp_path_factory, dtype, n, chunk, codec, zarr_format, cuts, threads
 ):
     values = values_of(dtype, n)
-    group = zarr.open_group(tmp_path_factory.mktemp("x") / "x.zarr", "w", zarr_format=zarr_format)
+    group = zarr.open_group(
+        tmp_path_factory.mktemp("x") / "x.zarr", mode="w", zarr_format=zarr_format
+    )
     options = {"compressors": ZARR[codec]} if zarr_format == 3 else {}
     array = group.create_array("x", shape=(n,), dtype=dtype, chunks=(chunk,), **options)
     array[:] = values
@@ -104,7 +114,7 @@ def test_contiguous_and_sharded_arrays_are_left_to_the_library(tmp_path):
         array = file.create_dataset("x", data=values)
         assert array.chunks is None
         assert np.array_equal(read_in_parts(array, [7, 50], threads=2), values)
-    group = zarr.open_group(tmp_path / "x.zarr", "w")
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     array = group.create_array("x", shape=(100,), dtype="f4", chunks=(10,), shards=(40,))
     array[:] = values
     assert chunks._decoder(array) is None
@@ -117,7 +127,7 @@ def test_chunks_that_were_never_written_have_the_fill_value(tmp_path, kind):
         file = h5py.File(tmp_path / "x.h5", "w")
         array = file.create_dataset("x", (50,), "f4", chunks=(8,), fillvalue=7, compression="gzip")
     else:
-        group = zarr.open_group(tmp_path / "x.zarr", "w")
+        group = zarr.open_group(tmp_path / "x.zarr", mode="w")
         array = group.create_array("x", shape=(50,), dtype="f4", chunks=(8,), fill_value=7)
     array[16:24] = 1
     assert np.array_equal(read_in_parts(array, [20, 30], threads=2), array[:])
@@ -144,7 +154,7 @@ def test_a_damaged_chunk_is_an_error_that_names_the_file(tmp_path, raw):
 
 
 def test_each_chunk_is_decoded_once_also_by_threads_that_wait(tmp_path, monkeypatch):
-    group = zarr.open_group(tmp_path / "x.zarr", "w")
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     array = group.create_array("x", shape=(40,), dtype="i8", chunks=(40,))
     array[:] = np.arange(40)
     reader, barrier, decoded = chunks.ChunkedArray(array), threading.Barrier(4), []
@@ -161,7 +171,7 @@ def test_each_chunk_is_decoded_once_also_by_threads_that_wait(tmp_path, monkeypa
 
 
 def test_the_error_of_a_shared_chunk_reaches_all_that_read_it(tmp_path):
-    group = zarr.open_group(tmp_path / "x.zarr", "w")
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     array = group.create_array("x", shape=(40,), dtype="i8", chunks=(40,))
     array[:] = np.arange(40)
     (tmp_path / "x.zarr" / "x" / "c" / "0").write_bytes(b"damaged")
