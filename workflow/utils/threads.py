@@ -71,16 +71,6 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Iterate while another thread makes the next item."""
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, iterator, end)
-        while (item := following.result()) is not end:
-            following = pool.submit(next, iterator, end)
-            yield item
-
-
 def ordered_map(
     function: Callable[[_Item], _Result],
     items: Iterable[_Item],

@@ -162,33 +162,68 @@ def test_dense_blocks_have_fewer_rows_where_there_are_many_genes(tmp_path, monke
     assert np.array_equal(joined(parts), dense)
 
 
-def test_the_next_item_is_made_ahead_on_another_thread():
-    made, waiting = [], threading.Event()
+def test_maps_share_their_threads_and_keep_the_order():
+    seen = set()
 
-    def items():
-        for i in range(4):
-            made.append((i, threading.current_thread()))
-            if i == 1:
-                waiting.set()
-            yield i
+    def plus(number):
+        seen.add(threading.get_ident())
+        return number + 1
 
-    iterator = threads.read_ahead(items())
-    assert next(iterator) == 0
-    assert waiting.wait(10)  # before it is asked for
-    assert list(iterator) == [1, 2, 3]
-    assert {thread for _, thread in made} != {threading.current_thread()}
-    assert [i for i, _ in made] == [0, 1, 2, 3]
+    with threads.shared_workers(2):
+        once = threads.ordered_map(plus, range(50), threads=2, in_flight=3)
+        again = threads.ordered_map(plus, once, threads=2, in_flight=3)
+        assert list(again) == list(range(2, 52))
+    assert len(seen) <= 2 and threading.get_ident() not in seen
+    seen.clear()
+    assert list(threads.ordered_map(plus, range(5), threads=2)) == [1, 2, 3, 4, 5]  # of its own
+    assert list(threads.ordered_map(plus, range(5), threads=1)) == [1, 2, 3, 4, 5]
+    assert threading.get_ident() in seen
 
 
-def test_an_error_ahead_comes_where_its_item_would():
-    def items():
-        yield 1
-        raise ValueError("damaged")
+def test_an_error_of_a_shared_map_leaves_the_threads_to_others():
+    def fails(number):
+        if number == 3:
+            raise ValueError("damaged")
+        return number
 
-    iterator = threads.read_ahead(items())
-    assert next(iterator) == 1
-    with pytest.raises(ValueError, match="damaged"):
-        next(iterator)
+    with threads.shared_workers(2):
+        found = threads.ordered_map(fails, range(50), threads=2, in_flight=4)
+        with pytest.raises(ValueError, match="damaged"):
+            list(found)
+        assert list(threads.ordered_map(fails, [1, 2], threads=2)) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_functions_of_blocks_come_in_the_order_of_the_rows(tmp_path, kind, n_threads):
+    dense = np.random.default_rng(0).poisson(0.5, (30, 9)).astype(np.float32)
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", kind(dense))
+    results = blocks.map_blocks(
+        lambda first, block: (first, block.sum()), group["X"], rows=7, threads=n_threads
+    )
+    assert list(results) == [(first, dense[first : first + 7].sum()) for first in range(0, 30, 7)]
+
+
+def test_errors_of_a_function_of_blocks_are_not_those_of_the_file(tmp_path):
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", np.eye(4))
+
+    def fails(first, block):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        list(blocks.map_blocks(fails, group["X"]))
+
+
+def test_small_blocks_have_rows_for_so_many_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 100)
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    for name, matrix in (("dense", np.ones((90, 20))), ("sparse", sp.eye(90, 20, format="csr"))):
+        write_elem(group, name, matrix)
+    assert blocks.rows_of_small_blocks(group["dense"]) == 5
+    assert blocks.rows_of_small_blocks(group["sparse"]) == 100
+    assert blocks.n_blocks(group["dense"], rows=5) == 18
 
 
 def test_no_block_is_an_empty_matrix(tmp_path):
