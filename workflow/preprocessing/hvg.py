@@ -9,6 +9,7 @@ bit of the result.
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numerics.normalize import Blocks
 
 VALUES_AT_ONCE = 1 << 22  # summed together
+GENE_RANGES = 4  # of which threads sum one each
 # Columns that are no scores: an excluded gene has 0.
 COUNT_COLUMNS = {
     "highly_variable": bool,
@@ -201,10 +203,10 @@ def _sums(
     sums, squares = np.zeros((2, groups.n + 1, n_genes))
     n_cells = 0
 
-    def of_piece(
-        numbered_piece: tuple[int, sp.csr_matrix],
-    ) -> tuple[int, sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+    def of_piece(numbered_piece: tuple[int, sp.csr_matrix]) -> tuple:
         first_cell, piece = numbered_piece
+        if not piece.has_sorted_indices:  # as `add_by_gene` needs it
+            piece = piece.sorted_indices()
         group = groups.rows(first_cell, piece.shape[0])
         if len(group) < piece.shape[0]:
             n = first_cell + piece.shape[0] - 1
@@ -218,12 +220,28 @@ def _sums(
         return first_cell, piece, group, values, squared
 
     pieces = ordered_map(of_piece, _pieces(blocks, n_genes), threads=threads, in_flight=threads + 1)
-    for first_cell, piece, group, values, squared in pieces:
-        n_cells = first_cell + piece.shape[0]
-        cells += np.bincount(group, minlength=groups.n + 1)
-        if in_order is not None:
-            in_order(piece, first_cell)
-        add_by_gene(sums, squares, group, piece.indptr, piece.indices, values, squared)
+    n_ranges = min(threads, GENE_RANGES)
+    bounds = np.linspace(0, n_genes, n_ranges + 1).astype(int)
+
+    def pieces_by_range() -> Iterator[tuple]:
+        nonlocal n_cells
+        for first_cell, piece, group, values, squared in pieces:
+            n_cells = first_cell + piece.shape[0]
+            cells[:] += np.bincount(group, minlength=groups.n + 1)
+            if in_order is not None:
+                in_order(piece, first_cell)
+            for genes in itertools.pairwise(bounds):
+                yield *genes, group, piece.indptr, piece.indices, values, squared
+
+    # So many in flight that a range of genes has added one piece before it gets the next.
+    added = ordered_map(
+        lambda arguments: add_by_gene(sums, squares, *arguments),
+        pieces_by_range(),
+        threads=threads,
+        in_flight=n_ranges,
+    )
+    for _ in added:
+        pass
     if n_cells == 0:
         raise ValueError("there is no cell to select genes from")
     if groups.of_cell is not None and len(groups.of_cell) != n_cells:

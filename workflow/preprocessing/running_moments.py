@@ -69,10 +69,18 @@ def _update(seen, mean, spread, group, indptr, indices, data):
 
 
 @compiled()
-def add_by_gene(sums, squares, group, indptr, indices, values, squared):
-    """Add the values of each batch and gene, in the order of the cells."""
+def add_by_gene(sums, squares, first, last, group, indptr, indices, values, squared):
+    """Add the values of each batch and of the genes of a range, in the order of the cells.
+
+    The indices of every cell must be sorted.
+    """
     for cell in range(len(group)):
         cell_sums, cell_squares = sums[group[cell]], squares[group[cell]]
-        for i in range(indptr[cell], indptr[cell + 1]):
-            cell_sums[indices[i]] += values[i]
-            cell_squares[indices[i]] += squared[i]
+        start, stop = indptr[cell], indptr[cell + 1]
+        start += np.searchsorted(indices[start:stop], first)
+        for i in range(start, stop):
+            gene = indices[i]
+            if gene >= last:
+                break
+            cell_sums[gene] += values[i]
+            cell_squares[gene] += squared[i]
