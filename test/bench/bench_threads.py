@@ -47,11 +47,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="Of which the least is taken")
     parser.add_argument("--data", type=Path, nargs="+", help="Use these .h5ad files")
     parser.add_argument("--folder", type=Path, help="Where the data are written")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
-    args, words = parser.parse_known_args()
-    if args.worker:
-        work(*args.worker, words)
-        return
+    args = parser.parse_args()
     sizes: dict[str, Sizes] = {}
     different = set()
     for data in args.data or args.cells:
@@ -96,7 +92,7 @@ def call(folder: Path, task: str, words: Sequence[str]) -> dict[str, float]:
     return {"wall": wall, **json.loads((folder / "figures.json").read_text())}
 
 
-def work(task: str, name: str, words: list[str]) -> None:
+def work(task: str, name: str, *words: str) -> None:
     """Run a script, or the codecs alone, and write what it took."""
     folder = Path(name)
     if task == "limits":
@@ -203,4 +199,7 @@ def share_row(step: str, size: str, runs: dict[int, dict], less: dict[int, dict]
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--worker"]:  # before the options, which are those of a script
+        work(*sys.argv[2:])
+    else:
+        main()
