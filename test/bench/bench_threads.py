@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -190,12 +191,14 @@ def share_row(step: str, size: str, runs: dict[int, dict], less: dict[int, dict]
     def figure(threads: int, name: str) -> float:
         return runs[threads][name] - (less[threads][name] if less else 0)
 
-    serial = figure(most, "main") / figure(least, "cpu")
+    serial = max(figure(most, "main") / figure(least, "cpu"), 0)
     gain = least / most
     ratio = figure(most, "wall") / figure(least, "wall")
-    by_wall = (ratio - gain) / (1 - gain) if most > least else 1.0
+    by_wall = f"{(ratio - gain) / (1 - gain):.0%}" if most > least else ""
+    if os.getloadavg()[0] > 1.5 * os.cpu_count():
+        by_wall = "busy"  # with other work: seconds tell nothing
     speedups = "".join(f" {1 / (serial + (1 - serial) / n):.1f} |" for n in MORE_THREADS)
-    return f"| {step} | {size} | {serial:.1%} | {by_wall:.0%} |{speedups}"
+    return f"| {step} | {size} | {serial:.1%} | {by_wall} |{speedups}"
 
 
 if __name__ == "__main__":
