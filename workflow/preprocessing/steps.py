@@ -84,7 +84,7 @@ STEPS = {
     "prepare": Step(
         script="preprocessing/scripts/prepare.py",
         words=_prepare,
-        memory=(800, 0),
+        memory=(600, 0),
         more_memory=_prepare_memory,
         thread_memory=100,
         minutes=(60, 0),

@@ -130,11 +130,11 @@ def test_size_of_files_and_stores(tmp_path):
     (tmp_path / "d.zarr" / "image").write_bytes(b"0" * 9_000_000)
     tables = [str(tmp_path / name) for name in ("c.h5mu::rna", "d.zarr::tables/table")]
     assert resources.size_mb(tables) == pytest.approx(5)
-    assert STEPS["prepare"].mem_mb(None, tables, 2) == 2 * (800 + 2 * 5)
+    assert STEPS["prepare"].mem_mb(None, tables, 2) == 2 * (600 + 2 * 5)
     # A 10x matrix is read whole.
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "s1_matrix.mtx.gz").write_bytes(b"0" * 4_000_000)
-    assert STEPS["prepare"].mem_mb(None, [f"{tmp_path}/e::s1_"], 1) >= 800 + 11 * 4
+    assert STEPS["prepare"].mem_mb(None, [f"{tmp_path}/e::s1_"], 1) >= 600 + 11 * 4
 
 
 def test_a_step_beside_others_takes_half_the_cores():
