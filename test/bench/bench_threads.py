@@ -58,7 +58,7 @@ def main() -> None:
                 (folder / "counts.h5ad").symlink_to(data.resolve())
             else:
                 draw_full_genes(folder / "counts.h5ad", data)
-            size = data.name if args.data else f"{data:,} cells"
+            size = f"{count_cells(folder / 'counts.h5ad'):,} cells"
             sizes[size] = {"limits": call(folder, "limits", [])}
             for step, *files in STEPS:
                 sizes[size][step], hashes = measure(folder, *files, args)
@@ -66,6 +66,13 @@ def main() -> None:
     write_section(RESULTS, "threads", report(sizes, args, sorted(different)))
     if different:
         sys.exit(f"The results depend on the threads: {', '.join(sorted(different))}")
+
+
+def count_cells(file: Path) -> int:
+    import h5py
+
+    with h5py.File(file) as store:
+        return store["X/indptr"].shape[0] - 1
 
 
 def measure(
