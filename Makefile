@@ -11,7 +11,7 @@ PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
     bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-memory bench-gpu \
-    bench-splits bench-resolutions clean
+    bench-splits bench-resolutions bench-threads clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -56,6 +56,11 @@ bench-splits: $(VENV)/installed-test
 # Suggested resolutions beside the best, and none in homogeneous populations
 bench-resolutions: $(VENV)/installed
 	$(BIN)/python test/bench/bench_resolutions.py
+
+# Seconds, CPU and memory by threads; a machine with more cores: THREADS="1 2 8 32"
+THREADS ?= 1 2
+bench-threads: $(VENV)/installed
+	$(BIN)/python test/bench/bench_threads.py --threads $(THREADS)
 
 # Fails where a job takes more memory than it asks for
 bench-memory: $(VENV)/installed-scvi

@@ -114,18 +114,19 @@ def ours(file: Path, args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import pandas  # noqa: F401 (imported before the clock starts)
 
-    from preprocessing.expression import ROWS_OF_ALL_GENES, BlockFile, ExpressionReader
+    from preprocessing.expression import BlockFile, ExpressionReader
     from preprocessing.hvg import highly_variable_genes
     from preprocessing.pca import gram_pca, pca_scores
 
     with h5py.File(file) as store, tempfile.TemporaryFile(dir=file.parent) as scratch:
-        reader = ExpressionReader(store["X"], normalize=True, target_sum=1e4)
+        reader = ExpressionReader(store["X"], normalize=True, target_sum=1e4, threads=args.threads)
         values = BlockFile(scratch)
         clock = Clock()
         genes = highly_variable_genes(
-            lambda: reader.blocks("genes", rows=ROWS_OF_ALL_GENES),
+            lambda: reader.blocks("genes", rows=reader.small),
             args.genes,
             n_top_genes=args.genes // 2,
+            threads=args.threads,
         )
         hvg = clock.lap()
         found = gram_pca(

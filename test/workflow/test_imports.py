@@ -25,7 +25,7 @@ LOADED = {
     # Scrublet is scanpy's, which loads nearly all.
     "preprocessing/scripts/doublets.py": STORES
     | {"igraph", "leidenalg", "matplotlib", "numba", "scanpy", "sklearn"},
-    "preprocessing/scripts/pca.py": PLAIN | {"pandas", "pydantic"},  # checks its n_top_genes
+    "preprocessing/scripts/pca.py": PLAIN | {"numba", "pandas", "pydantic"},  # checks n_top_genes
     "integration/scripts/harmony.py": PLAIN,
     "integration/scripts/mnn.py": PLAIN | {"numba", "pandas"},
     "integration/scripts/scvi.py": SCVI,

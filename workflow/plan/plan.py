@@ -164,8 +164,8 @@ class Plan:
         """Return the functions for the memory, time and GPU of a step."""
         asked = STEPS[step]
 
-        def mem_mb(wildcards: Any, input: Any, attempt: int) -> int:
-            return asked.mem_mb(self.job(wildcards), list(input), attempt)
+        def mem_mb(wildcards: Any, input: Any, attempt: int, threads: int) -> int:
+            return asked.mem_mb(self.job(wildcards), list(input), attempt, threads)
 
         def runtime(wildcards: Any, input: Any, attempt: int) -> int:
             return asked.runtime(list(input), attempt)

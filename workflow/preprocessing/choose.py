@@ -69,13 +69,13 @@ def _hint(pattern: str, names: list[str]) -> str:
 
 
 def _quality(source: Source, members: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    detected, totals = [], []
-    inside: dict[str, list[np.ndarray]] = {group: [] for group in members}
-    for block in source.blocks(source.counts, "quality"):
-        detected.append(_per_cell(block != 0))
-        totals.append(_per_cell(block))
-        for group, genes in members.items():
-            inside[group].append(_per_cell(block[:, genes]))
+    def of_block(block: Any) -> tuple[np.ndarray, ...]:
+        groups = [_per_cell(block[:, genes]) for genes in members.values()]
+        return _per_cell(block != 0), _per_cell(block), *groups
+
+    blocks = [*source.blocks(source.counts, "quality", function=of_block)]
+    detected, totals, *groups = zip(*blocks, strict=True) if blocks else [()] * (2 + len(members))
+    inside = dict(zip(members, groups, strict=True))
     total = np.concatenate(totals or [np.empty(0, np.float32)])
     n_detected = np.concatenate([np.empty(0, int), *detected]).astype(np.int32)
     columns = {"n_genes_by_counts": n_detected, "total_counts": total}
@@ -212,8 +212,9 @@ def keep_detected(
             if counted:
                 detected = source.quality["n_genes_by_counts"]
             else:
-                blocks = source.blocks(source.counts, "counting genes")
-                parts = [_per_cell(block != 0) for block in blocks]
+                parts = source.blocks(
+                    source.counts, "counting genes", function=lambda block: _per_cell(block != 0)
+                )
                 detected = np.concatenate([np.empty(0, int), *parts])
             source.cells &= detected >= min_genes
         _say_cells(sources, f"min_genes {min_genes}")
@@ -221,8 +222,14 @@ def keep_detected(
         return np.ones(n_genes, dtype=bool)
     detected_in = np.zeros(n_genes, dtype=np.int64)
     for source in sources:
-        for block in source.kept_blocks(source.counts):
-            detected_in += np.asarray((block != 0).sum(axis=0)).ravel()
+        parts = source.blocks(
+            source.counts,
+            "counting cells",
+            function=lambda block: np.asarray((block != 0).sum(axis=0)).ravel(),
+            kept=True,
+        )
+        for part in parts:
+            detected_in += part
     chosen = detected_in >= min_cells
     _say_kept("genes", int(chosen.sum()), len(chosen), f"min_cells {min_cells}")
     if not chosen.any():

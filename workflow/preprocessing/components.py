@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from preprocessing.expression import ROWS_OF_ALL_GENES, BlockFile, ExpressionReader
+from preprocessing.expression import BlockFile, ExpressionReader
 from preprocessing.gene_choice import read_gene_choice, select_genes
 from preprocessing.pca import gram_pca, pca_scores
 from preprocessing.stores import counts_of, named_values, stored_matrix, write_pca
 from utils.atomic import scratch_file
 from utils.elements import read_column
 from utils.io import open_store, read_index
+from utils.threads import shared_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,7 @@ def add_pca(
     n_comps, n_top_genes, flavor, batch_key, hvg, normalize, target_sum
         The keys of ``preprocessing`` with these names.
     threads
-        Blocks that are multiplied at the same time; the result does not depend on it.
+        Blocks that are read and multiplied at the same time; the result does not depend on it.
 
     Raises
     ------
@@ -81,20 +82,31 @@ def add_pca(
     else:
         stored = stored_matrix(root, layer)
     expression = ExpressionReader(
-        stored.values, normalize=normalize, target_sum=target_sum, in_background=threads > 1
+        stored.values, normalize=normalize, target_sum=target_sum, threads=threads
     )
-    with named_values(stored), scratch_file(out) as file:
+    # The last bits of dense scores may depend on the rows of a block.
+    rows = None if hasattr(stored.values, "shape") else expression.small
+    with named_values(stored), scratch_file(out) as file, shared_workers(threads):
         genes, columns = _choose_genes(
             root, expression, n_top_genes=n_top_genes, flavor=flavor, batch_key=batch_key, hvg=hvg
         )
         chosen = BlockFile(file)
         pca = gram_pca(
-            lambda: chosen.write(expression.blocks("products", genes)),
+            lambda: chosen.write(expression.blocks("products", genes, rows=rows)),
             n_comps=n_comps,
             threads=threads,
         )
-        scores = pca_scores(chosen.read, pca.components, pca.mean)
-        write_pca(out, source, pca, scores, genes=genes, columns=columns, shape=expression.shape)
+        scores = pca_scores(chosen.read, pca.components, pca.mean, threads=threads)
+        write_pca(
+            out,
+            source,
+            pca,
+            scores,
+            genes=genes,
+            columns=columns,
+            shape=expression.shape,
+            threads=threads,
+        )
 
 
 def _choose_genes(
@@ -117,7 +129,7 @@ def _choose_genes(
     def blocks() -> Any:
         if flavor == "seurat_v3":  # works on the counts themselves
             return expression.stored_blocks("variable genes")
-        return expression.blocks("variable genes", rows=ROWS_OF_ALL_GENES)
+        return expression.blocks("variable genes", rows=expression.small)
 
     return select_genes(
         blocks,
@@ -128,4 +140,5 @@ def _choose_genes(
         batch=batch,
         batch_names=batch_names,
         gene_names=gene_names,
+        threads=expression.threads,
     )

@@ -15,17 +15,13 @@ from numerics.normalize import (
     numbered,
     row_totals,
 )
-from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.blocks import map_blocks, matrix_shape, n_blocks, rows_of_small_blocks
 from utils.log import progress, say
-from utils.threads import read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from utils.blocks import Block
-
-# Cells normalized at once when all genes are read: a whole block would double the memory.
-ROWS_OF_ALL_GENES = 1024
 
 
 class ExpressionReader:
@@ -42,40 +38,24 @@ class ExpressionReader:
         Whether to scale each cell to the same total and take log1p.
     target_sum
         This total; None: the median of the cells, which may take a pass of its own.
-    in_background
-        Read the next block in a second thread.
+    threads
+        Blocks that are read and normalized at the same time.
     """
 
     def __init__(
-        self,
-        matrix: Any,
-        *,
-        normalize: bool,
-        target_sum: float | None,
-        in_background: bool = False,
+        self, matrix: Any, *, normalize: bool, target_sum: float | None, threads: int = 1
     ) -> None:
         self.matrix = matrix
         self.shape = self.n_cells, self.n_genes = matrix_shape(matrix)
+        self.small = rows_of_small_blocks(matrix)
         self.normalize, self.target_sum = normalize, target_sum
-        self.in_background = in_background
+        self.threads = threads
         self.totals = np.zeros(self.n_cells if normalize else 0)
         self.n_checked = 0  # cells that a pass has seen
 
     def stored_blocks(self, step: str) -> Iterator[Block]:
         """Read the values as they are stored; `step` names the pass in the log."""
-        blocks = row_blocks(self.matrix)
-        blocks = read_ahead(blocks) if self.in_background else blocks
-        blocks = progress(blocks, desc=step, total=n_blocks(self.matrix))
-        for first_cell, block in numbered(blocks, self.n_genes):
-            end = first_cell + block.shape[0]
-            if end > self.n_checked:
-                if self.normalize:
-                    check_counts(block, first_cell=first_cell)
-                    self.totals[first_cell:end] = row_totals(block)
-                else:
-                    check_finite(block, first_cell=first_cell)
-                self.n_checked = end
-            yield block
+        return self._map(lambda _, block: block, step, self.small)
 
     def blocks(
         self, step: str, genes: np.ndarray | None = None, *, rows: int | None = None
@@ -89,7 +69,7 @@ class ExpressionReader:
         genes
             Positions of the genes to return; None: all. Totals are those of all genes.
         rows
-            Cells per block; None: as they are read.
+            As for `utils.blocks.row_blocks`; ``small`` of this object where all genes are read.
 
         Yields
         ------
@@ -98,16 +78,36 @@ class ExpressionReader:
         """
         if self.normalize and self.target_sum is None:
             self._set_target_sum()
-        first_cell = 0
-        for block in self.stored_blocks(step):
-            for piece in [block] if rows is None else _cut(block, rows):
-                end = first_cell + piece.shape[0]
-                chosen = piece if genes is None else piece[:, genes]
+
+        def values(first_cell: int, block: Block) -> Block:
+            chosen = block if genes is None else block[:, genes]
+            if not self.normalize:
+                return chosen
+            totals = self.totals[first_cell : first_cell + block.shape[0]]
+            return normalize_block(chosen, target_sum=self.target_sum, totals=totals)
+
+        yield from self._map(values, step, rows)
+
+    def _map(
+        self, function: Callable[[int, Block], Block], step: str, rows: int | None
+    ) -> Iterator[Block]:
+        """Call a function for every block, whose totals are known and whose values are checked."""
+
+        def checked(first_cell: int, block: Block) -> tuple[int, Block]:
+            ((_, block),) = numbered([block], self.n_genes)
+            end = first_cell + block.shape[0]
+            if end > self.n_checked:
                 if self.normalize:
-                    totals = self.totals[first_cell:end]
-                    chosen = normalize_block(chosen, target_sum=self.target_sum, totals=totals)
-                yield chosen
-                first_cell = end
+                    check_counts(block, first_cell=first_cell)
+                    self.totals[first_cell:end] = row_totals(block)
+                else:
+                    check_finite(block, first_cell=first_cell)
+            return end, function(first_cell, block)
+
+        results = map_blocks(checked, self.matrix, rows=rows, threads=self.threads)
+        for end, values in progress(results, desc=step, total=n_blocks(self.matrix, rows=rows)):
+            self.n_checked = max(self.n_checked, end)
+            yield values
 
     def _set_target_sum(self) -> None:
         if self.n_checked < self.n_cells:
@@ -115,10 +115,6 @@ class ExpressionReader:
                 pass
         self.target_sum = median_target_sum(self.totals)
         say(f"target_sum: {self.target_sum:g}, the median total")
-
-
-def _cut(block: Block, rows: int) -> Iterator[Block]:
-    return (block[start : start + rows] for start in range(0, block.shape[0], rows))
 
 
 class BlockFile:

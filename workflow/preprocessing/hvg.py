@@ -9,6 +9,8 @@ bit of the result.
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,9 +18,10 @@ import scipy.sparse as sp
 
 from numerics.normalize import check_counts, numbered
 from preprocessing.options import PCAOptions
-from preprocessing.running_moments import Groups, RunningMoments
+from preprocessing.running_moments import Groups, RunningMoments, add_by_gene
 from utils.errors import listed
 from utils.log import say
+from utils.threads import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
     from numerics.normalize import Blocks
 
-VALUES_AT_ONCE = 1 << 20  # summed together
+VALUES_AT_ONCE = 1 << 22  # summed together
+GENE_RANGES = 4  # of which threads sum one each
 # Columns that are no scores: an excluded gene has 0.
 COUNT_COLUMNS = {
     "highly_variable": bool,
@@ -48,6 +52,7 @@ def highly_variable_genes(
     n_bins: int = 20,
     span: float = 0.3,
     excluded: np.ndarray | None = None,
+    threads: int = 1,
 ) -> pd.DataFrame:
     """Select the genes that vary more than others of the same mean.
 
@@ -78,6 +83,8 @@ def highly_variable_genes(
         ``seurat_v3``: share of the genes in each local fit.
     excluded
         True for genes to ignore: they are not chosen, and no gene is compared with them.
+    threads
+        Pieces whose values are computed at the same time; the result does not depend on it.
 
     Returns
     -------
@@ -97,17 +104,18 @@ def highly_variable_genes(
     Notes
     -----
     Methods of Satija et al. 2015 (``seurat``) and Stuart et al. 2019 (``seurat_v3``). Peak memory:
-    one block, about 60 MB, and 60 bytes per gene and batch.
+    per thread a block and about 60 MB, and 60 bytes per gene and batch.
     """
     _check_options(flavor, n_top_genes, n_genes, gene_names)
     groups = _group(batch, batch_names)
     candidates = _find_candidates(excluded, n_genes)
     names = None if gene_names is None else np.asarray(gene_names, dtype=object)
+    sums = partial(_sums, blocks, n_genes, groups, threads=threads)
     if flavor == "seurat_v3":
-        table = _seurat_v3(blocks, n_genes, candidates, n_top_genes, groups, span)
+        table = _seurat_v3(sums, n_genes, candidates, n_top_genes, groups, span)
     else:
         candidate_names = None if names is None else names[candidates]
-        table = _seurat(blocks, n_genes, candidates, n_top_genes, groups, candidate_names, n_bins)
+        table = _seurat(sums, candidates, n_top_genes, groups, candidate_names, n_bins)
     if len(candidates) < n_genes:
         table = table.set_axis(candidates).reindex(np.arange(n_genes))  # without scores
         for name in table.columns.intersection(COUNT_COLUMNS):
@@ -181,45 +189,73 @@ def _sums(
     n_genes: int,
     groups: Groups,
     values_of: Callable[[sp.csr_matrix, int, np.ndarray], np.ndarray],
+    in_order: Callable[[sp.csr_matrix, int], None] | None = None,
+    *,
+    threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sum values and squares over the cells of each batch.
 
     Returns cells per batch, sums and sums of squares (batches x genes); the last batch holds the
-    cells without one. ``values_of(piece, first_cell, positions)`` returns what to sum for each
-    stored value; ``positions`` are those in the flattened sums.
+    cells without one. ``values_of(piece, first_cell, batch)`` returns what to sum for each stored
+    value, on any thread; ``in_order(piece, first_cell)`` is called for one piece after the other.
     """
     cells = np.zeros(groups.n + 1, dtype=np.int64)
-    sums, squares = np.zeros((2, (groups.n + 1) * n_genes))
+    sums, squares = np.zeros((2, groups.n + 1, n_genes))
     n_cells = 0
-    for first_cell, piece in _pieces(blocks, n_genes):
-        n_cells = first_cell + piece.shape[0]
+
+    def of_piece(numbered_piece: tuple[int, sp.csr_matrix]) -> tuple:
+        first_cell, piece = numbered_piece
+        if not piece.has_sorted_indices:  # as `add_by_gene` needs it
+            piece = piece.sorted_indices()
         group = groups.rows(first_cell, piece.shape[0])
         if len(group) < piece.shape[0]:
-            raise ValueError(
-                f"batch has {len(groups.of_cell)} codes for more than {n_cells - 1} cells"
-            )
-        cells += np.bincount(group, minlength=groups.n + 1)
-        positions = piece.indices.astype(np.intp)
-        positions += np.repeat(group * n_genes, np.diff(piece.indptr))
-        values = values_of(piece, first_cell, positions)
-        np.add.at(sums, positions, values.astype(np.float64))
+            n = first_cell + piece.shape[0] - 1
+            raise ValueError(f"batch has {len(groups.of_cell)} codes for more than {n} cells")
+        values = values_of(piece, first_cell, group)
         # Squared in the type of the values, as scanpy does: for a constant gene, whose variance
         # is nothing but rounding, the selection depends on it.
-        np.add.at(squares, positions, (values * values).astype(np.float64))
+        squared = values * values
+        if values.dtype not in (np.float32, np.float64):
+            values, squared = values.astype(np.float64), squared.astype(np.float64)
+        return first_cell, piece, group, values, squared
+
+    pieces = ordered_map(of_piece, _pieces(blocks, n_genes), threads=threads, in_flight=threads + 1)
+    n_ranges = min(threads, GENE_RANGES)
+    bounds = np.linspace(0, n_genes, n_ranges + 1).astype(int)
+
+    def pieces_by_range() -> Iterator[tuple]:
+        nonlocal n_cells
+        for first_cell, piece, group, values, squared in pieces:
+            n_cells = first_cell + piece.shape[0]
+            cells[:] += np.bincount(group, minlength=groups.n + 1)
+            if in_order is not None:
+                in_order(piece, first_cell)
+            for genes in itertools.pairwise(bounds):
+                yield *genes, group, piece.indptr, piece.indices, values, squared
+
+    # So many in flight that a range of genes has added one piece before it gets the next.
+    added = ordered_map(
+        lambda arguments: add_by_gene(sums, squares, *arguments),
+        pieces_by_range(),
+        threads=threads,
+        in_flight=n_ranges,
+    )
+    for _ in added:
+        pass
     if n_cells == 0:
         raise ValueError("there is no cell to select genes from")
     if groups.of_cell is not None and len(groups.of_cell) != n_cells:
         raise ValueError(f"batch has {len(groups.of_cell)} codes for {n_cells} cells")
-    return cells, sums.reshape(-1, n_genes), squares.reshape(-1, n_genes)
+    return cells, sums, squares
 
 
 def _pieces(blocks: Blocks, n_genes: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-    """Cut the blocks into sparse pieces of about `VALUES_AT_ONCE` values."""
+    """Cut large blocks into sparse pieces of about `VALUES_AT_ONCE` values."""
     for first_cell, block in numbered(blocks(), n_genes):
         n_values = block.nnz if sp.issparse(block) else block.size
         rows = max(1, VALUES_AT_ONCE * block.shape[0] // max(n_values, 1))
         for start in range(0, block.shape[0], rows):
-            piece = block[start : start + rows]
+            piece = block if rows >= block.shape[0] else block[start : start + rows]
             yield first_cell + start, piece if sp.issparse(piece) else _all_stored(piece)
 
 
@@ -238,8 +274,7 @@ def _mean_var(n: int, sums: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray
 
 
 def _seurat(
-    blocks: Blocks,
-    n_genes: int,
+    sums_of: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
     candidates: np.ndarray,
     n_top_genes: int,
     groups: Groups,
@@ -260,7 +295,7 @@ def _seurat(
             )
         return values
 
-    cells, sums, squares = _sums(blocks, n_genes, groups, values_of)
+    cells, sums, squares = sums_of(values_of)
     sums, squares = sums[:, candidates], squares[:, candidates]
     if groups.of_cell is None:
         table = _dispersions(*_mean_var(cells[0], sums[0], squares[0]), n_top_genes, n_bins)
@@ -338,7 +373,7 @@ def _join_batches(
 
 
 def _seurat_v3(
-    blocks: Blocks,
+    sums_of: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
     n_genes: int,
     candidates: np.ndarray,
     n_top_genes: int,
@@ -349,13 +384,11 @@ def _seurat_v3(
 
     running = None if groups.of_cell is None else RunningMoments(groups, n_genes)
 
-    def counts_of(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
+    def counts(piece: sp.csr_matrix, first_cell: int, _: np.ndarray) -> np.ndarray:
         check_counts(piece, first_cell=first_cell)
-        if running is not None:
-            running.update(piece, first_cell)
         return piece.data if piece.dtype.kind == "f" else piece.data.astype(np.float64)
 
-    cells, sums, squares = _sums(blocks, n_genes, groups, counts_of)
+    cells, sums, squares = sums_of(counts, None if running is None else running.update)
     sums, squares = sums[:, candidates], squares[:, candidates]
     mean, var = _mean_var(cells.sum(), sums.sum(axis=0), squares.sum(axis=0))
     table = pd.DataFrame({"means": mean, "variances": var})
@@ -376,13 +409,12 @@ def _seurat_v3(
     n = cells[: groups.n, None]
     ceiling = np.full((groups.n + 1, n_genes), np.inf)
     ceiling[: groups.n, candidates] = spread * np.sqrt(n) + means
-    ceiling = ceiling.ravel()
-    _, sums, squares = _sums(
-        blocks,
-        n_genes,
-        groups,
-        lambda piece, _, positions: np.minimum(piece.data, ceiling[positions]),
-    )
+
+    def clipped(piece: sp.csr_matrix, _: int, group: np.ndarray) -> np.ndarray:
+        of_value = np.repeat(group, np.diff(piece.indptr))
+        return np.minimum(piece.data, ceiling[of_value, piece.indices])
+
+    _, sums, squares = sums_of(clipped)
     sums, squares = sums[: groups.n, candidates], squares[: groups.n, candidates]
     scaled = (1 / ((n - 1) * np.square(spread))) * (
         (n * np.square(means)) + squares - 2 * sums * means

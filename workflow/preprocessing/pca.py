@@ -180,7 +180,9 @@ def _decompose(
     return PrincipalComponents(components.astype(np.float32), mean, variance, variance / total)
 
 
-def pca_scores(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+def pca_scores(
+    blocks: Blocks, components: np.ndarray, mean: np.ndarray, *, threads: int = 1
+) -> Iterator[np.ndarray]:
     """Compute the scores of the cells, block by block.
 
     Parameters
@@ -191,6 +193,8 @@ def pca_scores(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iter
         Genes x components.
     mean
         Per gene.
+    threads
+        Blocks that are multiplied at the same time; the result does not depend on it.
 
     Yields
     ------
@@ -204,21 +208,27 @@ def pca_scores(blocks: Blocks, components: np.ndarray, mean: np.ndarray) -> Iter
 
     Notes
     -----
-    Peak memory: one block and its scores.
+    Peak memory: one block and its scores, twice per thread.
     """
-    from threadpoolctl import ThreadpoolController
-
     if np.shape(mean) != (len(components),):
         raise ValueError(f"{len(components)} genes have loadings, but {np.size(mean)} have means")
     weights = np.ascontiguousarray(components, dtype=np.float32)
     center = (np.asarray(mean, dtype=np.float64) @ components).astype(np.float32)
-    blas = ThreadpoolController()
-    for first_cell, block in numbered(blocks(), n_genes=len(components)):
+
+    def project(numbered_block: tuple[int, Block]) -> np.ndarray:
+        first_cell, block = numbered_block
         check_finite(block, first_cell=first_cell)
-        with blas.limit(limits=1, user_api="blas"):
-            scores = block.astype(np.float32, copy=False) @ weights
+        scores = block.astype(np.float32, copy=False) @ weights
         scores -= center
-        yield scores
+        return scores
+
+    with one_blas_thread():
+        yield from ordered_map(
+            project,
+            numbered(blocks(), n_genes=len(components)),
+            threads=threads,
+            in_flight=2 * threads,
+        )
 
 
 def _in_pieces(blocks: Iterable[Block]) -> Iterator[tuple[int, Block]]:

@@ -1,6 +1,6 @@
 """Prepare a store from input files: open them, choose cells and genes, join, stream the matrices.
 
-Peak memory: obs, var, obsm and obsp of all files, and three blocks of rows of a matrix.
+Peak memory: obs, var, obsm and obsp of all files, and per thread some blocks of a matrix.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def prepare_store(
     min_cells: int = 0,
     recompute_umap: bool = False,
     recompute_neighbors: bool = False,
+    threads: int = 1,
 ) -> tuple[int, int]:
     """Write one zarr store with the chosen cells and genes of some files.
 
@@ -78,6 +79,8 @@ def prepare_store(
         Drop genes detected in fewer of the kept cells.
     recompute_umap, recompute_neighbors
         Whether the layout and the graph are computed again later.
+    threads
+        Blocks that are read and chunks that are written at the same time.
 
     Returns
     -------
@@ -97,6 +100,7 @@ def prepare_store(
         var_names=var_names,
         stage=stage,
         needs_counts=_needs_counts(len(files), stage, qc, min_genes, min_cells),
+        threads=threads,
     )
     if not any(len(source.cells) for source in sources):
         raise ValueError(f"{file_names[0]}: no cell is left of 0")

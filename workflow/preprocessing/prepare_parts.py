@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from preprocessing.join_columns import say_dropped
 from preprocessing.sources import named_genes
-from utils.blocks import stored_type, write_blocks
+from utils.blocks import convert_block, stored_type, write_blocks
 from utils.io import is_matrix, keys, read_element, read_index, write_element
 from utils.log import say
 
@@ -174,10 +175,18 @@ def _stream(
 ) -> None:
     """Write the chosen cells of all files as one matrix, of a type that holds all values."""
     matrices = [source.root[name] for source, name in zip(sources, elements, strict=True)]
+    dtype = np.result_type(*map(stored_type, matrices))
+    sparse = any(not hasattr(matrix, "shape") for matrix in matrices)
     blocks = (
         block
         for i, source in enumerate(sources)
-        for block in source.kept_blocks(elements[i], None if genes is None else genes[i])
+        for block in source.blocks(
+            elements[i],
+            elements[i],
+            None if genes is None else genes[i],
+            function=partial(convert_block, dtype=dtype, sparse=sparse),
+            kept=True,
+        )
     )
     write_blocks(
         parent,
@@ -185,6 +194,7 @@ def _stream(
         blocks,
         n_cells=sum(int(source.cells.sum()) for source in sources),
         n_genes=n_genes,
-        dtype=np.result_type(*map(stored_type, matrices)),
-        sparse=any(not hasattr(matrix, "shape") for matrix in matrices),
+        dtype=dtype,
+        sparse=sparse,
+        threads=max(source.threads for source in sources),
     )

@@ -15,7 +15,7 @@ rule prepare:
         plan.benchmark("{dataset}/prepare.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 1
+    threads: resources.all_cores(workflow.resource_settings.cores)
     resources:
         **plan.resources("prepare"),
     params:
@@ -27,7 +27,7 @@ rule prepare:
         "{wildcards.dataset}: prepare {input}"
     shell:
         "python {params.script} {params.files:q} {output:q}"
-        " {params.options} 2>&1 | tee {log:q} >&2"
+        " --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule doublets:
@@ -63,7 +63,7 @@ rule pca:
         plan.benchmark("{dataset}/pca.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 2
+    threads: resources.all_cores(workflow.resource_settings.cores)
     resources:
         **plan.resources("pca"),
     params:

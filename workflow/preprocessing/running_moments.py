@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.jit import compiled
+
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
@@ -38,20 +40,9 @@ class RunningMoments:
         self.seen, self.mean, self.spread = np.zeros((3, groups.n, n_genes))
 
     def update(self, piece: sp.csr_matrix, first_cell: int) -> None:
-        indices, data = piece.indices.astype(np.intp), piece.data.astype(np.float64)
-        bounds = piece.indptr.tolist()
-        for row, group in enumerate(self.groups.rows(first_cell, piece.shape[0]).tolist()):
-            if group == self.groups.n:
-                continue
-            genes = indices[bounds[row] : bounds[row + 1]]
-            values = data[bounds[row] : bounds[row + 1]]
-            seen = self.seen[group].take(genes) + 1
-            mean = self.mean[group].take(genes)
-            deviation = values - mean
-            mean += deviation / seen
-            self.seen[group][genes] = seen
-            self.mean[group][genes] = mean
-            self.spread[group][genes] += deviation * (values - mean)
+        group = self.groups.rows(first_cell, piece.shape[0])
+        data = piece.data.astype(np.float64)
+        _update(self.seen, self.mean, self.spread, group, piece.indptr, piece.indices, data)
 
     def mean_var(self, cells: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Add the zeros that were not stored and return (mean, variance) of each batch."""
@@ -61,3 +52,35 @@ class RunningMoments:
             mean = np.where(seen < n, mean * seen / n, mean)
             moments.append((mean, (spread + of_zeros) / n * (n / (n - 1))))
         return moments
+
+
+@compiled()
+def _update(seen, mean, spread, group, indptr, indices, data):
+    for cell in range(len(group)):
+        number = group[cell]
+        if number == len(seen):
+            continue
+        for i in range(indptr[cell], indptr[cell + 1]):
+            gene = indices[i]
+            seen[number, gene] += 1
+            deviation = data[i] - mean[number, gene]
+            mean[number, gene] += deviation / seen[number, gene]
+            spread[number, gene] += deviation * (data[i] - mean[number, gene])
+
+
+@compiled()
+def add_by_gene(sums, squares, first, last, group, indptr, indices, values, squared):
+    """Add the values of each batch and of the genes of a range, in the order of the cells.
+
+    The indices of every cell must be sorted.
+    """
+    for cell in range(len(group)):
+        cell_sums, cell_squares = sums[group[cell]], squares[group[cell]]
+        start, stop = indptr[cell], indptr[cell + 1]
+        start += np.searchsorted(indices[start:stop], first)
+        for i in range(start, stop):
+            gene = indices[i]
+            if gene >= last:
+                break
+            cell_sums[gene] += values[i]
+            cell_squares[gene] += squared[i]

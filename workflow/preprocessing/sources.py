@@ -9,13 +9,13 @@ import numpy as np
 import scipy.sparse as sp
 
 from preprocessing.formats import open_counts
-from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.blocks import map_blocks, matrix_shape, n_blocks, rows_of_small_blocks
 from utils.errors import bad_name, listed, missing
 from utils.io import is_matrix, keys, n_rows, read_element, read_index
 from utils.log import progress, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from utils.blocks import Block
 
@@ -48,6 +48,8 @@ class Source:
         Columns of obs computed from the counts of all cells.
     is_renamed
         Whether `names` are not those of the file.
+    threads
+        Blocks that are read at the same time.
     """
 
     file: str
@@ -60,6 +62,7 @@ class Source:
     cells: np.ndarray
     quality: dict[str, np.ndarray] = field(default_factory=dict)
     is_renamed: bool = False
+    threads: int = 1
 
     @property
     def gene_names(self) -> np.ndarray:
@@ -71,8 +74,16 @@ class Source:
         """Whether raw, or a layer of that name, becomes X."""
         return self.x != "X"
 
-    def blocks(self, name: str, desc: str, genes: np.ndarray | None = None) -> Iterator[Block]:
-        """Read a matrix in blocks of all its cells, with the genes of the data set.
+    def blocks(
+        self,
+        name: str,
+        desc: str,
+        genes: np.ndarray | None = None,
+        *,
+        function: Callable[[Block], Any] = lambda block: block,
+        kept: bool = False,
+    ) -> Iterator[Any]:
+        """Read a matrix in blocks of its cells, with the genes of the data set.
 
         Parameters
         ----------
@@ -82,20 +93,28 @@ class Source:
             Name of the step, for the progress.
         genes
             Positions in the file (-1: missing, its values are 0); None: those of the data set.
+        function
+            Called with each block, on `threads` threads.
+        kept
+            Read the chosen cells only, not all.
+
+        Yields
+        ------
+        Any
+            What `function` returns, in the order of the cells; by default the blocks.
         """
         matrix = self.root[name]
         genes = self.genes if genes is None else genes
         all_genes = np.array_equal(genes, np.arange(matrix_shape(matrix)[1]))
-        for block in progress(row_blocks(matrix), desc=desc, total=n_blocks(matrix)):
-            yield block if all_genes else take_genes(block, genes)
 
-    def kept_blocks(self, name: str, genes: np.ndarray | None = None) -> Iterator[Block]:
-        """Read blocks of the chosen cells, else as `blocks`."""
-        start = 0
-        for block in self.blocks(name, name, genes):
-            chosen = self.cells[start : start + block.shape[0]]
-            start += block.shape[0]
-            yield block if chosen.all() else block[chosen]
+        def one_block(first_cell: int, block: Block) -> Any:
+            block = block if all_genes else take_genes(block, genes)
+            chosen = self.cells[first_cell : first_cell + block.shape[0]]
+            return function(block if chosen.all() or not kept else block[chosen])
+
+        rows = rows_of_small_blocks(matrix)
+        results = map_blocks(one_block, matrix, rows=rows, threads=self.threads)
+        yield from progress(results, desc=desc, total=n_blocks(matrix, rows=rows))
 
 
 def take_genes(block: Block, genes: np.ndarray) -> Block:
@@ -120,6 +139,7 @@ def open_sources(
     var_names: str | None,
     stage: str,
     needs_counts: str,
+    threads: int = 1,
 ) -> list[Source]:
     """Open files, find what becomes X, and the names of the genes.
 
@@ -133,6 +153,8 @@ def open_sources(
         Where the data set enters; at ``preprocessing`` features that are no genes are left out.
     needs_counts
         Which options need the matrix, with a verb; empty: none does.
+    threads
+        Blocks of a matrix that are read at the same time.
 
     Raises
     ------
@@ -141,6 +163,7 @@ def open_sources(
     """
     sources = [_open(file, layer=layer, needs_counts=needs_counts) for file in files]
     for source in sources:
+        source.threads = threads
         if stage == "preprocessing":
             source.genes = _gene_expression(source)
     if var_names is not None:

@@ -84,8 +84,9 @@ STEPS = {
     "prepare": Step(
         script="preprocessing/scripts/prepare.py",
         words=_prepare,
-        memory=(1000, 0),
+        memory=(600, 0),
         more_memory=_prepare_memory,
+        thread_memory=100,
         minutes=(60, 0),
     ),
     "doublets": Step(
@@ -98,8 +99,9 @@ STEPS = {
     "pca": Step(
         script="preprocessing/scripts/pca.py",
         words=_pca,
-        memory=(2000, 200),
+        memory=(1000, 200),
         more_memory=_pca_memory,
+        thread_memory=200,
         minutes=(10, 30),
     ),
 }

@@ -231,6 +231,7 @@ def write_pca(
     genes: np.ndarray | None,
     columns: pd.DataFrame | None,
     shape: tuple[int, int],
+    threads: int = 1,
 ) -> None:
     """Write principal components into a store that links to its source, in scanpy's layout.
 
@@ -248,13 +249,17 @@ def write_pca(
         Columns of var to add; None: none.
     shape
         Number of cells and of all genes.
+    threads
+        Chunks that are written at the same time.
     """
     n_cells, n_genes = shape
     n_chosen, n_comps = pca.components.shape
     columns = {} if columns is None else columns
     new = ["obsm/X_pca", "varm/PCs", "uns/pca", *(f"var/{name}" for name in columns)]
     with new_store(out, source=source, new=new) as store:
-        write_blocks(store["obsm"], "X_pca", scores, n_cells=n_cells, n_genes=n_comps)
+        write_blocks(
+            store["obsm"], "X_pca", scores, n_cells=n_cells, n_genes=n_comps, threads=threads
+        )
         loadings = np.zeros((n_genes, n_comps), dtype=pca.components.dtype)
         loadings[slice(None) if genes is None else genes] = pca.components
         write_element(store, "varm/PCs", loadings)

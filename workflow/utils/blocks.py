@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
+from utils.chunks import ZSTD_BITSHUFFLE, ChunkedArray, write_chunk
 from utils.encoding import encoding, missing_chunk_value, stored_shape
 from utils.io import reading
-from utils.threads import read_ahead
+from utils.threads import ordered_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,10 +21,14 @@ if TYPE_CHECKING:
 
     Block = sp.csr_matrix | np.ndarray
 
+_Result = TypeVar("_Result")
+
 BLOCK_ROWS = 8192
 DENSE_BUDGET = 1 << 25  # values of a dense block
 CSC_BUDGET = 1 << 26  # values of a CSC matrix that are in memory at a time
 CHUNK = 1 << 20  # values of a chunk on disk
+BLOCK_VALUES = 1 << 21  # two chunks: threads seldom wait for a chunk that another one reads
+ARRAY_ATTRIBUTES = {"encoding-type": "array", "encoding-version": "0.2.0"}
 
 
 def matrix_shape(matrix: Any) -> tuple[int, int]:
@@ -31,9 +37,9 @@ def matrix_shape(matrix: Any) -> tuple[int, int]:
     return n_cells, n_genes
 
 
-def n_blocks(matrix: Any) -> int:
+def n_blocks(matrix: Any, *, rows: int | None = None) -> int:
     """Return the number of blocks that `row_blocks` reads a stored matrix in."""
-    return -(-matrix_shape(matrix)[0] // _rows(matrix))
+    return -(-matrix_shape(matrix)[0] // (rows or _rows(matrix)))
 
 
 def _rows(matrix: Any) -> int:
@@ -42,7 +48,19 @@ def _rows(matrix: Any) -> int:
     return BLOCK_ROWS
 
 
-def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
+def rows_of_small_blocks(matrix: Any) -> int:
+    """Return the rows of blocks that are small enough for one per thread: `BLOCK_VALUES`."""
+    n_cells = matrix_shape(matrix)[0]
+    per_cell = n_stored(matrix) / max(n_cells, 1)
+    return int(max(1, min(BLOCK_ROWS, BLOCK_VALUES // max(per_cell, 1))))
+
+
+def n_stored(matrix: Any) -> int:
+    """Return the number of values that a stored matrix holds, with the zeros where it is dense."""
+    return math.prod((matrix if hasattr(matrix, "shape") else matrix["data"]).shape)
+
+
+def row_blocks(matrix: Any, *, rows: int | None = None, threads: int = 1) -> Iterator[Block]:
     """Read a stored matrix in blocks of consecutive rows.
 
     Parameters
@@ -52,6 +70,8 @@ def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
     rows
         Rows per block; by default `BLOCK_ROWS`, fewer where a dense block would have more than
         `DENSE_BUDGET` values.
+    threads
+        Blocks that are read at the same time.
 
     Yields
     ------
@@ -61,31 +81,73 @@ def row_blocks(matrix: Any, *, rows: int | None = None) -> Iterator[Block]:
 
     Notes
     -----
-    Peak memory: one block, and for CSR one chunk of the file; for CSC, whose rows are scattered
-    over the file, at most `CSC_BUDGET` values, with one pass over the file per so many values.
+    Peak memory: `threads` + 1 blocks (of the largest dense ones 4 at most), and for CSR as many
+    chunks of the file; for CSC, whose rows are scattered over the file, at most `CSC_BUDGET`
+    values, with one pass over the file per so many values.
     """
+    yield from map_blocks(lambda _, block: block, matrix, rows=rows, threads=threads)
+
+
+def map_blocks(
+    function: Callable[[int, Block], _Result],
+    matrix: Any,
+    *,
+    rows: int | None = None,
+    threads: int = 1,
+) -> Iterator[_Result]:
+    """Call a function for every block of `row_blocks`, on the thread that reads it.
+
+    Parameters
+    ----------
+    function
+        Called with the number of the block's first row and the block.
+    matrix, rows, threads
+        As for `row_blocks`.
+
+    Yields
+    ------
+    Any
+        The results, in the order of the blocks.
+    """
+    rows = rows or _rows(matrix)
+    n_cells = matrix_shape(matrix)[0]
+    starts = range(0, n_cells, rows)
+    if encoding(matrix) == "csc_matrix":
+        items = zip(starts, _csc_blocks(matrix, rows), strict=True)
+        # A block is a slice of many that are in memory.
+        yield from ordered_map(
+            lambda item: function(*item), items, threads=threads, in_flight=threads + 1
+        )
+        return
     with reading(matrix):
-        yield from _row_blocks(matrix, rows or _rows(matrix))
+        read = _row_reader(matrix)
+
+    def read_block(start: int) -> _Result:
+        with reading(matrix):
+            block = read(start, min(start + rows, n_cells))
+        return function(start, block)
+
+    at_once = threads + 1
+    if hasattr(matrix, "shape"):
+        at_once = max(2, min(at_once, 4 * DENSE_BUDGET // max(rows * matrix.shape[1], 1)))
+    yield from ordered_map(read_block, starts, threads=threads, in_flight=at_once)
 
 
-def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
-    kind = encoding(matrix)
-    if kind == "csc_matrix":
-        yield from _csc_blocks(matrix, rows)
-        return
-    n_cells, n_genes = matrix_shape(matrix)
-    if kind != "csr_matrix":
-        for start in range(0, n_cells, rows):
-            yield native(np.asarray(matrix[start : start + rows]))
-        return
+def _row_reader(matrix: Any) -> Callable[[int, int], Block]:
+    """Return a function that reads a range of rows, each once, of a dense matrix or CSR."""
+    if encoding(matrix) != "csr_matrix":
+        return lambda start, stop: native(np.asarray(matrix[start:stop]))
+    n_genes = matrix_shape(matrix)[1]
     indptr = matrix["indptr"][:]
-    read_data, read_indices = (_sequential_reader(matrix[part]) for part in ("data", "indices"))
-    for start in range(0, n_cells, rows):
-        stop = min(start + rows, n_cells)
+    data, indices = ChunkedArray(matrix["data"]), ChunkedArray(matrix["indices"])
+
+    def read(start: int, stop: int) -> sp.csr_matrix:
+        bounds = int(indptr[start]), int(indptr[stop])
+        values = native(data.read(*bounds)), _checked(indices.read(*bounds), n_genes)
         pointers = indptr[start : stop + 1] - indptr[start]
-        n_values = int(pointers[-1])
-        values = native(read_data(n_values)), _checked(read_indices(n_values), n_genes)
-        yield sum_duplicates(sp.csr_matrix((*values, pointers), shape=(stop - start, n_genes)))
+        return sum_duplicates(sp.csr_matrix((*values, pointers), shape=(stop - start, n_genes)))
+
+    return read
 
 
 def gather_rows(blocks: Iterable[Block], parts: Sequence[np.ndarray]) -> Iterator[sp.csr_matrix]:
@@ -166,25 +228,6 @@ def sum_duplicates(rows: sp.csr_matrix) -> sp.csr_matrix:
     return sums.astype(rows.dtype)
 
 
-def _sequential_reader(array: Any) -> Callable[[int], np.ndarray]:
-    """Return a function that reads the next values of an array, and every chunk once."""
-    chunk = array.chunks[0] if array.chunks else 1
-    buffer, end = array[:0], 0  # values that were read but not asked for, and where they end
-
-    def read(n_values: int) -> np.ndarray:
-        nonlocal buffer, end
-        n_missing = n_values - len(buffer)
-        if n_missing <= 0:
-            values, buffer = buffer[:n_values], buffer[n_values:]
-            return values
-        start, end = end, min(-(-(end + n_missing) // chunk) * chunk, array.shape[0])
-        chunks = array[start:end]
-        values, buffer = np.concatenate([buffer, chunks[:n_missing]]), chunks[n_missing:]
-        return values
-
-    return read
-
-
 def _checked(indices: np.ndarray, end: int) -> np.ndarray:
     """Return indices; a ValueError if one is out of range, where compiled code would read."""
     if len(indices) and not (indices.min() >= 0 and indices.max() < end):
@@ -193,6 +236,11 @@ def _checked(indices: np.ndarray, end: int) -> np.ndarray:
 
 
 def _csc_blocks(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
+    with reading(matrix):
+        yield from _read_csc(matrix, rows)
+
+
+def _read_csc(matrix: Any, rows: int) -> Iterator[sp.csr_matrix]:
     n_cells, n_genes = matrix_shape(matrix)
     if not n_cells:
         return
@@ -233,6 +281,7 @@ def write_blocks(
     n_cells: int,
     dtype: np.dtype | None = None,
     sparse: bool | None = None,
+    threads: int = 1,
 ) -> None:
     """Write blocks of rows as one matrix.
 
@@ -250,28 +299,37 @@ def write_blocks(
         The dtype; None: that of the first block, which must hold the values of all.
     sparse
         Whether to write CSR; None: if the first block is sparse.
+    threads
+        Chunks that are compressed and written at the same time.
 
     Notes
     -----
-    The next block is computed while one is written. Peak memory: two blocks, one chunk of 2**20
-    values and the row pointers.
+    Peak memory: one block, the row pointers, and the chunks of `CHUNK` values that are written or
+    wait for it: 2 per thread, and 2.
     """
-    iterator = read_ahead(blocks)
+    iterator = iter(blocks)
     first = next(iterator, None)
     if first is None:
         first = sp.csr_matrix((0, n_genes), dtype=np.float32)
     dtype = first.dtype if dtype is None else np.dtype(dtype)
     sparse = sp.issparse(first) if sparse is None else sparse
     write = _write_csr if sparse else _write_dense
-    converted = (_convert(block, dtype, sparse) for block in itertools.chain([first], iterator))
-    write(parent, name, converted, dtype=dtype, n_genes=n_genes, n_cells=n_cells)
+    converted = (
+        convert_block(block, dtype=dtype, sparse=sparse)
+        for block in itertools.chain([first], iterator)
+    )
+    write(parent, name, converted, dtype=dtype, n_genes=n_genes, n_cells=n_cells, threads=threads)
 
 
-def _convert(block: Block, dtype: np.dtype, sparse: bool) -> Block:
-    if sparse:
-        return sp.csr_matrix(block).astype(dtype, copy=False)
-    dense = block.toarray() if sp.issparse(block) else np.asarray(block)
-    return dense.astype(dtype, copy=False)
+def convert_block(block: Block, *, dtype: np.dtype, sparse: bool) -> Block:
+    """Return a block as `write_blocks` writes it: dense, or CSR in the order of the genes."""
+    if not sparse:
+        dense = block.toarray() if sp.issparse(block) else np.asarray(block)
+        return dense.astype(dtype, copy=False)
+    rows = block if sp.issparse(block) and block.format == "csr" else sp.csr_matrix(block)
+    rows = rows.astype(dtype, copy=False)
+    rows.sort_indices()
+    return rows
 
 
 def stored_type(matrix: Any) -> np.dtype:
@@ -280,15 +338,59 @@ def stored_type(matrix: Any) -> np.dtype:
     return native(np.empty(0, values.dtype)).dtype
 
 
-def _compressor(group: zarr.Group) -> Any:
-    """Return zstd on shuffled bits: as small as zarr's default, written in half the time."""
+def _new_array(
+    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype
+) -> zarr.Array:
+    """Create an array for `write_chunk`."""
     if group.metadata.zarr_format == 2:
-        from numcodecs import Blosc
+        codec = ZSTD_BITSHUFFLE
+    else:
+        from zarr.codecs import BloscCodec
 
-        return Blosc("zstd", clevel=1, shuffle=Blosc.BITSHUFFLE)
-    from zarr.codecs import BloscCodec
+        codec = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        fill_value=missing_chunk_value(dtype),
+        chunks=chunks,
+        compressors=codec,
+        attributes=dict(ARRAY_ATTRIBUTES),
+    )
 
-    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+
+class _Chunks:
+    """Cuts consecutive rows into chunks of an array."""
+
+    def __init__(self, array: zarr.Array) -> None:
+        self.array, self.length = array, array.chunks[0]
+        self.number = self.n_rows = 0
+        self.parts: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray) -> Iterator[tuple[zarr.Array, int, list[np.ndarray]]]:
+        """Yield the arguments of `write_chunk` for every chunk that these rows complete."""
+        start = 0
+        while start < len(rows):
+            part = rows[start : start + self.length - self.n_rows]
+            self.parts.append(part)
+            self.n_rows += len(part)
+            start += len(part)
+            if self.n_rows == self.length:
+                yield from self.end()
+
+    def end(self) -> Iterator[tuple[zarr.Array, int, list[np.ndarray]]]:
+        """Yield the last chunk, if it has rows."""
+        if self.n_rows:
+            yield self.array, self.number, self.parts
+            self.number, self.n_rows, self.parts = self.number + 1, 0, []
+
+
+def _write_chunks(chunks: Iterable[tuple[zarr.Array, int, list[np.ndarray]]], threads: int) -> None:
+    written = ordered_map(
+        lambda chunk: write_chunk(*chunk), chunks, threads=threads, in_flight=2 * threads + 2
+    )
+    for _ in written:
+        pass
 
 
 def _write_dense(
@@ -299,28 +401,20 @@ def _write_dense(
     dtype: np.dtype,
     n_genes: int,
     n_cells: int,
+    threads: int,
 ) -> None:
     rows = max(1, min(n_cells, CHUNK // max(n_genes, 1)))
-    array = parent.create_array(
-        name,
-        shape=(n_cells, n_genes),
-        dtype=dtype,
-        fill_value=missing_chunk_value(dtype),
-        chunks=(rows, max(n_genes, 1)),
-        compressors=_compressor(parent),
-        attributes={"encoding-type": "array", "encoding-version": "0.2.0"},
-    )
-    start, buffered, n_buffered = 0, [np.empty((0, n_genes), dtype)], 0
-    for block in blocks:
-        buffered.append(block)
-        n_buffered += block.shape[0]
-        if n_buffered >= rows:  # whole chunks only: no chunk is read back to be completed
-            joined = np.concatenate(buffered)
-            full = n_buffered // rows * rows
-            array[start : start + full] = joined[:full]
-            start, buffered, n_buffered = start + full, [joined[full:]], n_buffered - full
-    joined = np.concatenate(buffered)
-    array[start : start + len(joined)] = joined
+    shape, chunk_shape = (n_cells, n_genes), (rows, max(n_genes, 1))
+    chunks = _Chunks(_new_array(parent, name, shape, chunk_shape, dtype))
+    if not n_genes:  # there is nothing to write
+        return
+
+    def complete() -> Iterator[tuple[zarr.Array, int, list[np.ndarray]]]:
+        for block in blocks:
+            yield from chunks.add(block)
+        yield from chunks.end()
+
+    _write_chunks(complete(), threads)
 
 
 def _write_csr(
@@ -331,6 +425,7 @@ def _write_csr(
     dtype: np.dtype,
     n_genes: int,
     n_cells: int,
+    threads: int,
 ) -> None:
     group = parent.create_group(
         name,
@@ -340,51 +435,29 @@ def _write_csr(
             "shape": [n_cells, n_genes],
         },
     )
-    codec = _compressor(parent)
-    arrays = {
-        key: group.create_array(
-            key,
-            shape=(0,),
-            dtype=kind,
-            fill_value=missing_chunk_value(kind),
-            chunks=(CHUNK,),
-            compressors=codec,
-        )
+    data, indices = (
+        _Chunks(_new_array(group, key, (0,), (CHUNK,), kind))
         for key, kind in (("data", dtype), ("indices", np.int32))
-    }
-    attributes = {"encoding-type": "array", "encoding-version": "0.2.0"}
-    for array in arrays.values():
-        array.attrs.update(attributes)
-    buffered: dict[str, list[np.ndarray]] = {"data": [], "indices": []}
+    )
     pointers = [np.zeros(1, np.int64)]
-    n_buffered = n_values = 0
+    n_values = 0
 
-    def flush(*, everything: bool) -> int:
-        """Write whole chunks, or `everything`; return the number of values that remain."""
-        remaining = 0
-        for key, array in arrays.items():
-            joined = np.concatenate([np.empty(0, array.dtype), *buffered[key]])
-            full = len(joined) if everything else len(joined) // CHUNK * CHUNK
-            end = array.shape[0]
-            array.resize((end + full,))
-            array[end:] = joined[:full]
-            buffered[key] = [joined[full:]]
-            remaining = len(joined) - full
-        return remaining
+    def complete() -> Iterator[tuple[zarr.Array, int, list[np.ndarray]]]:
+        nonlocal n_values
+        for csr in blocks:
+            pointers.append(csr.indptr[1:].astype(np.int64) + n_values)
+            n_values += csr.nnz
+            yield from data.add(csr.data)
+            yield from indices.add(csr.indices.astype(np.int32, copy=False))
+        yield from data.end()
+        yield from indices.end()
 
-    for csr in blocks:
-        csr.sort_indices()
-        buffered["data"].append(csr.data)
-        buffered["indices"].append(csr.indices.astype(np.int32, copy=False))
-        pointers.append(csr.indptr[1:].astype(np.int64) + n_values)
-        n_values += csr.nnz
-        n_buffered += csr.nnz
-        if n_buffered >= CHUNK:
-            n_buffered = flush(everything=False)
-    flush(everything=True)
+    _write_chunks(complete(), threads)
     joined = np.concatenate(pointers)
+    for chunks in (data, indices):
+        chunks.array.resize((n_values,))
     array = group.create_array(
         "indptr", shape=joined.shape, dtype=np.int64, fill_value=-1, chunks=joined.shape
     )
-    array.attrs.update(attributes)
+    array.attrs.update(ARRAY_ATTRIBUTES)
     array[:] = joined

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from utils.blocks import matrix_shape, n_blocks, row_blocks
+from utils.blocks import ARRAY_ATTRIBUTES, matrix_shape, n_blocks, row_blocks
 from utils.encoding import plain_text
 from utils.io import ANNDATA, SLOTS, is_matrix, keys, read_element
 from utils.log import progress, say
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from utils.io import Group
 
 CHUNK_VALUES = 1 << 18
-ARRAY = {"encoding-type": "array", "encoding-version": "0.2.0"}
 # The fastest setting of the filter that every HDF5 library has.
 COMPRESSION = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 
@@ -127,7 +126,7 @@ def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
             chunks=(max(1, min(n_cells, CHUNK_VALUES // max(n_genes, 1))), max(n_genes, 1)),
             **COMPRESSION,
         )
-        array.attrs.update(ARRAY)
+        array.attrs.update(ARRAY_ATTRIBUTES)
         start = 0
         for block in blocks:
             array[start : start + len(block)] = block
@@ -159,4 +158,4 @@ def _copy_matrix(parent: h5py.Group, name: str, matrix: Any) -> None:
         n_values += rows.nnz
     group.create_dataset("indptr", data=np.concatenate(pointers), **COMPRESSION)
     for array in group.values():
-        array.attrs.update(ARRAY)
+        array.attrs.update(ARRAY_ATTRIBUTES)

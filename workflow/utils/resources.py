@@ -65,6 +65,11 @@ def size_mb(files: list[str]) -> float:
     return sum(path.stat().st_size for path in files_within) / 1e6
 
 
+def all_cores(cores: int | None) -> int:
+    """Return the threads of a step that others wait for: all cores, 4 on a cluster."""
+    return 4 if cores is None else cores
+
+
 def half(cores: int | None) -> int:
     """Return the threads of a step that others run beside: half the cores, 2 on a cluster."""
     return 2 if cores is None else max(1, cores // 2)

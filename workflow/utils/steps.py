@@ -26,7 +26,9 @@ class Step:
     minutes
         The same of its time, generously.
     more_memory
-        Returns further MB, for the job and its first input.
+        Returns further MB, for the job and its inputs.
+    thread_memory
+        MB of every thread but the first.
     gpu
         The section of the config that says whether it may run on a GPU; None: it cannot.
     device
@@ -38,13 +40,15 @@ class Step:
     memory: tuple[int, int]
     minutes: tuple[int, int]
     more_memory: Callable[[Any, list[str]], float] | None = None
+    thread_memory: int = 0
     gpu: str | None = None
     device: Callable[[Any], Mapping[str, Any]] | None = None
 
-    def mem_mb(self, job: Any, inputs: list[str], attempt: int) -> int:
+    def mem_mb(self, job: Any, inputs: list[str], attempt: int, threads: int = 1) -> int:
         """Return the memory that it asks for, more at each attempt."""
         base, per_million = self.memory
         memory = base + resources.GPU_MB * self.n_gpus(job, inputs)
+        memory += self.thread_memory * (threads - 1)
         if per_million:
             memory += per_million * resources.n_cells(inputs[0]) / 1e6
         if self.more_memory:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_shared_pool: ContextVar[ThreadPoolExecutor | None] = ContextVar("shared_pool", default=None)
 
 OPENBLAS_MAX_THREADS = 64  # the build in NumPy's wheels has no buffers for more callers
 
@@ -68,16 +71,6 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-def read_ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Iterate while another thread makes the next item."""
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, iterator, end)
-        while (item := following.result()) is not end:
-            following = pool.submit(next, iterator, end)
-            yield item
-
-
 def ordered_map(
     function: Callable[[_Item], _Result],
     items: Iterable[_Item],
@@ -101,12 +94,14 @@ def ordered_map(
 
     Notes
     -----
-    Opening the threads takes 0.1 ms: for many short maps see `workers`.
+    Opening the threads takes 0.1 ms: for many short maps see `workers`. For maps that read each
+    other's results see `shared_workers`.
     """
     if threads == 1:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(threads) as pool:
+    shared = _shared_pool.get()
+    with nullcontext(shared) if shared else ThreadPoolExecutor(threads) as pool:
         futures: deque = deque()
         try:
             for item in items:
@@ -115,8 +110,24 @@ def ordered_map(
                     yield futures.popleft().result()
             while futures:
                 yield futures.popleft().result()
-        finally:  # where a call fails or the caller stops, the others are not waited for
-            pool.shutdown(wait=False, cancel_futures=True)
+        finally:  # where a call fails or the caller stops, those that wait are not made
+            for future in futures:
+                future.cancel()
+
+
+@contextmanager
+def shared_workers(threads: int) -> Iterator[None]:
+    """Let all `ordered_map` of the calling thread use the same threads.
+
+    A map whose items are another map's results then takes no threads of its own. Functions must
+    not wait for calls that have not started.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        token = _shared_pool.set(pool)
+        try:
+            yield
+        finally:
+            _shared_pool.reset(token)
 
 
 @contextmanager

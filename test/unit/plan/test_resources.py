@@ -44,6 +44,8 @@ def test_memory_and_time_grow_with_cells_and_attempts(tmp_path):
     assert here.mem_mb(job(), inputs, 2) == 234
     assert here.runtime(inputs, 2) == 54
     assert step(minutes=(10, 0), memory=(100, 0)).mem_mb(job(), ["not there"], 1) == 100
+    threaded = step(minutes=(10, 0), memory=(100, 0), thread_memory=7)
+    assert threaded.mem_mb(job(), ["not there"], 2, threads=4) == 2 * (100 + 3 * 7)
 
 
 def test_a_gpu_is_asked_for_where_it_pays(tmp_path):
@@ -77,9 +79,9 @@ def test_components_of_all_genes_ask_for_their_pairs(tmp_path):
         dataset = SimpleNamespace(preprocessing=section)
         return STEPS["pca"].mem_mb(job(dataset=dataset), inputs, attempt)
 
-    assert asked(2000) == 2000 + 144
-    assert asked(9000) == asked(None) == 2000 + 900
-    assert asked(None, attempt=2) == 2 * 2900
+    assert asked(2000) == 1000 + 144
+    assert asked(9000) == asked(None) == 1000 + 900
+    assert asked(None, attempt=2) == 2 * 1900
 
 
 def test_counts_of_all_genes_are_held_in_memory(tmp_path):
@@ -128,11 +130,11 @@ def test_size_of_files_and_stores(tmp_path):
     (tmp_path / "d.zarr" / "image").write_bytes(b"0" * 9_000_000)
     tables = [str(tmp_path / name) for name in ("c.h5mu::rna", "d.zarr::tables/table")]
     assert resources.size_mb(tables) == pytest.approx(5)
-    assert STEPS["prepare"].mem_mb(None, tables, 2) == 2 * (1000 + 2 * 5)
+    assert STEPS["prepare"].mem_mb(None, tables, 2) == 2 * (600 + 2 * 5)
     # A 10x matrix is read whole.
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "s1_matrix.mtx.gz").write_bytes(b"0" * 4_000_000)
-    assert STEPS["prepare"].mem_mb(None, [f"{tmp_path}/e::s1_"], 1) >= 1000 + 11 * 4
+    assert STEPS["prepare"].mem_mb(None, [f"{tmp_path}/e::s1_"], 1) >= 600 + 11 * 4
 
 
 def test_a_step_beside_others_takes_half_the_cores():

@@ -55,15 +55,17 @@ def counts(tmp_path):
 def n_read(monkeypatch):
     """Count the blocks of X that are decompressed; there are `N_BLOCKS` of them."""
     read = []
-    row_blocks = expression.row_blocks
+    map_blocks = expression.map_blocks
 
-    def counted(matrix):
-        for block in row_blocks(matrix):
+    def counted(function, *args, **options):
+        def reading(first_cell, block):
             read.append(block.shape[0])
-            yield block
+            return function(first_cell, block)
+
+        return map_blocks(reading, *args, **options)
 
     monkeypatch.setattr(utils_blocks, "BLOCK_ROWS", 100)
-    monkeypatch.setattr(expression, "row_blocks", counted)
+    monkeypatch.setattr(expression, "map_blocks", counted)
     return lambda: len(read)
 
 
@@ -106,6 +108,30 @@ def test_no_block_is_decompressed_more_often_than_needed(counts, tmp_path, n_rea
     np.testing.assert_array_equal(written.obsm["X_pca"], np.concatenate(scores))
     assert written.uns["pca"]["params"]["n_top_genes"] == genes.sum()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.zarr", "out.zarr"]
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_key": "batch", "target_sum": None},
+        {"flavor": "seurat_v3", "batch_key": "batch"},
+        {"normalize": False, "n_top_genes": None},
+    ],
+)
+def test_stores_do_not_depend_on_threads_and_blocks(counts, tmp_path, monkeypatch, form, options):
+    adata = anndata.read_zarr(counts)
+    adata.X = form(adata.X.toarray())
+    adata.write_zarr(counts)
+    written = []
+    for threads, block_values in ((1, 1 << 21), (3, 1 << 21), (2, 20 * 200)):
+        monkeypatch.setattr(utils_blocks, "BLOCK_VALUES", block_values)
+        out = tmp_path / "out.zarr"
+        add_pca(counts, out, **(OPTIONS | options | {"threads": threads}))
+        files = [path for path in sorted(out.rglob("*")) if not path.is_dir()]
+        written.append({path.relative_to(out): path.read_bytes() for path in files})
+    assert written[0] == written[1] == written[2]
 
 
 @pytest.mark.parametrize("options", [{"hvg": MINE}, {"hvg": MINE, "normalize": False}])

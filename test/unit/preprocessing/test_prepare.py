@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from preprocessing.prepare import prepare_store
+from utils import blocks
 
 INPUT = Path(__file__).resolve().parents[2] / "input"
 
@@ -67,6 +68,33 @@ def test_files_are_joined_on_common_genes(two, tmp_path):
     prepare_store(files, tmp_path / "out.zarr", stage="integration")
     joined = anndata.read_zarr(tmp_path / "out.zarr").obsm["X_pca"]
     assert np.array_equal(joined, np.vstack([a.obsm["X_pca"], b.obsm["X_pca"]]))
+
+
+@pytest.mark.parametrize("join", ["inner", "outer"])
+@pytest.mark.parametrize("other", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_files_of_a_store_do_not_depend_on_threads_and_blocks(tmp_path, monkeypatch, join, other):
+    genes = [f"g{i}" for i in range(40)]
+    a = small([f"c{i}" for i in range(60)], genes)
+    b = small([f"d{i}" for i in range(30)], [*genes[5:], "other"], seed=1)
+    b.X = other(b.X.toarray().astype(np.float64))
+    a.write_h5ad(tmp_path / "a.h5ad", compression="gzip")
+    b.write_zarr(tmp_path / "b.zarr")
+    written = []
+    for threads, block_values, chunk in ((1, 1 << 21, 1 << 20), (3, 100, 1 << 20), (3, 700, 97)):
+        monkeypatch.setattr(blocks, "BLOCK_VALUES", block_values)
+        monkeypatch.setattr(blocks, "CHUNK", chunk)
+        out = tmp_path / f"{chunk}.zarr"
+        options = {"min_genes": 18, "min_cells": 25, "qc": {"few": "^g1"}, "join": join}
+        prepare_store([tmp_path / "a.h5ad", tmp_path / "b.zarr"], out, threads=threads, **options)
+        adata = anndata.read_zarr(out)
+        files = [file for file in sorted(out.rglob("*")) if file.is_file()]
+        written.append((adata, [file.read_bytes() for file in files]))
+    assert written[0][1] == written[1][1]
+    first, last = written[0][0], written[2][0]
+    assert 0 < first.n_obs < 90 and 0 < first.n_vars < 41
+    pd.testing.assert_frame_equal(first.obs, last.obs)
+    for one, another in ((first.X, last.X), (first.layers["twice"], last.layers["twice"])):
+        assert one.dtype == another.dtype and (one != another).nnz == 0
 
 
 def test_the_batch_column_names_the_file(two, tmp_path):

@@ -11,7 +11,7 @@ from anndata.io import read_elem, write_elem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import blocks, threads
+from utils import blocks, chunks, threads
 
 
 def joined(parts):
@@ -128,27 +128,28 @@ def test_written_blocks_read_back_as_one_matrix(tmp_path_factory, sizes, chunk, 
     assert np.array_equal(found.toarray() if sparse else found, whole)
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("chunk", [1, 4, 25, 1000])
-def test_every_chunk_of_values_is_read_once(tmp_path, monkeypatch, chunk):
+def test_every_chunk_of_values_is_read_once(tmp_path, monkeypatch, chunk, n_threads):
     dense = np.random.default_rng(0).poisson(0.5, (40, 9)).astype(np.float32)
     dense[10:20] = 0
     group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     monkeypatch.setattr(blocks, "CHUNK", chunk)
-    blocks.write_blocks(group, "X", [sp.csr_matrix(dense)], n_genes=9, n_cells=40)
-    read, whole = [], zarr.Array.__getitem__
+    blocks.write_blocks(
+        group, "X", [sp.csr_matrix(dense)], n_genes=9, n_cells=40, threads=n_threads
+    )
+    filled, fill = [], chunks.ChunkedArray._fill
 
-    def reading(array, where):
-        if array.name in ("/X/data", "/X/indices") and where != slice(None, 0):
-            read.append((array.name, *where.indices(array.shape[0])[:2]))
-        return whole(array, where)
+    def filling(array, number, values):
+        filled.append((array.array.name, number))
+        fill(array, number, values)
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", reading)
-    assert np.array_equal(joined(blocks.row_blocks(group["X"], rows=3)), dense)
-    n_values = np.count_nonzero(dense)
-    for name in ("/X/data", "/X/indices"):
-        bounds = [(start, stop) for path, start, stop in read if path == name]
-        assert [start for start, _ in bounds] == [0, *(stop for _, stop in bounds[:-1])]
-        assert all(stop % chunk == 0 or stop == n_values for _, stop in bounds)
+    monkeypatch.setattr(chunks.ChunkedArray, "_fill", filling)
+    parts = blocks.row_blocks(group["X"], rows=3, threads=n_threads)
+    assert np.array_equal(joined(parts), dense)
+    n_chunks = -(-np.count_nonzero(dense) // chunk)
+    names = ("/X/data", "/X/indices")
+    assert sorted(filled) == [(name, number) for name in names for number in range(n_chunks)]
 
 
 def test_dense_blocks_have_fewer_rows_where_there_are_many_genes(tmp_path, monkeypatch):
@@ -162,33 +163,68 @@ def test_dense_blocks_have_fewer_rows_where_there_are_many_genes(tmp_path, monke
     assert np.array_equal(joined(parts), dense)
 
 
-def test_the_next_item_is_made_ahead_on_another_thread():
-    made, waiting = [], threading.Event()
+def test_maps_share_their_threads_and_keep_the_order():
+    seen = set()
 
-    def items():
-        for i in range(4):
-            made.append((i, threading.current_thread()))
-            if i == 1:
-                waiting.set()
-            yield i
+    def plus(number):
+        seen.add(threading.get_ident())
+        return number + 1
 
-    iterator = threads.read_ahead(items())
-    assert next(iterator) == 0
-    assert waiting.wait(10)  # before it is asked for
-    assert list(iterator) == [1, 2, 3]
-    assert {thread for _, thread in made} != {threading.current_thread()}
-    assert [i for i, _ in made] == [0, 1, 2, 3]
+    with threads.shared_workers(2):
+        once = threads.ordered_map(plus, range(50), threads=2, in_flight=3)
+        again = threads.ordered_map(plus, once, threads=2, in_flight=3)
+        assert list(again) == list(range(2, 52))
+    assert len(seen) <= 2 and threading.get_ident() not in seen
+    seen.clear()
+    assert list(threads.ordered_map(plus, range(5), threads=2)) == [1, 2, 3, 4, 5]  # of its own
+    assert list(threads.ordered_map(plus, range(5), threads=1)) == [1, 2, 3, 4, 5]
+    assert threading.get_ident() in seen
 
 
-def test_an_error_ahead_comes_where_its_item_would():
-    def items():
-        yield 1
-        raise ValueError("damaged")
+def test_an_error_of_a_shared_map_leaves_the_threads_to_others():
+    def fails(number):
+        if number == 3:
+            raise ValueError("damaged")
+        return number
 
-    iterator = threads.read_ahead(items())
-    assert next(iterator) == 1
-    with pytest.raises(ValueError, match="damaged"):
-        next(iterator)
+    with threads.shared_workers(2):
+        found = threads.ordered_map(fails, range(50), threads=2, in_flight=4)
+        with pytest.raises(ValueError, match="damaged"):
+            list(found)
+        assert list(threads.ordered_map(fails, [1, 2], threads=2)) == [1, 2]
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_functions_of_blocks_come_in_the_order_of_the_rows(tmp_path, kind, n_threads):
+    dense = np.random.default_rng(0).poisson(0.5, (30, 9)).astype(np.float32)
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", kind(dense))
+    results = blocks.map_blocks(
+        lambda first, block: (first, block.sum()), group["X"], rows=7, threads=n_threads
+    )
+    assert list(results) == [(first, dense[first : first + 7].sum()) for first in range(0, 30, 7)]
+
+
+def test_errors_of_a_function_of_blocks_are_not_those_of_the_file(tmp_path):
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    write_elem(group, "X", np.eye(4))
+
+    def fails(first, block):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        list(blocks.map_blocks(fails, group["X"]))
+
+
+def test_small_blocks_have_rows_for_so_many_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 100)
+    group = zarr.open_group(tmp_path / "x.zarr", mode="w")
+    for name, matrix in (("dense", np.ones((90, 20))), ("sparse", sp.eye(90, 20, format="csr"))):
+        write_elem(group, name, matrix)
+    assert blocks.rows_of_small_blocks(group["dense"]) == 5
+    assert blocks.rows_of_small_blocks(group["sparse"]) == 100
+    assert blocks.n_blocks(group["dense"], rows=5) == 18
 
 
 def test_no_block_is_an_empty_matrix(tmp_path):

@@ -15,6 +15,7 @@ ENVS = Path(__file__).resolve().parents[3] / "envs"
 # The same program under another name.
 CONDA_NAMES = {
     "igraph": "python-igraph",
+    "zlib-ng": "python-zlib-ng",
     "matplotlib": "matplotlib-base",
     "snakemake": "snakemake-minimal",
 }

@@ -54,19 +54,22 @@ def main(args):
     """Read, select, write."""
     from preprocessing.prepare import prepare_store
     from utils.io import keep_existing
+    from utils.threads import shared_workers
 
     if keep_existing(args.output_file, overwrite=args.overwrite):
         return
-    shape = prepare_store(
-        args.input_file,
-        Path(args.output_file),
-        batch=args.batch,
-        stage=args.stage,
-        recompute_umap=args.recompute_umap,
-        recompute_neighbors=args.recompute_neighbors,
-        **as_arguments(read_options(PrepareOptions, args)),
-        **as_arguments(read_options(ValuesOptions, args)),
-    )
+    with shared_workers(args.threads):
+        shape = prepare_store(
+            args.input_file,
+            Path(args.output_file),
+            batch=args.batch,
+            stage=args.stage,
+            recompute_umap=args.recompute_umap,
+            recompute_neighbors=args.recompute_neighbors,
+            threads=args.threads,
+            **as_arguments(read_options(PrepareOptions, args)),
+            **as_arguments(read_options(ValuesOptions, args)),
+        )
     say(f"{args.output_file}: {shape[0]:,} cells x {shape[1]:,} genes")
 
 
