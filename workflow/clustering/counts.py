@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from clustering.hierarchy import Represent
     from clustering.significance.splits import SplitTest
-    from preprocessing.options import PCAOptions
+    from preprocessing.options import PCAOptions, VariableGenesOptions
+
+# Blocks of which few cells are taken: small ones stay in the cache (4.4 s for 313 million counts
+# in blocks of 8,192 cells, 3.2 s in these).
+ROWS_READ = 2048
 
 
 def read_own_components(
@@ -61,7 +65,11 @@ def read_own_components(
         stored = counts_of(root, layer, needed_by=needed_by, as_they_are=as_they_are, **values)
     return partial(
         own_components,
-        lambda: counts_blocks(stored) if options.normalize else row_blocks(stored.values),
+        lambda: (
+            counts_blocks(stored, rows=ROWS_READ)
+            if options.normalize
+            else row_blocks(stored.values, rows=ROWS_READ)
+        ),
         options=options,
         choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
         batches=batches,
@@ -78,6 +86,7 @@ def read_split_test(
     batch: Sequence[str],
     batch_file: str | None,
     representation: np.ndarray | None,
+    hvg: VariableGenesOptions | None = None,
     needed_by: str = "--significance (clustering: {significance: ...})",
     **options: Any,
 ) -> SplitTest:
@@ -93,6 +102,8 @@ def read_split_test(
         Columns of the batch, and the store with them; None: `root`.
     representation
         All cells x dimensions, in which children are ordered; None: by the counts.
+    hvg
+        Which genes can be variable; None: all.
     needed_by
         What needs counts, for the error.
     **options
@@ -103,14 +114,13 @@ def read_split_test(
     ValueError
         If the store holds no counts.
     """
-    from functools import partial
-
     import numpy as np
     import pandas as pd
 
-    from clustering.refine import gather_cells
     from clustering.significance.splits import SplitTest
+    from preprocessing.gene_choice import read_gene_choice
     from preprocessing.stores import counts_blocks, counts_of
+    from utils.blocks import gather_rows
 
     stored = counts_of(root, layer, needed_by=needed_by, **values)
     n_cells = n_rows(root, "obs")
@@ -119,11 +129,13 @@ def read_split_test(
         store = open_store(batch_file) if batch_file else root
         columns = pd.DataFrame({name: read_column(store, name).to_numpy() for name in batch})
         codes = columns.groupby(batch, sort=False, dropna=False, observed=True).ngroup().to_numpy()
+    names = read_index(root, stored.var)
     return SplitTest(
-        read=partial(gather_cells, lambda: counts_blocks(stored)),
+        read=lambda parts: gather_rows(counts_blocks(stored, rows=ROWS_READ), parts),
         batch=codes,
         representation=representation,
         n_cells=n_cells,
-        genes=read_index(root, stored.var),
+        genes=names,
+        choice=read_gene_choice(root, names, hvg),
         **options,
     )

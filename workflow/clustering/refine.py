@@ -58,8 +58,10 @@ def own_components(
     Peak memory: the counts of the sets, twice those of the largest one, and 16 bytes per pair of
     variable genes.
     """
+    from utils.blocks import gather_rows
+
     results: list[np.ndarray | str] = []
-    for rows, counts in zip(parts, gather_cells(blocks, parts), strict=True):
+    for rows, counts in zip(parts, gather_rows(blocks(), parts), strict=True):
         try:
             Z = _components(counts, options, choice)
             varying = [column.iloc[rows] for column in batches]
@@ -72,31 +74,6 @@ def own_components(
         except ValueError as error:
             results.append(str(error))
     return results
-
-
-def gather_cells(
-    blocks: Callable[[], Iterable[sp.csr_matrix | np.ndarray]], parts: Sequence[np.ndarray]
-) -> list[sp.csr_matrix]:
-    """Return the rows of some sets of cells, each in its order, in one pass over all."""
-    import scipy.sparse as sp
-
-    pieces_of: list[list] = [[] for _ in parts]
-    sorted_parts = [np.sort(rows) for rows in parts]
-    first = 0
-    for block in blocks():
-        end = first + block.shape[0]
-        for rows, pieces in zip(sorted_parts, pieces_of, strict=True):
-            in_block = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)] - first
-            if len(in_block):
-                pieces.append(sp.csr_matrix(block[in_block]))
-        first = end
-    gathered = []
-    for i, rows in enumerate(parts):
-        # In the order of the set; what it was made of is freed before the next.
-        pieces, pieces_of[i] = sp.vstack(pieces_of[i], format="csr"), []
-        in_order = (np.diff(rows) > 0).all()
-        gathered.append(pieces if in_order else pieces[np.argsort(np.argsort(rows))])
-    return gathered
 
 
 def _components(

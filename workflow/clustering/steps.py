@@ -16,7 +16,7 @@ from clustering.options import (
 )
 from integration.options import HarmonyOptions
 from preprocessing.options import PCAOptions
-from preprocessing.steps import matrix_words
+from preprocessing.steps import hvg_words, matrix_words
 from utils.options import as_json, differing, named, option_words, words
 from utils.resources import n_cells, n_values
 from utils.steps import Step
@@ -77,6 +77,8 @@ def _clustering(job: Any) -> list[str]:
     if level != "1":
         refine = _refinement(job, sub)
         line += _within_parents(job, sub, refine)
+    if tested and refine not in ("pca", "integration"):
+        line += hvg_words(job.dataset.preprocessing)
     if tested or refine in ("pca", "integration"):
         line += matrix_words(job.dataset.preprocessing)
     if tested or refine == "integration":
@@ -138,7 +140,7 @@ def _more_memory(job: Any, inputs: list[str]) -> float:
     """Another library needs twice as much; counts are those of a block and of some samples."""
     clustering = job.dataset.clustering
     has_flavor = "flavor" in clustering.clustering_args
-    counts = 24 * min(n_values(inputs[0]), 5e7) / 1e6 if clustering.reads_counts else 0
+    counts = 16 * min(n_values(inputs[0]), 5e7) / 1e6 if clustering.reads_counts else 0
     return counts + (2000 * n_cells(inputs[0]) / 1e6 if has_flavor else 0)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from clustering.steps import key_words
 from evaluation.options import MarkersOptions, MetricsOptions, RobustnessOptions
-from preprocessing.steps import matrix_words
+from preprocessing.steps import hvg_words, matrix_words
 from utils.options import named, option_words, words
 from utils.resources import n_values
 from utils.steps import Step
@@ -97,7 +97,7 @@ def _markers_memory(job: Any, inputs: list[str]) -> float:
 
 
 def _values_memory(job: Any, inputs: list[str]) -> float:
-    """At most 2**26 values are held: some samples of 2,000 cells."""
+    """At most 2**26 values are held: some samples of cells."""
     return 32 * min(n_values(inputs[0]), 2**26) / 1e6
 
 
@@ -117,6 +117,7 @@ def _splits(job: Any) -> list[str]:
         *named("--batch", dataset.integration.batch or []),
         *words(use_rep=job.representation, significance=dataset.clustering.significance),
         *matrix_words(dataset.preprocessing),
+        *hvg_words(dataset.preprocessing),
         *key_words(dataset.clustering),
         *job.run_words("evaluation", device=False),
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from preprocessing.options import DoubletOptions
+from utils.blocks import gather_rows
 from utils.log import progress
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def score_doublets(
             n_parts = -(-len(cells) // PART_CELLS)
             parts += [(name, np.sort(part)) for part in np.array_split(cells, n_parts)]
     for name, cells, counts in progress(
-        _read_parts(blocks, parts, len(samples)), desc="doublets", total=len(parts)
+        _read_parts(blocks, parts), desc="doublets", total=len(parts)
     ):
         totals[cells] = np.asarray(counts.sum(axis=1)).ravel()
         scores[cells], simulated = _scrublet(counts, expected_doublet_rate, seed)
@@ -96,28 +97,15 @@ def score_doublets(
 
 
 def _read_parts(
-    blocks: Callable[[], Iterable[Block]], parts: list[tuple[str, np.ndarray]], n_cells: int
+    blocks: Callable[[], Iterable[Block]], parts: list[tuple[str, np.ndarray]]
 ) -> Iterator[tuple[str, np.ndarray, sp.csr_matrix]]:
     """Read the counts of the parts, as many in one pass as fit into memory."""
-    import scipy.sparse as sp
-
     n_together = CELLS_IN_MEMORY // PART_CELLS
     for first in range(0, len(parts), n_together):
         group = parts[first : first + n_together]
-        part_of_cell = np.full(n_cells, -1)
-        for number, (_, cells) in enumerate(group):
-            part_of_cell[cells] = number
-        pieces: list[list[sp.csr_matrix]] = [[] for _ in group]
-        n_read = 0
-        for block in blocks():
-            numbers = part_of_cell[n_read : n_read + block.shape[0]]
-            for number in np.unique(numbers[numbers >= 0]):
-                rows = block[np.flatnonzero(numbers == number)]
-                pieces[number].append(sp.csr_matrix(rows, dtype=np.float32))
-            n_read += block.shape[0]
-        for number, (name, cells) in enumerate(group):
-            yield name, cells, sp.vstack(pieces[number], format="csr")
-            pieces[number] = []
+        rows = gather_rows(blocks(), [cells for _, cells in group])
+        for (name, cells), counts in zip(group, rows, strict=True):
+            yield name, cells, counts.astype(np.float32)
 
 
 def _scrublet(

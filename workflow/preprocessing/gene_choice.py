@@ -26,6 +26,10 @@ class GeneChoice(NamedTuple):
     excluded: np.ndarray | None = None
     used: np.ndarray | None = None
 
+    def among(self, genes: np.ndarray) -> GeneChoice:
+        """Return the choice for some of the genes, of which the positions are given."""
+        return GeneChoice(*(None if mask is None else mask[genes] for mask in self))
+
 
 def read_gene_choice(root: Any, names: np.ndarray, hvg: VariableGenesOptions | None) -> GeneChoice:
     """Turn the option `hvg` into masks of the genes; log how many these are.

@@ -27,6 +27,11 @@ def matrix_words(section: PreprocessingOptions) -> list[str]:
     return words(layer=layer, values=section.values)
 
 
+def hvg_words(section: PreprocessingOptions) -> list[str]:
+    """Write which genes can be variable, where it matters to others than the PCA."""
+    return words(pca_args={"hvg": section.hvg} if section.hvg else None)
+
+
 def _prepare(job: Any) -> list[str]:
     dataset = job.dataset
     line = option_words(PrepareOptions, dataset.preprocessing)

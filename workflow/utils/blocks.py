@@ -13,7 +13,7 @@ from utils.io import reading
 from utils.threads import read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import zarr
 
@@ -86,6 +86,48 @@ def _row_blocks(matrix: Any, rows: int) -> Iterator[Block]:
         n_values = int(pointers[-1])
         values = native(read_data(n_values)), _checked(read_indices(n_values), n_genes)
         yield sum_duplicates(sp.csr_matrix((*values, pointers), shape=(stop - start, n_genes)))
+
+
+def gather_rows(blocks: Iterable[Block], parts: Sequence[np.ndarray]) -> Iterator[sp.csr_matrix]:
+    """Return the rows of some sets of cells, each in its order, from one pass over all.
+
+    Parameters
+    ----------
+    blocks
+        Consecutive blocks of rows.
+    parts
+        Positions of the cells of each set.
+
+    Notes
+    -----
+    Peak memory: the rows of all sets, once, and those of one set again.
+    """
+    wanted = np.unique(np.concatenate(parts)) if len(parts) else np.empty(0, np.int64)
+    pieces, starts = [], []  # of each block, and where they begin in `wanted`
+    end = n_taken = 0
+    for block in blocks:
+        first, end = end, end + block.shape[0]
+        rows = wanted[n_taken : np.searchsorted(wanted, end)] - first
+        if len(rows) or not pieces:
+            pieces.append(sp.csr_matrix(block[rows]))
+            starts.append(n_taken)
+        n_taken += len(rows)
+    for part in parts:
+        order = np.argsort(part, kind="stable")
+        places = np.searchsorted(wanted, part[order])
+        edges = np.searchsorted(places, [*starts, len(wanted)])
+        rows = sp.vstack(
+            [
+                piece[places[low:high] - start]
+                for piece, start, low, high in zip(
+                    pieces, starts, edges[:-1], edges[1:], strict=True
+                )
+                if low < high or piece is pieces[0]
+            ],
+            format="csr",
+        )
+        is_sorted = (np.diff(order) > 0).all()
+        yield rows if is_sorted else rows[np.argsort(order)]
 
 
 def native(values: np.ndarray) -> np.ndarray:

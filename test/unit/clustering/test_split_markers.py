@@ -26,7 +26,7 @@ def scores_of(log, share=0.5):
 def test_effects_are_those_of_the_rank_sum_test():
     counts, side, _ = two_sides()
     high = side == 1
-    found = _compare(counts, np.arange(120), high)
+    found = _compare(counts, np.arange(200), np.zeros(120, dtype=int), high[None])
     assert [gene for gene, *_ in found] == [*range(114, 120)]
     values = counts.toarray() / counts.toarray().sum(axis=1, keepdims=True)
     for gene, fold, area, p in found:
@@ -46,19 +46,22 @@ def test_a_gene_is_compared_by_the_half_that_it_is_not_in():
     good = np.where(side == 1, 1.0, -1) + rng.normal(0, 0.1, 200)
     noise = rng.normal(size=200)
     # Only the score of half 0 tells the sides: markers are found in half 1 alone.
-    markers = held_out_markers(counts, names, half, scores_of(np.stack([good, noise])[None]))
+    markers = held_out_markers(
+        counts, np.arange(200), names, half, scores_of(np.stack([good, noise])[None])
+    )
     shown = {int(part.split()[0][1:]) for part in markers.right.split("), ")}
     assert len(shown) == 3
     assert all(half[gene] != 0 and gene >= 114 for gene in shown)
     assert markers.left == ""
     nothing = scores_of(np.stack([noise, rng.normal(size=200)])[None])
-    assert held_out_markers(counts, names, half, nothing) == NO_MARKERS
+    assert held_out_markers(counts, np.arange(200), names, half, nothing) == NO_MARKERS
 
 
 def test_few_counts_make_no_large_fold_changes():
     counts = np.full((40, 3), 50.0)
     counts[20:, 1], counts[:20, 1] = 1, 0
-    found = _compare(sp.csr_matrix(counts), np.arange(3), np.arange(40) >= 20)
+    high = np.arange(40) >= 20
+    found = _compare(sp.csr_matrix(counts), np.arange(40), np.zeros(3, dtype=int), high[None])
     ((gene, fold, area, _),) = [row for row in found if row[0] == 1]
     assert (gene, area) == (1, 1.0)
     assert fold == pytest.approx(np.log2(20.5 / 0.5), abs=0.02)

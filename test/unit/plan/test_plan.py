@@ -147,6 +147,22 @@ def test_sub_levels_that_go_back_to_the_counts():
     assert "--refine" not in words("strong", "1") + words("strong", "3")
 
 
+def test_the_split_test_rests_on_the_genes_that_can_be_variable():
+    plan = plan_of(
+        "DATASETS: {a: {input: {preprocessing: x.h5ad}, preprocessing: {hvg: {exclude: '^MT-'}},"
+        " integration: {methods: {unintegrated: }}, clustering: {significance: 0.05,"
+        " hierarchy: [0.5, {refine: pca}]}}}"
+    )
+    for level in ("1", "2", "3"):
+        run = Wildcards(
+            dataset="a", method="unintegrated", algorithm="leiden", resolution="1.0", level=level
+        )
+        line = plan.options("clustering", run)
+        assert line.count("""--pca_args '{"hvg": {"exclude": ["^MT-"]}}'""") == 1
+    run = Wildcards(dataset="a", method="unintegrated")
+    assert """--pca_args '{"hvg": {"exclude": ["^MT-"]}}'""" in plan.options("splits", run)
+
+
 def test_raw_is_x_once_the_files_are_prepared():
     plan = plan_of(
         "DATASETS: {a: {input: {preprocessing: [x.h5ad, y.h5ad]}, integration: {batch: c, methods:"

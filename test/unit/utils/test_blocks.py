@@ -1,5 +1,6 @@
 """Matrices in blocks of rows."""
 
+import itertools
 import threading
 
 import numpy as np
@@ -194,3 +195,23 @@ def test_no_block_is_an_empty_matrix(tmp_path):
     group = zarr.open_group(tmp_path / "x.zarr", mode="w")
     blocks.write_blocks(group, "X", [], n_genes=5, n_cells=0)
     assert read_elem(group["X"]).shape == (0, 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 5), max_size=6),
+    st.lists(st.lists(st.integers(0, 29), unique=True), max_size=4),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_gathered_rows_are_those_of_the_matrix(sizes, parts, sparse, seed):
+    matrix = np.random.default_rng(seed).integers(0, 3, (30, 4)).astype(np.float32)
+    edges = [0, *np.minimum(np.cumsum(sizes), 30).tolist(), 30]
+    stored = [matrix[low:high] for low, high in itertools.pairwise(edges)]
+    stored = [sp.csr_matrix(block) if sparse else block for block in stored]
+    parts = [np.array(part, dtype=np.int64) for part in parts]
+    gathered = list(blocks.gather_rows(iter(stored), parts))
+    assert len(gathered) == len(parts)
+    for rows, part in zip(gathered, parts, strict=True):
+        assert rows.dtype == np.float32
+        np.testing.assert_array_equal(rows.toarray(), matrix[part])

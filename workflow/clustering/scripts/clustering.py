@@ -21,7 +21,7 @@ from clustering.options import (
     SplitOptions,
     cluster_ids,
 )
-from preprocessing.options import ValuesOptions
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
 from utils.device import N_CELL_CPU
 from utils.log import say
@@ -118,13 +118,14 @@ def make_parser():
         help="The layer with the counts of --refine and --significance, or raw (default: X)",
     )
     add_options(more, ValuesOptions)
-    for name, what in (("pca", "PCA"), ("harmony", "Harmony")):
+    hvg = "; hvg also of --significance"
+    for name, what, also in (("pca", "PCA", hvg), ("harmony", "Harmony", "")):
         more.add_argument(
             f"--{name}_args",
             type=cli.json_option,
             default={},
             metavar="JSON",
-            help=f"Parameters of the {what} of --refine, as in the config",
+            help=f"Parameters of the {what} of --refine, as in the config{also}",
         )
     more.add_argument(
         "--batch",
@@ -321,6 +322,7 @@ def split_test(args, options, root, basis):
         batch=args.batch,
         batch_file=args.given_file,
         representation=split_representation(args, root, basis),
+        hvg=read_mapping(PCAOptions, args.pca_args, "--pca_args").hvg,
         significance=options.significance,
         gradual=options.gradual,
         algorithm=args.algorithm,
@@ -362,7 +364,6 @@ def own_components(args, root):
     """Check the options of PCA and Harmony within each parent, and find the counts."""
     from clustering.counts import read_own_components
     from integration.options import HarmonyOptions
-    from preprocessing.options import PCAOptions
 
     harmony = {}
     if args.refine == "integration":

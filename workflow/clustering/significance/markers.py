@@ -38,6 +38,7 @@ NO_MARKERS = SideMarkers("", "")
 
 def held_out_markers(
     counts: sp.csr_matrix,
+    cells: np.ndarray,
     names: Sequence[str],
     half: np.ndarray,
     scores: HeldOutScores,
@@ -47,14 +48,16 @@ def held_out_markers(
     Parameters
     ----------
     counts
-        CSR matrix, cells of the split x genes.
+        CSR matrix, cells x genes.
+    cells
+        int, the rows that are cells of the split.
     names
         Of the genes.
     half
         int of shape (genes,): the half of the first halving that a gene is in; -1: it is in
         neither, and the sides are told by both.
     scores
-        Of the cells; those that are not scored are left out.
+        Of the cells of the split; those that are not scored are left out.
 
     Returns
     -------
@@ -70,18 +73,13 @@ def held_out_markers(
     -----
     Values are ranked only of genes that can reach fold change and AUC.
     """
-    scored = np.flatnonzero(scores.scored)
-    counts = counts[scored]
-    by_half = [is_high(score[scored], scores.share) for score in scores.log[0]]
-    by_both = is_high(scores.log[0].sum(axis=0)[scored], scores.share)
-    found: list[tuple[int, float, float, float]] = []  # gene, log2 fold change, AUC, p
-    for genes_of, high in ((0, by_half[1]), (1, by_half[0]), (-1, by_both)):
-        genes = np.flatnonzero(half == genes_of)
-        if len(genes) and 0 < high.sum() < len(high):
-            found += _compare(counts, genes, high)
-    if not found:
+    log = scores.log[0][:, scores.scored]
+    # A gene of one half is compared by the score of the other.
+    high = np.stack([is_high(score, scores.share) for score in (log[1], log[0], log.sum(axis=0))])
+    effects = _compare(counts, cells[scores.scored], np.where(half < 0, 2, half), high)
+    if not effects:
         return NO_MARKERS
-    genes, folds, areas, p = (np.array(values) for values in zip(*found, strict=True))
+    genes, folds, areas, p = (np.array(values) for values in zip(*effects, strict=True))
     p_adj = _adjusted(p, len(half))
     shown: list[list[str]] = [[], []]
     for i in np.argsort(-np.abs(areas - 0.5), kind="stable"):
@@ -93,47 +91,58 @@ def held_out_markers(
 
 
 def _compare(
-    counts: sp.csr_matrix, genes: np.ndarray, high: np.ndarray
+    counts: sp.csr_matrix, cells: np.ndarray, division: np.ndarray, high: np.ndarray
 ) -> list[tuple[int, float, float, float]]:
-    """Compare genes between high and low cells; those of too small an effect are left out."""
-    from scipy.stats import norm, rankdata
+    """Compare genes between high and low cells; those of too small an effect are left out.
 
-    n_genes, n_cells = counts.shape[1], len(high)
-    n_high = int(high.sum())
-    n_low = n_cells - n_high
-    depth = np.asarray(counts.sum(axis=1)).ravel().astype(np.float64)
-    is_high_entry = np.repeat(high, np.diff(counts.indptr))
-    sums, n_with = [], []
-    for of_side in (~is_high_entry, is_high_entry):
-        at = counts.indices[of_side]
-        data = counts.data[of_side]
-        sums.append(np.bincount(at, weights=data, minlength=n_genes)[genes])
-        n_with.append(np.bincount(at[data > 0], minlength=n_genes)[genes])
-    totals = [max(depth[~high].sum(), 1), max(depth[high].sum(), 1)]
-    pseudo = PSEUDO_CELLS * (sums[0] + sums[1]) / np.maximum(n_with[0] + n_with[1], 1)
+    `high` is of shape (divisions, cells), `division` says which of them a gene is compared by.
+    """
+    from clustering.significance.kernels import dense_columns, side_counts
+
+    matrix = counts.indptr, counts.indices, counts.data
+    sums, n_with = side_counts(*matrix, cells, high, division, counts.shape[1])
+    depth = np.asarray(counts.sum(axis=1)).ravel().astype(np.float64)[cells]
+    n_high = high.sum(axis=1)
+    n_low = len(cells) - n_high
+    low_total, high_total = (
+        np.maximum((depth * side).sum(axis=1), 1)[division] for side in (~high, high)
+    )
+    pseudo = PSEUDO_CELLS * sums.sum(axis=0) / np.maximum(n_with.sum(axis=0), 1)
     pseudo = np.maximum(pseudo, PSEUDO_CELLS)
-    fold = np.log2((sums[1] + pseudo) / totals[1] * totals[0] / (sums[0] + pseudo))
+    fold = np.log2((sums[1] + pseudo) / high_total * low_total / (sums[0] + pseudo))
     # No AUC is larger than if all cells with the gene had more than all of the other side.
-    low_share, high_share = n_with[0] / n_low, n_with[1] / n_high
+    low_share = n_with[0] / np.maximum(n_low, 1)[division]
+    high_share = n_with[1] / np.maximum(n_high, 1)[division]
     best = np.where(fold > 0, high_share, low_share)
     best = best + 0.5 * (1 - low_share) * (1 - high_share)
-    candidates = genes[(np.abs(fold) >= MIN_LOG2FC) & (best >= MIN_AUC)]
-    if not len(candidates):
-        return []
-    values = counts[:, candidates].toarray() / np.maximum(depth, 1)[:, None]
+    comparable = ((n_low > 0) & (n_high > 0))[division]
+    candidate = comparable & (np.abs(fold) >= MIN_LOG2FC) & (best >= MIN_AUC)
+    effects = []
+    for number, is_high_cell in enumerate(high):
+        genes = np.flatnonzero(candidate & (division == number))
+        if not len(genes):
+            continue
+        column_of = np.full(counts.shape[1], -1)
+        column_of[genes] = np.arange(len(genes))
+        values = dense_columns(*matrix, cells, column_of, len(genes))
+        areas, p = _rank_sum_test(values / np.maximum(depth, 1)[:, None], is_high_cell)
+        clear = (np.maximum(areas, 1 - areas) >= MIN_AUC) & ((areas > 0.5) == (fold[genes] > 0))
+        columns = (genes, fold[genes], areas, p)
+        effects += zip(*(column[clear].tolist() for column in columns), strict=True)
+    return effects
+
+
+def _rank_sum_test(values: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the AUC and the p value of each column between high and low rows."""
+    from scipy.stats import norm, rankdata
+
+    n_high = int(high.sum())
+    n_low = len(high) - n_high
     ranks = rankdata(values, axis=0)
     areas = (ranks[high].sum(axis=0) - n_high * (n_high + 1) / 2) / (n_high * n_low)
     # With the variance of the ranks as they are, ties are corrected for.
-    spread = np.sqrt(ranks.var(axis=0, ddof=1) / (n_cells * n_high * n_low))
-    z = np.abs(areas - 0.5) / np.maximum(spread, 1e-12)
-    folds = dict(zip(genes.tolist(), fold.tolist(), strict=True))
-    return [
-        (gene, folds[gene], area, p)
-        for gene, area, p in zip(
-            candidates.tolist(), areas.tolist(), (2 * norm.sf(z)).tolist(), strict=True
-        )
-        if max(area, 1 - area) >= MIN_AUC and (area > 0.5) == (folds[gene] > 0)
-    ]
+    spread = np.sqrt(ranks.var(axis=0, ddof=1) / (len(high) * n_high * n_low))
+    return areas, 2 * norm.sf(np.abs(areas - 0.5) / np.maximum(spread, 1e-12))
 
 
 def _adjusted(p: np.ndarray, n_tests: int) -> np.ndarray:

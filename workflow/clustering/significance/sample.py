@@ -9,8 +9,10 @@ import numpy as np
 if TYPE_CHECKING:
     import scipy.sparse as sp
 
+    from preprocessing.gene_choice import GeneChoice
+
 # Cells of a cluster; more tell little that these do not.
-SAMPLED_AT_MOST = 2_000
+SAMPLED_AT_MOST = 1_500
 # Of each child so many at least, where it has them: the power to find small ones.
 CELLS_PER_CHILD = 100
 # Cells whose counts are held at a time.
@@ -68,42 +70,51 @@ class ChosenGenes(NamedTuple):
 
     Attributes
     ----------
-    counts
-        CSR matrix, cells x at most `N_GENES` variable genes, float64.
-    variable
-        int, their positions among all genes.
     found
         int, positions of the genes that enough cells have, variable or not.
+    counts
+        CSR matrix, cells x these genes.
+    variable
+        int, positions of at most `N_GENES` variable ones among these.
     """
 
+    found: np.ndarray
     counts: sp.csr_matrix
     variable: np.ndarray
-    found: np.ndarray
+
+    def variable_counts(self) -> sp.csr_matrix:
+        """Return cells x variable genes, float64."""
+        counts = self.counts
+        if len(self.variable) < counts.shape[1]:
+            counts = counts[:, self.variable]
+        counts = counts.astype(np.float64)
+        counts.eliminate_zeros()
+        counts.sort_indices()
+        return counts
 
 
-def choose_genes(counts: sp.csr_matrix) -> ChosenGenes:
+def choose_genes(counts: sp.csr_matrix, choice: GeneChoice | None = None) -> ChosenGenes:
     """Choose the variable genes of a sample, among those that enough of its cells have.
 
     Parameters
     ----------
     counts
         CSR matrix, cells x genes.
+    choice
+        Genes that are never variable, or the only ones.
     """
     from numerics.normalize import median_target_sum, normalize_block, row_totals
-    from preprocessing.hvg import highly_variable_genes
+    from preprocessing.gene_choice import GeneChoice, select_genes
 
     n_with = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
     least = max(MIN_CELLS_WITH_GENE, MIN_SHARE_WITH_GENE * counts.shape[0])
     found = np.flatnonzero(n_with >= least)
-    variable = found
-    counts = counts[:, found].astype(np.float64)
-    if counts.shape[1] > N_GENES:
-        values = normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))
-        table = highly_variable_genes(
-            lambda: [values], counts.shape[1], n_top_genes=N_GENES, flavor="seurat"
-        )
-        chosen = np.flatnonzero(table["highly_variable"])
-        variable, counts = found[chosen], counts[:, chosen]
-    counts.eliminate_zeros()
-    counts.sort_indices()
-    return ChosenGenes(counts, variable, found)
+    counts = counts[:, found]
+    variable, _ = select_genes(
+        lambda: [normalize_block(counts, target_sum=median_target_sum(row_totals(counts)))],
+        len(found),
+        (choice or GeneChoice()).among(found),
+        n_top_genes=N_GENES if len(found) > N_GENES else None,
+        flavor="seurat",
+    )
+    return ChosenGenes(found, counts, np.arange(len(found)) if variable is None else variable)

@@ -8,10 +8,21 @@ the distribution of the counts.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from clustering.significance.contrasts import (
+    MIN_SIDE,
+    discriminant_scores,
+    gene_weights,
+    midway_between,
+    slope_within,
+    without_means,
+)
+from clustering.significance.verdicts import structure_p
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -19,14 +30,8 @@ if TYPE_CHECKING:
 N_FOLDS = 5  # of the cells
 N_HALVINGS = 4  # of the genes
 N_COMPONENTS = 20
-# Genes whose t is not larger than this do not count.
-THRESHOLD = 1.0
-# Towards a multiple of the identity, of the components' covariance within the sides.
-SHRINKAGE = 0.1
-# The offset of a batch counts as much as that of all with so many cells.
-PRIOR_CELLS = 5
-# A side needs so many cells among those that are not held out.
-MIN_SIDE = 3
+# Relative; the eigenvectors are exact to more digits than float32 has.
+EIGENVALUE_TOLERANCE = 1e-4
 
 
 class HeldOutScores(NamedTuple):
@@ -137,31 +142,30 @@ class Sample:
     @cached_property
     def _features(self) -> list[list[tuple[np.ndarray, np.ndarray]]]:
         """By halving and fold: components of each half, and the effect of depth on them."""
+        all_loadings = np.hstack([loadings for loadings, _ in self._refits])
+        ends = np.cumsum([0, *(loadings.shape[1] for loadings, _ in self._refits)])
+        trained = [np.flatnonzero(clusters >= 0) for _, clusters in self._refits]
+        groups = [
+            _joint(clusters[rows], self.batch[rows])
+            for rows, (_, clusters) in zip(trained, self._refits, strict=True)
+        ]
         features = []
         for halving in self.halvings:
-            values = self._with(halving.log)
+            scores = self._half_scores(
+                halving, halving.log, np.arange(len(self.fold)), all_loadings
+            )
             of_folds = []
-            for loadings, clusters in self._refits:
-                rows = clusters >= 0
-                group = _joint(clusters[rows], self.batch[rows])
+            for fold, (rows, group) in enumerate(zip(trained, groups, strict=True)):
                 halves = []
-                for half in (0, 1):
-                    score = values @ (loadings * (halving.half == half)[:, None])
-                    depth = halving.depth[half]
-                    slope = _slope_within(group, depth[rows], score[rows])
-                    halves.append(score - depth @ slope)
+                for score, depth in zip(scores, halving.depth, strict=True):
+                    of_fold = score[:, ends[fold] : ends[fold + 1]]
+                    slope = slope_within(group, depth[rows], of_fold[rows])
+                    halves.append(of_fold - depth @ slope)
                 of_folds.append(tuple(halves))
             features.append(of_folds)
         return features
 
-    def _with(self, values: np.ndarray) -> sp.csr_matrix:
-        import scipy.sparse as sp
-
-        return sp.csr_matrix(
-            (values, self.counts.indices, self.counts.indptr), shape=self.counts.shape
-        )
-
-    def scores(self, cells: np.ndarray, side: np.ndarray) -> HeldOutScores:
+    def scores(self, cells: np.ndarray, side: np.ndarray, *, max_p: float = 1.0) -> HeldOutScores:
         """Score cells on a division.
 
         Parameters
@@ -170,49 +174,108 @@ class Sample:
             Positions of the cells of the division, in increasing order.
         side
             int of shape (cells,), 0 or 1.
+        max_p
+            Where `structure_p` of the linear scores is larger, the log scores are left 0: they
+            take most of the time.
         """
-        batch = np.unique(self.batch[cells], return_inverse=True)[1]
-        fold = self.fold[cells]
-        shape = (N_HALVINGS, 2, len(cells))
-        linear, log = np.zeros(shape), np.zeros(shape)
-        scored, shares = np.zeros(len(cells), dtype=bool), []
         # Sides as the clusters found without the fold tell them.
         sides = [_recovered(clusters[cells], side) for _, clusters in self._refits]
-        for fold_number, recovered in enumerate(sides):
-            out = fold == fold_number
-            if recovered is not None and out.any():
-                scored |= out
-                shares.append((recovered == 1).sum() / (recovered >= 0).sum())
+        batch = np.unique(self.batch[cells], return_inverse=True)[1]
+        division = _Division(cells, batch, self.fold[cells], sides)
+        linear = np.zeros((N_HALVINGS, 2, len(cells)))
+        log, scored = np.zeros_like(linear), division.scored
         if not scored.any():
             return HeldOutScores(linear, log, 0.0, scored)
+        fold, batch = division.fold[scored], batch[scored]
         for number, halving in enumerate(self.halvings):
-            part_linear = self._with(halving.linear)[cells]
-            part_log = self._with(halving.log)[cells]
-            for fold_number, recovered in enumerate(sides):
-                out = np.flatnonzero(fold == fold_number)
-                if recovered is None or not len(out):
-                    continue
-                clusters = self._refits[fold_number][1][cells]
-                weights = _gene_weights(part_linear, recovered, batch)
-                log_weights = _gene_weights(part_log, recovered, batch)
-                rows = recovered >= 0
-                group = _joint(clusters[rows], batch[rows])
-                for half in (0, 1):
-                    of_half = halving.half == half
-                    linear[number, half, out] = part_linear[out] @ _unit(weights, of_half)
-                    score = part_log @ _unit(log_weights, of_half)
-                    depth = halving.depth[half][cells]
-                    score -= depth @ _slope_within(group, depth[rows], score[rows, None])[:, 0]
-                    features = self._features[number][fold_number][half][cells]
-                    log[number, half, out] = (
-                        score - _midway(score, recovered, batch)
-                        + _discriminant(features, recovered, batch)
-                    )[out]  # fmt: skip
+            scores = self._gene_scores(halving, halving.linear, division)
             for half in (0, 1):
-                linear[number, half, scored] = _without_means(
-                    linear[number, half, scored], fold[scored], batch[scored]
-                )
-        return HeldOutScores(linear, log, float(np.mean(shares)), scored)
+                held_out = scores[half, scored, fold]
+                linear[number, half, scored] = without_means(held_out, fold, batch)
+        if structure_p(linear[:, :, scored]) <= max_p:
+            self._add_log_scores(division, log)
+        return HeldOutScores(linear, log, division.share, scored)
+
+    def _gene_scores(self, halving: Halving, values: np.ndarray, division: _Division) -> np.ndarray:
+        """Score cells by genes as they are weighted without each fold: 2 halves x cells x folds."""
+        from clustering.significance.kernels import group_sums
+
+        n_genes, n_batches = self.counts.shape[1], int(division.batch.max()) + 1
+        matrix = self.counts.indptr, self.counts.indices, values
+        groups = division.groups
+        sums = group_sums(*matrix, division.cells, groups, 2 * n_batches, n_genes)
+        weights = np.zeros((n_genes, N_FOLDS))
+        for fold, group in enumerate(groups):
+            if division.sides[fold] is not None:
+                sizes = np.bincount(group[group >= 0], minlength=2 * n_batches)
+                sizes = sizes.reshape(n_batches, 2)
+                of_sides = np.moveaxis(sums[fold], -1, 0).reshape(2, n_batches, 2, n_genes)
+                weights[:, fold] = gene_weights(*of_sides, sizes, halving.half)
+        return self._half_scores(halving, values, division.cells, weights)
+
+    def _half_scores(
+        self, halving: Halving, values: np.ndarray, cells: np.ndarray, weights: np.ndarray
+    ) -> np.ndarray:
+        from clustering.significance.kernels import half_scores
+
+        matrix = self.counts.indptr, self.counts.indices, values
+        return half_scores(*matrix, cells, halving.half, np.ascontiguousarray(weights))
+
+    def _add_log_scores(self, division: _Division, log: np.ndarray) -> None:
+        """Fill in the log scores, halvings x 2 halves x cells."""
+        cells, batch, groups = division.cells, division.batch, division.groups
+        folds = [
+            (fold, side, np.flatnonzero(division.fold == fold), groups[fold] >= 0)
+            for fold, side in enumerate(division.sides)
+            if side is not None and (division.fold == fold).any()
+        ]
+        joint = {
+            fold: _joint(self._refits[fold][1][cells][rows], batch[rows])
+            for fold, _, _, rows in folds
+        }
+        for number, halving in enumerate(self.halvings):
+            scores = self._gene_scores(halving, halving.log, division)
+            for fold, side, out, rows in folds:
+                for half in (0, 1):
+                    score, depth = scores[half, :, fold], halving.depth[half][cells]
+                    slope = slope_within(joint[fold], depth[rows], score[rows, None])[:, 0]
+                    score = score - depth @ slope
+                    features = self._features[number][fold][half][cells]
+                    log[number, half, out] = (
+                        score
+                        - midway_between(score, side, batch)
+                        + discriminant_scores(features, side, batch)
+                    )[out]
+
+
+@dataclass
+class _Division:
+    """Cells that are scored on a division."""
+
+    cells: np.ndarray  # positions in the sample
+    batch: np.ndarray  # codes without gaps
+    fold: np.ndarray
+    sides: list[np.ndarray | None]  # without each fold, whose cells have -1; None: not found
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """Cells of the folds without which both sides were found."""
+        return np.array([side is not None for side in self.sides])[self.fold]
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Batch and side of each cell without each fold, -1: none; folds x cells."""
+        groups = np.full((len(self.sides), len(self.cells)), -1)
+        for group, side in zip(groups, self.sides, strict=True):
+            if side is not None:
+                group[side >= 0] = (self.batch * 2 + side)[side >= 0]
+        return groups
+
+    @property
+    def share(self) -> float:
+        """Share of the cells that are on side 1, mean over the folds that are scored."""
+        sides = [self.sides[fold] for fold in np.unique(self.fold[self.scored])]
+        return float(np.mean([(side == 1).sum() / (side >= 0).sum() for side in sides]))
 
 
 def _folds(children: np.ndarray, batch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -233,20 +296,19 @@ def _joint(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _halving(counts: sp.csr_matrix, totals: np.ndarray, rng: np.random.Generator) -> Halving:
     """Put one of each two genes that follow each other in their total into either half."""
+    from clustering.significance.kernels import half_scores
+
     order = np.argsort(totals, kind="stable")
     n_pairs = len(order) // 2
     first = rng.integers(0, 2, n_pairs)
     half = np.zeros(len(order), dtype=np.int64)
     half[order[0 : 2 * n_pairs : 2]] = first
     half[order[1 : 2 * n_pairs : 2]] = 1 - first
-    n_cells = counts.shape[0]
-    rows = np.repeat(np.arange(n_cells), np.diff(counts.indptr))
-    of_half = half[counts.indices]
-    depths = np.zeros((n_cells, 2))
-    for number in (0, 1):
-        depths[:, number] = np.bincount(
-            rows, weights=counts.data * (of_half == number), minlength=n_cells
-        )
+    cells = np.arange(counts.shape[0])
+    ones = np.ones((len(order), 1))
+    matrix = counts.indptr, counts.indices, counts.data
+    depths = half_scores(*matrix, cells, half, ones)[:, :, 0].T
+    rows, of_half = np.repeat(cells, np.diff(counts.indptr)), half[counts.indices]
     scale = np.median(depths, axis=0) / np.maximum(depths, 1)
     linear = counts.data * scale[rows, of_half]
     depth = np.log(np.maximum(depths, 1)).T
@@ -260,7 +322,7 @@ def _components(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return loadings (genes x components) and scores without the means of each batch."""
     import scipy.sparse as sp
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     values = values.astype(np.float64)
     n_cells, n_genes = values.shape
@@ -273,22 +335,33 @@ def _components(
     varies = squares - float((sizes[:, None] * means**2).sum()) > 1e-9 * squares
     if min(values.shape) < 2 or not varies:
         return np.zeros((n_genes, 1)), np.zeros((n_cells, 1))
+    transposed = values.T
 
-    def centered(x: np.ndarray) -> np.ndarray:
-        x = x.ravel()
+    def project(x: np.ndarray) -> np.ndarray:
         return values @ x - (means @ x)[batch]
 
-    def transposed(x: np.ndarray) -> np.ndarray:
-        x = x.ravel()
-        return values.T @ x - means.T @ np.bincount(batch, weights=x, minlength=len(sizes))
+    def project_back(y: np.ndarray) -> np.ndarray:
+        return transposed @ y - np.bincount(batch, weights=y, minlength=len(sizes)) @ means
 
-    operator = LinearOperator((n_cells, n_genes), matvec=centered, rmatvec=transposed)
-    start = start[: min(n_cells, n_genes)]
-    _, _, right = svds(operator, k=n_components, v0=start, tol=1e-6)
-    loadings = np.ascontiguousarray(right.T)
+    def of_cells(y: np.ndarray) -> np.ndarray:
+        return project(project_back(y.ravel()))
+
+    def of_genes(x: np.ndarray) -> np.ndarray:
+        return project_back(project(x.ravel()))
+
+    # The eigenvectors of the smaller one of the two Gram matrices.
+    wide = n_genes > n_cells
+    shape = (min(values.shape), min(values.shape))
+    gram = LinearOperator(shape, matvec=of_cells if wide else of_genes, dtype=np.float64)
+    start = start[: shape[0]]
+    _, vectors = eigsh(gram, k=n_components, v0=start, tol=EIGENVALUE_TOLERANCE)
+    loadings = np.ascontiguousarray(vectors[:, ::-1])
+    if wide:
+        projected = transposed @ loadings - means.T @ np.asarray(of_batch.T @ loadings)
+        loadings = np.linalg.svd(projected, full_matrices=False)[0]
     # The sign is whatever the iteration ended with.
     loadings *= np.where(loadings[np.abs(loadings).argmax(axis=0), range(n_components)] < 0, -1, 1)
-    return loadings, values @ loadings - (means @ loadings)[batch]
+    return loadings, project(loadings)
 
 
 def _integrate(scores: np.ndarray, batch: np.ndarray) -> np.ndarray:
@@ -330,142 +403,3 @@ def _recovered(clusters: np.ndarray, side: np.ndarray) -> np.ndarray | None:
     recovered = np.where(known, votes.argmax(axis=1)[clusters], -1)
     sizes = np.bincount(recovered[known], minlength=2)
     return recovered if sizes.min() >= MIN_SIDE else None
-
-
-class _Contrast(NamedTuple):
-    """Differences between the sides within batches, and variances within sides and batches."""
-
-    difference: np.ndarray
-    variance: np.ndarray
-    weight: float  # of the difference: its variance is variance / weight
-
-
-def _contrast(sums: np.ndarray, squares: np.ndarray, sizes: np.ndarray) -> _Contrast | None:
-    """Compare sides; arguments are of shape (batches, 2 sides[, values]).
-
-    None where no batch has both sides: then a division cannot be told from one between batches.
-    """
-    both = (sizes > 0).all(axis=1)
-    if not both.any():
-        return None
-    sums, squares, sizes = sums[both], squares[both], sizes[both]
-    freedom = sizes.sum() - 2 * len(sizes)
-    if freedom < MIN_SIDE:
-        return None
-    means = sums / sizes[..., None]
-    difference, weight = _difference(means, sizes)
-    within = (squares - sizes[..., None] * means**2).sum(axis=(0, 1)) / freedom
-    return _Contrast(difference, np.maximum(within, 0), weight)
-
-
-def _difference(means: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weight the differences between the sides of batches by their precision; return the weight.
-
-    `means` is of shape (batches, 2 sides, values), `sizes` of (batches, 2 sides), all above 0.
-    """
-    weight = sizes.prod(axis=1) / sizes.sum(axis=1)
-    total = weight.sum()
-    difference = (weight[:, None] * (means[:, 1] - means[:, 0])).sum(axis=0) / total
-    return difference, float(total)
-
-
-def _gene_weights(
-    values: sp.csr_matrix, side: np.ndarray, batch: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight of each gene, by its soft-thresholded t statistic, and its variance."""
-    n_genes, n_batches = values.shape[1], int(batch.max()) + 1
-    known = side >= 0
-    group = np.where(known, batch * 2 + side, n_batches * 2)
-    sizes = np.bincount(group, minlength=2 * n_batches + 1)[:-1].reshape(n_batches, 2)
-    entries = np.repeat(group, np.diff(values.indptr)) * n_genes + values.indices
-    n_entries = (2 * n_batches + 1) * n_genes
-    shape = (n_batches, 2, n_genes)
-    sums, squares = (
-        np.bincount(entries, weights=x, minlength=n_entries)[:-n_genes].reshape(shape)
-        for x in (values.data, values.data**2)
-    )
-    contrast = _contrast(sums, squares, sizes)
-    if contrast is None or not contrast.variance.any():
-        return np.zeros(n_genes), np.ones(n_genes)
-    positive = contrast.variance[contrast.variance > 0]
-    # A gene of little variance would have any t.
-    variance = contrast.variance + 0.1 * np.median(positive)
-    t = contrast.difference * np.sqrt(contrast.weight / variance)
-    weights = np.sign(t) * np.maximum(np.abs(t) - THRESHOLD, 0) / np.sqrt(variance)
-    return weights, variance
-
-
-def _unit(weights: tuple[np.ndarray, np.ndarray], of_half: np.ndarray) -> np.ndarray:
-    """Scale the weights of the genes of a half so that their score has variance 1 within sides."""
-    values = weights[0] * of_half
-    norm = np.sqrt((values**2 * weights[1]).sum())
-    return values / norm if norm > 0 else values
-
-
-def _slope_within(group: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Regress `y` on `x` within groups, with the same slopes in each."""
-    return np.linalg.lstsq(_centered(x, group), _centered(y, group), rcond=None)[0]
-
-
-def _centered(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    sizes = np.maximum(np.bincount(group), 1)
-    means = np.stack([np.bincount(group, weights=v) / sizes for v in values.T], axis=1)
-    return values - means[group]
-
-
-def _without_means(score: np.ndarray, fold: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Subtract the means of folds and batches."""
-    for _ in range(4):
-        for group in (fold, batch):
-            score = _centered(score[:, None], group)[:, 0]
-    return score
-
-
-def _midway(score: np.ndarray, side: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Return, for the batch of each cell, where its two sides would meet.
-
-    Batches may have more cells of one side: their offsets are those of the additive model, side
-    and batch, pulled to that of all.
-    """
-    known = side >= 0
-    n_batches = int(batch.max()) + 1
-    group = batch[known] * 2 + side[known]
-    sizes = np.bincount(group, minlength=2 * n_batches).reshape(n_batches, 2)
-    sums = np.bincount(group, weights=score[known], minlength=2 * n_batches).reshape(sizes.shape)
-    both = (sizes > 0).all(axis=1)
-    if not both.any():
-        return np.zeros(len(score))
-    difference = _difference((sums[both] / sizes[both])[..., None], sizes[both])[0][0]
-    n_cells = sizes.sum(axis=1)
-    offset = (sums.sum(axis=1) - difference * sizes[:, 1]) / np.maximum(n_cells, 1)
-    overall = (offset * n_cells).sum() / n_cells.sum()
-    offset = overall + (offset - overall) * n_cells / (n_cells + PRIOR_CELLS)
-    return (offset + difference / 2)[batch]
-
-
-def _discriminant(features: np.ndarray, side: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Score cells by the linear discriminant of the sides, of variance 1 within them."""
-    known = side >= 0
-    n_batches, n_features = int(batch.max()) + 1, features.shape[1]
-    group = batch[known] * 2 + side[known]
-    sizes = np.bincount(group, minlength=2 * n_batches).reshape(n_batches, 2)
-    shape = (n_batches, 2, n_features)
-    sums, squares = (
-        np.stack([np.bincount(group, weights=v, minlength=2 * n_batches) for v in x.T], axis=1)
-        for x in (features[known], features[known] ** 2)
-    )
-    contrast = _contrast(sums.reshape(shape), squares.reshape(shape), sizes)
-    if contrast is None:
-        return np.zeros(len(features))
-    inside = _centered(features[known], group)
-    covariance = inside.T @ inside / max(len(inside) - len(np.unique(group)), 1)
-    scale = np.trace(covariance) / n_features
-    covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * scale * np.eye(n_features)
-    if not scale > 0:
-        return np.zeros(len(features))
-    direction = np.linalg.solve(covariance, contrast.difference)
-    norm = np.sqrt(direction @ covariance @ direction)
-    if not norm > 0:
-        return np.zeros(len(features))
-    score = features @ (direction / norm)
-    return score - _midway(score, side, batch)

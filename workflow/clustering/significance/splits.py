@@ -20,11 +20,12 @@ from clustering.significance.verdicts import (
 from numerics.arrays import centroids_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import scipy.sparse as sp
 
     from clustering.significance.scores import Sample
+    from preprocessing.gene_choice import GeneChoice
 
     Tree = dict[frozenset[int], tuple[frozenset[int], frozenset[int]]]
 
@@ -136,7 +137,7 @@ class _Tested(NamedTuple):
 
     sample: Sample | None  # None: too few cells or genes to test anything
     centroids: np.ndarray  # of the children
-    counts: sp.csr_matrix  # of all genes that enough cells have
+    counts: sp.csr_matrix  # cells of the sample x all genes that enough of them have
     names: Sequence[str]  # of these genes
     half: np.ndarray  # of each, as `held_out_markers` takes it
 
@@ -183,6 +184,8 @@ class SplitTest:
         Of the clustering of the samples, and of samples tested at a time.
     genes
         Names of the genes; without them no markers are looked for.
+    choice
+        Genes that the test does not rest on, or the only ones that it does.
 
     Notes
     -----
@@ -190,7 +193,7 @@ class SplitTest:
     count), and per thread about 100 bytes per stored count of 2,000 genes in one sample.
     """
 
-    read: Callable[[list[np.ndarray]], list[sp.csr_matrix]]
+    read: Callable[[list[np.ndarray]], Iterable[sp.csr_matrix]]
     batch: np.ndarray
     representation: np.ndarray | None
     n_cells: int
@@ -201,6 +204,7 @@ class SplitTest:
     seed: int = 0
     threads: int = 1
     genes: Sequence[str] | None = None
+    choice: GeneChoice | None = None
 
     def __call__(self, divisions: list[Division]) -> Iterator[TestedChildren]:
         """Test divisions, and join what is not accepted.
@@ -230,9 +234,11 @@ class SplitTest:
             for group in groups_of_divisions([len(rows) for rows in drawn]):
                 samples = [(divisions[i], drawn[i]) for i in group]
                 counts = self.read([division.cells[rows] for division, rows in samples])
-                work = [(*sample, part) for sample, part in zip(samples, counts, strict=True)]
                 yield from ordered_map(
-                    lambda job: self._test(*job, joining), work, threads=self.threads
+                    lambda job: self._test(*job[0], job[1], joining),
+                    zip(samples, counts, strict=True),
+                    threads=self.threads,
+                    in_flight=2 * self.threads,
                 )
 
     def _random(self, division: Division, stream: int) -> np.random.Generator:
@@ -246,11 +252,11 @@ class SplitTest:
         from clustering.significance.scores import Sample
 
         cells, children = division.cells[rows], division.labels[rows]
-        genes = choose_genes(counts)
-        sample, half = None, np.full(counts.shape[1], -1)
+        genes = choose_genes(counts, self.choice)
+        sample, half = None, np.full(len(genes.found), -1)
         if len(cells) >= MIN_SCORED and len(genes.variable) >= MIN_GENES:
             sample = Sample(
-                genes.counts,
+                genes.variable_counts(),
                 children,
                 np.unique(self.batch[cells], return_inverse=True)[1],
                 resolution=division.resolution,
@@ -263,15 +269,10 @@ class SplitTest:
         if self.representation is not None:
             where = self.representation[cells]
         else:
-            where = genes.counts.toarray() if sample is None else sample.components
+            where = genes.variable_counts().toarray() if sample is None else sample.components
         names = [] if self.genes is None else [self.genes[gene] for gene in genes.found]
-        tested = _Tested(
-            sample,
-            centroids_of(where, children, len(sizes)),
-            counts[:, genes.found],
-            names,
-            half[genes.found],
-        )
+        centroids = centroids_of(where, children, len(sizes))
+        tested = _Tested(sample, centroids, genes.counts, names, half)
         return self._top_down(division.labels, sizes, tested, joining)
 
     def _top_down(
@@ -319,7 +320,9 @@ class SplitTest:
         if self._accepts(root.verdict):
             return root
         others = [
-            self._node(_by_size(group, members - group, sizes), alpha, 2 * len(groups), tested)
+            self._node(
+                _by_size(group, members - group, sizes), alpha, 2 * len(groups), tested, hasty=True
+            )
             for group in groups
         ]
         accepted = [node for node in others if self._accepts(node.verdict)]
@@ -329,16 +332,27 @@ class SplitTest:
         self,
         sides: tuple[frozenset[int], frozenset[int]],
         alpha: float,
-        n_tests: float,
+        n_tests: int,
         tested: _Tested,
+        *,
+        hasty: bool = False,
     ) -> _Node:
+        """Test a node; if `hasty`, no further than shows it to be `absent`."""
         left, right = sides
-        evidence, verdict, markers = self._evidence(tested, left, right, alpha / n_tests)
+        evidence, verdict, markers = self._evidence(
+            tested, left, right, alpha / n_tests, hasty=hasty
+        )
         p = min(1.0, evidence.p * n_tests)
         return _Node(left, right, alpha, p, evidence, verdict, False, markers)
 
     def _evidence(
-        self, tested: _Tested, left: frozenset[int], right: frozenset[int], alpha: float
+        self,
+        tested: _Tested,
+        left: frozenset[int],
+        right: frozenset[int],
+        alpha: float,
+        *,
+        hasty: bool,
     ) -> tuple[SplitEvidence, Verdict, SideMarkers]:
         """Test a node, and find markers of its sides if they are told apart."""
         sample = tested.sample
@@ -348,13 +362,13 @@ class SplitTest:
         side = np.isin(sample.children[cells], list(right)).astype(np.int64)
         if not 0 < side.sum() < len(side):
             return NOTHING, NOTHING.verdict(alpha), NO_MARKERS
-        scores = sample.scores(cells, side)
+        scores = sample.scores(cells, side, max_p=alpha if hasty else 1.0)
         evidence = weigh(scores, side)
         verdict = evidence.verdict(alpha)
         if verdict == "absent" or not len(tested.names):
             return evidence, verdict, NO_MARKERS
-        counts = tested.counts[cells]
-        return evidence, verdict, held_out_markers(counts, tested.names, tested.half, scores)
+        markers = held_out_markers(tested.counts, cells, tested.names, tested.half, scores)
+        return evidence, verdict, markers
 
 
 def untested_splits(

@@ -77,21 +77,33 @@ def weigh(scores: HeldOutScores, side: np.ndarray) -> SplitEvidence:
     scored = scores.scored
     if scored.sum() < MIN_SCORED or not 0 < side[scored].mean() < 1:
         return NOTHING
-    agreements, steps, valleys, areas = [], [], [], []
-    for linear, log in zip(scores.linear[:, :, scored], scores.log[:, :, scored], strict=True):
-        agreements.append(_self_normalized(linear[0] * linear[1]))
+    steps, valleys, areas = [], [], []
+    for log in scores.log[:, :, scored]:
         steps.append(_step(log[0], log[1], scores.share))
         valleys.append(_valley(log[0] + log[1], side[scored]))
         areas += [_auc(log[1 - half], is_high(log[half], scores.share)) for half in (0, 1)]
     p_valley, valley = np.mean(valleys, axis=0)
     bound = NO_STEP * np.sqrt(scored.sum())
     return SplitEvidence(
-        p_structure=float(norm.sf(np.mean(agreements))),
+        p_structure=structure_p(scores.linear[:, :, scored]),
         p_step=float(norm.sf(np.mean(steps) - bound)),
         p_valley=float(p_valley),
         valley=float(valley),
         auc=float(np.mean(areas)),
     )
+
+
+def structure_p(linear: np.ndarray) -> float:
+    """Test whether the linear scores of the two halves of the genes have anything in common.
+
+    Parameters
+    ----------
+    linear
+        float64 of shape (halvings, 2 halves, scored cells).
+    """
+    from scipy.stats import norm
+
+    return float(norm.sf(np.mean([_self_normalized(first * second) for first, second in linear])))
 
 
 def _self_normalized(products: np.ndarray) -> float:

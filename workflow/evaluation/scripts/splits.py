@@ -8,10 +8,10 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 from functools import cache
 
 from clustering.options import SIGNIFICANCE, NeighborsKeyOptions
-from preprocessing.options import ValuesOptions
+from preprocessing.options import PCAOptions, ValuesOptions
 from utils import cli
 from utils.log import say
-from utils.option_values import read_options
+from utils.option_values import read_mapping, read_options
 from utils.options import add_options, as_arguments
 
 
@@ -41,6 +41,13 @@ def make_parser():
     )
     parser.add_argument("--layer", help="The layer with the counts, or raw (default: X)")
     add_options(parser, ValuesOptions)
+    parser.add_argument(
+        "--pca_args",
+        type=cli.json_option,
+        default={},
+        metavar="JSON",
+        help="Parameters of the PCA, as in the config, of which hvg is used",
+    )
     cli.add_run_options(parser)
     return parser
 
@@ -106,6 +113,7 @@ def read_test(args, root, representation):
             batch=args.batch,
             batch_file=None,
             representation=representation,
+            hvg=read_mapping(PCAOptions, args.pca_args, "--pca_args").hvg,
             needed_by="the test of splits",
             significance=args.significance,
             gradual=SplitOptions.gradual,

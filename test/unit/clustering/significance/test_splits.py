@@ -326,3 +326,18 @@ def test_what_is_recorded():
     record = outcome(counts, truth).splits[0].record(lambda child: f"0_{child}")
     assert json.loads(json.dumps(record)) == record
     assert (record["left"], record["right"], record["verdict"]) == (["0_0"], ["0_1"], "distinct")
+
+
+def test_scores_that_show_no_structure_are_not_followed_up():
+    counts, truth = types(np.random.default_rng(0), 2, 200)
+    sample = Sample(
+        sp.csr_matrix(counts.astype(np.float64)), truth, np.zeros(200, dtype=np.int64),
+        resolution=1.0, n_neighbors=15, algorithm="leiden", rng=np.random.default_rng(0),
+    )  # fmt: skip
+    everything = np.arange(200)
+    full = sample.scores(everything, truth)
+    hasty = sample.scores(everything, truth, max_p=0.05)
+    np.testing.assert_array_equal(full.log, hasty.log)
+    none = sample.scores(everything, truth, max_p=0.0)
+    np.testing.assert_array_equal(full.linear, none.linear)
+    assert not none.log.any()
