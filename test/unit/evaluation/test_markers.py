@@ -16,8 +16,8 @@ from scipy.stats import false_discovery_control, mannwhitneyu, norm, rankdata
 from evaluation.clusters import gene_file, markers
 from evaluation.clusters.gene_file import GeneFile
 from evaluation.clusters.markers import (
+    ClusterIndex,
     Grouping,
-    Layout,
     adjusted_p,
     find_markers,
     marker_table,
@@ -61,14 +61,14 @@ def open_genes(file, X, *, threads=1):
 
 def all_statistics(X, groupings, *, tie_correct=True):
     """Return scores and effects of each grouping, clusters x genes."""
-    layout = Layout.of(groupings)
-    thresholds = np.full(len(layout.sizes), -np.inf)
+    index = ClusterIndex.of(groupings)
+    thresholds = np.full(len(index.sizes), -np.inf)
     with tempfile.TemporaryFile() as file:
-        genes = open_genes(file, X).genes(0, X.shape[1])
-        scores, effects = rank_sum_test(genes, layout, thresholds, tie_correct)
+        genes = tuple(open_genes(file, X).genes(0, X.shape[1]))
+        scores, effects = rank_sum_test(genes, tuple(index), thresholds, tie_correct)
     return [
         (scores[:, first + 1 : end].T, effects[:, first + 1 : end].transpose(1, 0, 2))
-        for first, end, *_ in layout.places
+        for first, end, *_ in index.places
     ]
 
 

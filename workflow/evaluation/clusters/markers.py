@@ -37,7 +37,7 @@ class Grouping(NamedTuple):
     segments: np.ndarray  # of each cluster: clusters of the same number are compared
 
 
-class Layout(NamedTuple):
+class ClusterIndex(NamedTuple):
     """All clusters of all clusterings, and all their segments, one after the other.
 
     Before the clusters of each clustering stands one of the cells that have none, in a segment of
@@ -52,7 +52,7 @@ class Layout(NamedTuple):
     segment_sizes: np.ndarray  # float64
 
     @classmethod
-    def of(cls, groupings: Sequence[Grouping]) -> Layout:
+    def of(cls, groupings: Sequence[Grouping]) -> ClusterIndex:
         n_clusters = max(len(grouping.segments) for grouping in groupings)
         dtype = np.uint16 if n_clusters < 1 << 16 else np.uint32
         codes = np.empty((len(groupings), len(groupings[0].codes)), dtype=dtype)
@@ -140,8 +140,8 @@ def find_markers(
     Each gene is sorted once. Peak memory: 2 bytes for each cell and clustering, 150 bytes for each
     marker, and for each thread 18 bytes per cell and 40 MB.
     """
-    layout = Layout.of(groupings)
-    n_genes, n_clusters = genes.shape[1], len(layout.sizes)
+    index = ClusterIndex.of(groupings)
+    n_genes, n_clusters = genes.shape[1], len(index.sizes)
     best = _Best(n_clusters, n_markers)
     scores_start = genes.end
 
@@ -151,7 +151,8 @@ def find_markers(
 
     def test(task: tuple[int, int]) -> _Found:
         thresholds = best.thresholds
-        scores, effects = rank_sum_test(genes.genes(*task), layout, thresholds, tie_correct)
+        values = tuple(genes.genes(*task))
+        scores, effects = rank_sum_test(values, tuple(index), thresholds, tie_correct)
         genes.write(np.ascontiguousarray(scores.T), offset(task))
         gene, cluster = np.nonzero(scores > thresholds)
         return _Found(cluster, gene + task[0], scores[gene, cluster], effects[gene, cluster])
@@ -183,7 +184,7 @@ def find_markers(
     rank = np.arange(len(found.cluster)) - edges[found.cluster] + 1
     p = two_sided_p(found.score)
     markers = []
-    for first, end, *_ in layout.places:
+    for first, end, *_ in index.places:
         part = slice(edges[first], edges[end])
         columns = (found.cluster - first - 1, rank, found.gene, found.score, p, p_adj)
         markers.append(Markers(*(c[part] for c in columns), *found.effects[part].T))

@@ -57,15 +57,16 @@ def transpose(indptr, indices, data, n_genes):
 
 
 @compiled()
-def rank_sum_test(genes, layout, thresholds, tie_correct):
+def rank_sum_test(genes, index, thresholds, tie_correct):
     """Test some genes in all clusters of all clusterings.
 
     Parameters
     ----------
     genes
-        An `evaluation.clusters.gene_file.GeneValues`.
-    layout
-        An `evaluation.clusters.markers.Layout`.
+        An `evaluation.clusters.gene_file.GeneValues`, as a plain tuple: classes would be looked up
+        by name in the cache on disk.
+    index
+        An `evaluation.clusters.markers.ClusterIndex`, as a tuple.
     thresholds
         float64, a score of each cluster: all else is computed of scores above it.
     tie_correct
@@ -78,7 +79,7 @@ def rank_sum_test(genes, layout, thresholds, tie_correct):
         `effects` (float32 of shape (genes, clusters, 4), undefined where not computed).
     """
     block_starts, first_cells, pointers, cells, values = genes
-    codes, sizes, segment_sizes = layout.codes, layout.sizes, layout.segment_sizes
+    codes, _, _, _, sizes, segment_sizes = index
     n_genes, n_blocks = pointers.shape[1] - 1, first_cells.size
     n_clusters, n_segments = sizes.size, segment_sizes.size
     longest = 0
@@ -112,8 +113,8 @@ def rank_sum_test(genes, layout, thresholds, tie_correct):
             ordered, free = buffer, packed
         sums[:], counts[:], ties[:] = 0, 0, 0
         counts[:, BITS], counts[:, BITS_BACK] = -1, -1
-        _sum_ranks(ordered, free, clusters, n, layout, sums, counts, ties)
-        _score(sums, counts, ties, totals, layout, thresholds, tie_correct, scores[gene],
+        _sum_ranks(ordered, free, clusters, n, index, sums, counts, ties)
+        _score(sums, counts, ties, totals, index, thresholds, tie_correct, scores[gene],
                effects[gene])  # fmt: skip
     return scores, effects
 
@@ -160,9 +161,9 @@ def _sort(packed, buffer, n, low, high, digits):
 
 
 @compiled()
-def _sum_ranks(ordered, free, clusters, n, layout, sums, counts, ties):
+def _sum_ranks(ordered, free, clusters, n, index, sums, counts, ties):
     """Rank the sorted values of a gene within segments, and sum over clusters."""
-    codes, places, segments, sizes = layout.codes, layout.places, layout.segments, layout.sizes
+    codes, places, order, segments, sizes, _ = index
     halves = ordered.view(np.uint32)
     cells, bits = halves[0 : 2 * n : 2], halves[1 : 2 * n : 2]
     values = ordered.view(np.float32)[1 : 2 * n : 2]
@@ -172,7 +173,7 @@ def _sum_ranks(ordered, free, clusters, n, layout, sums, counts, ties):
         is_negative = not bits[i] >> np.uint32(31)
         bits[i] ^= np.uint32(0xFFFFFFFF if is_negative else 1 << 31)
         n_negative += is_negative
-    for grouping in layout.order:
+    for grouping in order:
         of_cells, first = codes[grouping], places[grouping, FIRST_CLUSTER]
         for i in range(n):
             clusters[i] = of_cells[cells[i]]
@@ -248,11 +249,11 @@ def _add(ranks, values, clusters, sums, start, end, sign):
 
 
 @compiled()
-def _score(sums, counts, ties, totals, layout, thresholds, tie_correct, scores, effects):
+def _score(sums, counts, ties, totals, index, thresholds, tie_correct, scores, effects):
     """Turn the sums of a gene into the statistics of each cluster."""
-    segments, sizes, segment_sizes = layout.segments, layout.sizes, layout.segment_sizes
+    _, places, _, segments, sizes, segment_sizes = index
     totals[:] = 0  # values, positive values, deviation of a rank sum without the clusters' sizes
-    for place in layout.places:
+    for place in places:
         if place[IS_NEW]:
             for cluster in range(place[FIRST_CLUSTER], place[END_CLUSTER]):
                 totals[segments[cluster], 0] += sums[cluster, VALUES]
