@@ -176,7 +176,8 @@ def beside(args, rows: dict[str, list[dict]], folder: Path) -> list[str]:
         "best genes of 8 lineages, and of 5 types within each, corrected for ties. Whole commands: "
         "read, normalize, test, write a table; of the peers the test alone, too (ours is not apart "
         f"from reading). Compiled before; {args.threads} threads; the median of {args.repeats} "
-        "runs. Genes in common with the first row, and the largest relative difference of scores.",
+        "runs. Genes in common with the first row, and the largest relative difference of scores, "
+        "of which our table has five digits.",
         "",
         "| | version | CPU s | test, CPU s | seconds | peak GB | genes in common | difference |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
