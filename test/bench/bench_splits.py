@@ -27,7 +27,7 @@ REPO = HERE.parents[1]
 sys.path[:0] = [str(REPO / "workflow"), str(HERE)]
 from populations import CONTINUA, NULLS, TREES, draw_population  # noqa: E402
 from results_page import write_section  # noqa: E402
-from splits_report import ALPHA, FLAT, draw_figure, tables  # noqa: E402
+from splits_report import ALPHA, FLAT, TREE_SETTINGS, draw_figure, tables  # noqa: E402
 
 SHARED = REPO.parent / "shared" / "data"
 # File (beside the project or committed) and columns of the labels.
@@ -42,21 +42,22 @@ REAL = {
 }
 
 
-def embed(counts, batch):
+def embed(counts, batch, target_sum=1e4):
     """Compute 50 principal components of 2,000 variable genes, with Harmony where it is due."""
-    from clustering.refine import own_components
+    from clustering.refine import components_of_counts
+    from integration.harmony import harmonize
     from preprocessing.options import PCAOptions
 
-    batches = [pd.Series(pd.Categorical(batch))] if np.ptp(batch) else []
-    rows = np.arange(counts.shape[0])
-    return own_components(
-        lambda: [counts], [rows], options=PCAOptions(), batches=batches, threads=1
-    )[0]
+    Z = components_of_counts(counts, PCAOptions(target_sum=target_sum))
+    if np.ptp(batch):
+        return harmonize(Z, [pd.Series(pd.Categorical(batch))], seed=0).corrected
+    return Z
 
 
 def cluster_auto(
-    counts, batch, *, resolution=1.0, gradual="keep", refine="neighbors", max_levels=8
-):
+    counts, batch, *, resolution=1.0, gradual="keep", refine="neighbors", target_sum=1e4,
+    max_levels=8,
+):  # fmt: skip
     """Cluster level after level as `hierarchy: auto` does.
 
     Parameters
@@ -67,6 +68,8 @@ def cluster_auto(
         int of shape (cells,).
     refine
         ``neighbors``: of the components of all cells; ``integration``: of each parent's own.
+    target_sum
+        Of the components of all cells; None: the median total.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def cluster_auto(
             spent[0] += time.process_time() - start
             return iter(tested)
 
-    X = embed(counts, batch)
+    X = embed(counts, batch, target_sum)
     test = Timed(
         read=lambda parts: [counts[rows] for rows in parts],
         batch=batch,
@@ -172,11 +175,12 @@ def summary(result, truth):
 
 def simulated(job):
     """Run one simulated population."""
-    kind, seed, refine = job
+    kind, seed, refine, target_sum = job
     population = draw_population(kind, seed)
     counts = sp.csr_matrix(population.counts.astype(np.float32))
-    result = cluster_auto(counts, population.batch, refine=refine)
-    return {"kind": kind, "seed": seed, "refine": refine, **summary(result, population.truth)}
+    result = cluster_auto(counts, population.batch, refine=refine, target_sum=target_sum)
+    about = {"kind": kind, "seed": seed, "refine": refine, "target_sum": target_sum}
+    return {**about, **summary(result, population.truth)}
 
 
 def real(job):
@@ -200,13 +204,12 @@ def real(job):
         aris = {c: max((ari(t, flat[r]), r) for r in FLAT) for c, t in labels.items()}
         return {**about, "flat": {column: list(best) for column, best in aris.items()}}
     result = cluster_auto(counts, batch, resolution=resolution, gradual=gradual, refine=refine)
-    first, last = result["levels"][0], result["levels"][-1]
     return {
         **about,
         **summary(result, labels[columns[0]]),
         "aris": {column: [ari(t, level) for level in result["levels"]]
                  for column, t in labels.items()},
-        "first": int(first.max()) + 1, "last": int(last.max()) + 1,
+        "clusters": [int(level.max()) + 1 for level in result["levels"]],
     }  # fmt: skip
 
 
@@ -224,7 +227,14 @@ def one_line(job):
 
 def work(job):
     function, arguments = job
-    return {"simulated": simulated, "real": real, "one_line": one_line}[function](arguments)
+    run = {"simulated": simulated, "real": real, "one_line": one_line}[function](arguments)
+    return {"job": job, **run}
+
+
+def read_runs(file):
+    """Read the runs of a file by their jobs."""
+    runs = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return {(run["job"][0], tuple(run["job"][1])): run for run in runs}
 
 
 def quiet():
@@ -234,22 +244,26 @@ def quiet():
 def list_jobs(arguments):
     """List what is run, the tables' order not mattering."""
     seeds = range(arguments.seed, arguments.seed + arguments.nulls)
-    jobs = [("simulated", (kind, seed, "neighbors")) for seed in seeds for kind in NULLS]
+    jobs = [("simulated", (kind, seed, "neighbors", 1e4)) for seed in seeds for kind in NULLS]
     seeds = range(arguments.seed, arguments.seed + arguments.continua)
-    jobs += [("simulated", (kind, seed, "neighbors")) for seed in seeds for kind in CONTINUA]
+    jobs += [("simulated", (kind, seed, "neighbors", 1e4)) for seed in seeds for kind in CONTINUA]
     seeds = range(arguments.seed, arguments.seed + arguments.trees)
-    for refine in ("integration", "neighbors"):
+    for setting in TREE_SETTINGS:
         jobs += [
-            ("simulated", (kind, s, refine)) for s in seeds for kind in (*TREES, "small leaves")
+            ("simulated", (kind, seed, *setting))
+            for seed in seeds
+            for kind in (*TREES, "small leaves")
         ]
     present = [name for name, (files, _) in REAL.items() if any(file.exists() for file in files)]
     for name in present if arguments.real else ():
         jobs.append(("real", (name, None, None, None)))
         jobs += [
-            ("real", (name, resolution, gradual, "neighbors"))
-            for resolution in (0.3, 1.0)
-            for gradual in ("keep", "join")
-        ]
+            ("real", (name, resolution, gradual, refine))
+            for resolution in (0.02, 0.05, 0.1, 0.3, 1.0)
+            for gradual, refine in (
+                ("keep", "neighbors"), ("join", "neighbors"), ("keep", "integration")
+            )
+        ]  # fmt: skip
     if "cell lines" in present and arguments.real:
         import anndata
 
@@ -301,11 +315,12 @@ def main():
     parser.add_argument("--seed", type=int, default=5000, help="the first one")
     parser.add_argument("--nulls", type=int, default=55, help="of each kind")
     parser.add_argument("--continua", type=int, default=40, help="of each kind")
-    parser.add_argument("--trees", type=int, default=10, help="of each kind")
+    parser.add_argument("--trees", type=int, default=6, help="of each kind")
     parser.add_argument("--real", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--runs", type=Path, default=Path("results/bench_splits.json"))
     parser.add_argument("--again", action="store_true", help="tables of what --runs has already")
+    parser.add_argument("--resume", action="store_true", help="run only what --runs lacks")
     parser.add_argument("--figure", type=Path, help="the picture of docs/significance.md")
     parser.add_argument("--example", type=Path, help="draw the other picture of it, and no more")
     parser.add_argument("--results", type=Path, default=HERE / "RESULTS.md")
@@ -313,20 +328,19 @@ def main():
     if arguments.example:
         draw_example(arguments.example)
         return
-    if arguments.again:
-        runs = [json.loads(line) for line in arguments.runs.read_text().splitlines()]
-    else:
-        runs, jobs = [], list_jobs(arguments)
-        arguments.runs.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            arguments.runs.open("w") as file,
-            get_context("spawn").Pool(arguments.jobs, quiet) as pool,
-        ):
-            for run in pool.imap(work, jobs):
-                runs.append(run)
-                file.write(json.dumps(run) + "\n")
-                file.flush()
-                print(f"{len(runs)}/{len(jobs)} {run['kind']} {run.get('verdicts')}", flush=True)
+    stored = read_runs(arguments.runs) if arguments.again or arguments.resume else {}
+    jobs = [] if arguments.again else [job for job in list_jobs(arguments) if job not in stored]
+    arguments.runs.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        arguments.runs.open("a" if stored else "w") as file,
+        get_context("spawn").Pool(arguments.jobs, quiet) as pool,
+    ):
+        for i, (job, run) in enumerate(zip(jobs, pool.imap(work, jobs), strict=True)):
+            stored[job] = run
+            file.write(json.dumps(run) + "\n")
+            file.flush()
+            print(f"{i + 1}/{len(jobs)} {run['kind']} {run.get('verdicts')}", flush=True)
+    runs = list(stored.values())
     lines = tables(runs, arguments)
     print("\n".join(lines))
     write_section(arguments.results, "splits", "\n".join(lines))

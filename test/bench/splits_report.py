@@ -10,6 +10,30 @@ HEADER = (
     "| data sets | not absent | share, % | distinct | share, % |",
     "|---|---|---|---|---|",
 )
+# `refine` and `target_sum` of the trees.
+TREE_SETTINGS = (
+    ("neighbors", 1e4), ("integration", 1e4), ("neighbors", None), ("integration", None)
+)  # fmt: skip
+# What a hierarchy of a real data set was made with, and what its labels are called in the table.
+SETTING = ("resolution", "refine", "gradual")
+NAMES = {"cell_type_broad": "broad", "cell_type": "fine"}
+# What others say of the time of theirs, and where.
+PUBLISHED = (
+    ("sc-SHC", "1,154 cells, 32,738 genes, 2 clusters", "2 cores", "about 1 minute",
+     "[demo of the package](https://github.com/igrabski/sc-SHC/blob/main/vignettes/demo.Rmd)"),
+    ("sc-SHC (`testClusters`)", "172,049 cells, 32,786 genes", "64 GB of memory",
+     "out of memory; about 18,000 of the cells ran",
+     "[a user](https://github.com/igrabski/sc-SHC/issues/5)"),
+    ("CHOIR", "data of the vignette", "a standard laptop", "less than 10 minutes",
+     "[README](https://github.com/corceslab/CHOIR)"),
+    ("CHOIR", "170,036 cells, 33,034 genes", "100 CPUs given",
+     "more than 6 hours for the tree, before any test",
+     "[a user](https://github.com/corceslab/CHOIR/issues/44)"),
+    ("CHOIR", "about 270,000 cells", "48 cores", "not finished after 20 hours",
+     "[a user](https://github.com/corceslab/CHOIR/issues/32)"),
+    ("CHOIR", "500,000 cells", "not said", "at least 24 hours",
+     "[vignette](https://www.choirclustering.com/articles/atlas_scale_data.html)"),
+)  # fmt: skip
 FLAT = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -36,6 +60,10 @@ def found_by_size(runs):
     return table
 
 
+def scale(target_sum):
+    return "null" if target_sum is None else f"{target_sum:,.0f}"
+
+
 def per_1000_cells(runs, key):
     return 1000 * sum(run[key] for run in runs) / sum(run["n_cells"] for run in runs)
 
@@ -48,8 +76,7 @@ def tables(runs, arguments):
         "`hierarchy: auto` at resolution 1.0, alpha 0.05, batch given, run in memory "
         f"(`make bench-splits`); seeds from {arguments.seed}, on which nothing was tuned. A data "
         "set counts as split where a split at any level is not `absent`; in brackets exact 95 % "
-        "limits. CPU seconds of one thread on a machine that other jobs shared; sc-SHC and CHOIR "
-        "need R and were not run.",
+        "limits. CPU seconds of one thread on a machine that other jobs shared.",
         "",
         "### One population",
         "",
@@ -83,34 +110,35 @@ def tables(runs, arguments):
         "",
         "1,500 cells, two batches, 3 x 2 x 2 leaves (`deep`: 18); adjusted Rand index of the "
         "deepest level with the leaves, mean (least). `refine`: what the neighbors within a parent "
-        "are computed in.",
+        "are computed in; `target_sum`: of the components of all cells (`null`: the median total, "
+        "here about 2,500).",
         "",
-        "| | refine | data sets | ARI | clusters |",
-        "|---|---|---|---|---|",
+        "| | refine | target_sum | data sets | ARI | clusters |",
+        "|---|---|---|---|---|---|",
     ]
     for kind in (*TREES, "small leaves"):
-        for refine in ("neighbors", "integration"):
-            part = of(kind, refine=refine)
+        for refine, target_sum in TREE_SETTINGS:
+            part = of(kind, refine=refine, target_sum=target_sum)
             if not part:
                 continue
             aris = [run["ari"] for run in part]
             n_clusters = np.mean([run["n_clusters"] for run in part])
             lines.append(
-                f"| {kind} | {refine} | {len(part)} | {np.mean(aris):.3f} ({min(aris):.3f}) "
-                f"| {n_clusters:.1f} |"
+                f"| {kind} | {refine} | {scale(target_sum)} | {len(part)} "
+                f"| {np.mean(aris):.3f} ({min(aris):.3f}) | {n_clusters:.1f} |"
             )
     lines += [
         "",
         "Leaves of `small leaves` that are found (a cluster of Jaccard index 0.6 or more):",
         "",
-        "| cells | refine | found | share, % |",
-        "|---|---|---|---|",
+        "| cells | refine | target_sum | found | share, % |",
+        "|---|---|---|---|---|",
     ]
-    for refine in ("neighbors", "integration"):
-        part = of("small leaves", refine=refine)
+    for refine, target_sum in TREE_SETTINGS:
+        part = of("small leaves", refine=refine, target_sum=target_sum)
         lines += (
             [
-                f"| {low}-{high - 1} | {refine} | {share(*counts)} |"
+                f"| {low}-{high - 1} | {refine} | {scale(target_sum)} | {share(*counts)} |"
                 for (low, high), counts in found_by_size(part).items()
             ]
             if part
@@ -126,36 +154,89 @@ def tables(runs, arguments):
     ]
     if any("aris" in run for run in runs):
         lines += real_table(runs)
+    lines += [
+        "",
+        "### Published times of other tests",
+        "",
+        "Not measured here. What is said of run times by their authors and users:",
+        "",
+        "| method | data | machine | time | said by |",
+        "|---|---|---|---|---|",
+        *("| " + " | ".join(row) + " |" for row in PUBLISHED),
+    ]
     return lines
 
 
 def real_table(runs):
+    """Compare the best level of each tested hierarchy with the best flat clustering."""
+    flat = {run["kind"]: run["flat"] for run in runs if "flat" in run}
+    columns = [(kind, column) for kind, best in flat.items() for column in best]
+    tested = [run for run in runs if "aris" in run]
+    settings = sorted({tuple(run[key] for key in SETTING) for run in tested})
     lines = [
         "",
         "### Real data",
         "",
-        "Harmony over the batches. ARI with the labels at the first and the deepest level; flat "
-        "Leiden: the best of the resolutions "
+        "Harmony over the batches. ARI with the labels; flat Leiden: the best of the resolutions "
         + ", ".join(map(str, FLAT))
-        + ", chosen with the labels.",
+        + ". Tested: the best level of the tree (in brackets which, of how many). Resolution and "
+        "level are both chosen with the labels; bold: at least the best flat clustering.",
         "",
-        "| | cells | labels | flat, best | resolution | gradual | ARI first / deepest level "
-        "| clusters | absent, gradual, distinct | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| resolution | refine | gradual | "
+        + " | ".join(f"{kind}, {NAMES[column]}" for kind, column in columns)
+        + " |",
+        "|---" * (3 + len(columns)) + "|",
+        "| flat, best | | | "
+        + " | ".join("{:.3f} (at {})".format(*flat[kind][column]) for kind, column in columns)
+        + " |",
     ]
-    best = {run["kind"]: run["flat"] for run in runs if "flat" in run}
-    for run in runs:
-        if "aris" not in run:
+    best = [
+        max((max(run["aris"][column]), run["resolution"]) for run in tested if run["kind"] == kind)
+        for kind, column in columns
+    ]
+    lines.append(
+        "| tested, best | | | " + " | ".join(f"{ari:.3f} (at {r})" for ari, r in best) + " |"
+    )
+    for setting in settings:
+        of_kind = {
+            run["kind"]: run for run in tested if tuple(run[key] for key in SETTING) == setting
+        }
+        cells = [
+            best_level(of_kind[kind]["aris"][column], flat[kind][column][0])
+            if kind in of_kind
+            else ""
+            for kind, column in columns
+        ]
+        lines.append("| " + " | ".join([*map(str, setting), *cells]) + " |")
+    lines += [
+        "",
+        "All levels, with `refine: neighbors`:",
+        "",
+        "| | cells | resolution | gradual | clusters | ARI with broad types | with fine types "
+        "| absent, gradual, distinct | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(tested, key=lambda run: [*flat].index(run["kind"])):
+        if run["refine"] != "neighbors":
             continue
         verdicts = [str(run["verdicts"].get(v, 0)) for v in ("absent", "gradual", "distinct")]
-        for column, aris in run["aris"].items():
-            value, resolution = best[run["kind"]][column]
-            lines.append(
-                f"| {run['kind']} | {run['n_cells']:,} | {column} | {value:.3f} (at {resolution}) "
-                f"| {run['resolution']} | {run['gradual']} | {aris[0]:.3f} / {aris[-1]:.3f} "
-                f"| {run['first']} / {run['last']} | {', '.join(verdicts)} | {run['seconds']:.0f} |"
-            )
+        aris = {
+            NAMES[column]: ", ".join(f"{value:.3f}" for value in values)
+            for column, values in run["aris"].items()
+        }
+        lines.append(
+            f"| {run['kind']} | {run['n_cells']:,} | {run['resolution']} | {run['gradual']} "
+            f"| {', '.join(map(str, run['clusters']))} | {aris.get('broad', '')} | {aris['fine']} "
+            f"| {', '.join(verdicts)} | {run['seconds']:.0f} |"
+        )
     return lines
+
+
+def best_level(aris, flat):
+    """Write the ARI of the best level, its number and that of all; bold if no less than `flat`."""
+    level = int(np.argmax(aris))
+    text = f"{aris[level]:.3f} ({level + 1} of {len(aris)})"
+    return f"**{text}**" if aris[level] >= flat - 5e-4 else text
 
 
 def draw_figure(runs, file):
@@ -187,7 +268,11 @@ def draw_figure(runs, file):
     )
     axes[0].legend(fontsize=6.5, frameon=False, loc="upper left")
     for shift, refine in ((-0.18, "neighbors"), (0.18, "integration")):
-        part = [r for r in runs if r["kind"] == "small leaves" and r["refine"] == refine]
+        part = [
+            r
+            for r in runs
+            if (r["kind"], r.get("refine"), r.get("target_sum")) == ("small leaves", refine, 1e4)
+        ]
         if not part:
             continue
         table = found_by_size(part)

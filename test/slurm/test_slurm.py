@@ -242,6 +242,7 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(demo):
         "rule_markers_wildcards_a_harmony": 4,
         "rule_robustness_wildcards_a_harmony": 2,
         "rule_splits_wildcards_a_harmony": 2,
+        "rule_resolutions_wildcards_a_harmony": 2,
         "rule_metrics_wildcards_a_harmony": 1,
         "rule_neighbors_wildcards_a_unintegrated": 4,
         "rule_metrics_wildcards_a_unintegrated": 1,

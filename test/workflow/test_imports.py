@@ -42,6 +42,7 @@ LOADED = {
     | {"numba", "pandas", "pydantic"},  # checks its n_markers
     "evaluation/scripts/metrics.py": PLAIN | {"pandas"},
     "evaluation/scripts/robustness.py": PLAIN | {"numba", "pandas", "pydantic"},
+    "evaluation/scripts/resolutions.py": PLAIN | {"numba", "pandas", "pydantic"},
     "evaluation/scripts/splits.py": PLAIN | {"numba", "pandas"},  # tests splits
     "evaluation/scripts/structure.py": {"matplotlib", "pandas", "zarr"},
     "evaluation/scripts/summary.py": set(),

@@ -127,6 +127,8 @@ def test_ctrl_c_is_called_that(tmp_path):
     run = subprocess.Popen(
         [*command, "--configfile", str(config)],
         cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A shell starts what it puts into the background with SIGINT ignored, tests among it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     logs = tmp_path / "results/logs"
     while not list(logs.rglob("*.log")):  # a job has started

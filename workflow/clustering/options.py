@@ -184,8 +184,10 @@ class CommunityOptions(SplitOptions, NeighborsKeyOptions):
         "What a sub-level does anew within each parent: neighbors; or nothing "
         "(`graph`: the parent's part of the level-1 graph is split, the choice for a graph that is "
         "itself the integration, such as BBKNN's); or also PCA on the "
-        "parent's own variable genes (from the counts, by the keys of `preprocessing`); or also "
-        "Harmony on those (methods that are Harmony; others stay at PCA).",
+        "parent's own variable genes (from the counts, by the keys of `preprocessing`, but scaled "
+        "to the parent's median total, and with at most the square root of its cells as "
+        "components); "
+        "or also Harmony on those (methods that are Harmony; others stay at PCA).",
     )
     max_cluster_factor: float = key(
         50.0,
@@ -270,8 +272,12 @@ class ClusteringOptions(CommunityOptions):
     @property
     def reads_counts(self) -> bool:
         """Whether clusters need the counts: for `refine`, or to test splits."""
-        tested = any(self.significance_of(level) is not None for level in self.stored_levels)
-        return self.refines or tested
+        return self.refines or self.tests_splits
+
+    @property
+    def tests_splits(self) -> bool:
+        """Whether the splits of any level are tested."""
+        return any(self.significance_of(level) is not None for level in self.stored_levels)
 
     @property
     def stored_levels(self) -> list[int | str]:

@@ -29,8 +29,8 @@ def own_components(
     """Compute principal components of some sets of cells, each on its own variable genes.
 
     The counts are read in one pass for all sets. Each set is treated as a data set of its own:
-    its counts are normalized, its variable genes selected, its components computed and, where there
-    are `batches`, integrated with Harmony.
+    its counts are normalized to their median total, its variable genes selected, its components
+    computed and, where there are `batches`, integrated with Harmony.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ def own_components(
     parts
         Positions of the cells of each set; no cell in two of them.
     options
-        As for a whole data set. A set of few cells has fewer components.
+        As for a whole data set, except for `target_sum`, which is the median total of the set, and
+        `n_comps`, which is at most the square root of the number of cells.
     choice
         Genes to select from, or the selected genes; default: selected from all.
     batches
@@ -57,13 +58,21 @@ def own_components(
     -----
     Peak memory: the counts of the sets, twice those of the largest one, and 16 bytes per pair of
     variable genes.
+
+    Subtypes differ little, and of a small set most components are noise: on simulated subtypes
+    (RESULTS.md, "Tested splits") 50 components of counts scaled to 10,000 found less than the
+    components of all cells do.
     """
+    from dataclasses import replace
+
     from utils.blocks import gather_rows
 
     results: list[np.ndarray | str] = []
     for rows, counts in zip(parts, gather_rows(blocks(), parts), strict=True):
         try:
-            Z = _components(counts, options, choice)
+            n_comps = min(options.n_comps, round(len(rows) ** 0.5))
+            own = replace(options, target_sum=None, n_comps=n_comps)
+            Z = components_of_counts(counts, own, choice)
             varying = [column.iloc[rows] for column in batches]
             varying = [column for column in varying if (column != column.iloc[0]).any()]
             if varying:
@@ -76,9 +85,23 @@ def own_components(
     return results
 
 
-def _components(
+def components_of_counts(
     counts: sp.csr_matrix, options: PCAOptions, choice: GeneChoice | None = None
 ) -> np.ndarray:
+    """Compute principal components of a set of cells that is in memory.
+
+    Parameters
+    ----------
+    counts
+        Cells x genes.
+    options, choice
+        As for `own_components`; `n_comps` is cut to what the set can have.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 of shape (cells, components).
+    """
     from numerics.normalize import median_target_sum, normalize_block, row_totals
     from preprocessing.gene_choice import GeneChoice, select_genes
     from preprocessing.pca import gram_pca, pca_scores

@@ -3,9 +3,9 @@
 #         {dataset}/{method}/topics/structure.png  the topics of every cell
 #         {dataset}/{method}/metrics.tsv  how well batches are mixed and cell types kept
 #         {dataset}/{method}/markers.tsv  the genes that tell clusters apart
-#         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells;
-#                                            resolutions.tsv suggests one
+#         {dataset}/{method}/robustness.tsv  which clusters come back from a part of the cells
 #         {dataset}/{method}/splits.tsv   what speaks for and against every split
+#         {dataset}/{method}/resolutions.tsv  which resolution to take, or none
 #         {dataset}/{method}/doublets.tsv  which clusters have the marks of doublets
 #         {dataset}/{method}/trees/  trees of resolutions and levels, and what clusters are made of
 #         {dataset}/comparison/      the layouts and scores of all methods side by side
@@ -120,13 +120,7 @@ rule robustness:
     input:
         plan.pattern("clustered"),
     output:
-        table=plan.pattern("robustness"),
-        resolutions=report(
-            plan.pattern("resolutions"),
-            caption="report/resolutions.rst",
-            category="{dataset}",
-            labels={"method": "{method}", "column": "resolutions (table)"},
-        ),
+        plan.pattern("robustness"),
     log:
         plan.log("{dataset}/{method}/robustness.log"),
     benchmark:
@@ -141,8 +135,8 @@ rule robustness:
     message:
         "{wildcards.dataset}, {wildcards.method}: robustness"
     shell:
-        "python {params.script} {input:q} {output.table:q}"
-        " --resolutions {output.resolutions:q} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input:q} {output:q} --threads {threads}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule splits:
@@ -173,6 +167,36 @@ rule splits:
     shell:
         "python {params.script} {input.store:q} {output:q} --threads {threads}"
         " {params.robustness} {params.options} 2>&1 | tee {log:q} >&2"
+
+
+rule resolutions:
+    input:
+        store=plan.pattern("clustered"),
+        robustness=plan.pattern("robustness"),
+        splits=plan.pattern("splits"),
+    output:
+        report(
+            plan.pattern("resolutions"),
+            caption="report/resolutions.rst",
+            category="{dataset}",
+            labels={"method": "{method}", "column": "resolutions (table)"},
+        ),
+    log:
+        plan.log("{dataset}/{method}/resolutions.log"),
+    benchmark:
+        plan.benchmark("{dataset}/{method}/resolutions.tsv")
+    conda:
+        "../../envs/scanpy.yaml"
+    threads: 2
+    resources:
+        **plan.resources("resolutions"),
+    params:
+        **plan.params("resolutions"),
+    message:
+        "{wildcards.dataset}, {wildcards.method}: resolutions"
+    shell:
+        "python {params.script} {input.store:q} {output:q} --robustness {input.robustness:q}"
+        " --splits {input.splits:q} --threads {threads} {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule doublet_clusters:

@@ -38,12 +38,16 @@ def scored_methods(dataset: Any) -> list[str]:
 
 
 def cluster_tables(dataset: Any) -> list[str]:
-    """Return which tables about clusters are made; `splits` with any other, and with a test."""
+    """Return which tables about clusters are made.
+
+    `splits` with any other, and with a test; `resolutions` with `robustness`.
+    """
     evaluation, clustering = dataset.evaluation, dataset.clustering
     amounts = {"markers": evaluation.n_markers, "robustness": evaluation.rounds}
     tables = [store for store, amount in amounts.items() if amount]
     tested = clustering.significance_of(clustering.hierarchy) is not None
-    return [*tables, "splits"] if tables or tested else []
+    tables += ["splits"] if tables or tested else []
+    return [*tables, "resolutions"] if evaluation.rounds else tables
 
 
 def _title(job: Any) -> list[str]:
@@ -163,6 +167,12 @@ STEPS = {
     ),
     "robustness": Step(
         script="evaluation/scripts/robustness.py",
+        words=_robustness,
+        memory=(1000, 6000),
+        minutes=(10, 600),
+    ),
+    "resolutions": Step(
+        script="evaluation/scripts/resolutions.py",
         words=_robustness,
         memory=(1000, 6000),
         minutes=(10, 600),

@@ -386,8 +386,6 @@ def read_table(path: str) -> pd.DataFrame:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    names = ("column", "cluster", "parent", "child", "gene", "nearest", "between", "between_other")
-
     names = (
         "column",
         "cluster",

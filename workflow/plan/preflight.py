@@ -1,7 +1,7 @@
 """What the config names and the input files lack, found before anything runs.
 
-Each file is opened once and only the names in it are read. The values of a column are not looked
-at: a script says later which of them are missing.
+Of each file the names in it are read; where splits are tested also a sample of the counts. The
+values of a column are not looked at: a script says later which of them are missing.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class _Check:
         if self.files:
             self._cells_and_genes()
             self._matrices()
+            self._counts_of_the_test()
             self._embeddings()
             self._columns()
         return list(dict.fromkeys(self.lines))
@@ -128,6 +129,31 @@ class _Check:
                 )
             if dataset.evaluation.n_markers:
                 self._layer("evaluation.markers_layer", names, dataset.evaluation.markers_layer)
+
+    def _counts_of_the_test(self) -> None:
+        """Check that splits can be tested: only counts say what is noise."""
+        clustering, section = self.dataset.clustering, self.dataset.preprocessing
+        if not (clustering.tests_splits and self.as_written):
+            return
+        from preprocessing.stores import counts_of
+        from utils.opening import open_store
+
+        key, without = "significance", "leave out significance"
+        if clustering.significance is None:
+            key, without = "hierarchy", f"write a depth (hierarchy: 3) in place of {AUTO}"
+        for names in self.files:
+            layers = [*names["layers"], *(["raw"] if names.has_raw else [])]
+            if section.layer not in layers if section.layer else not names.has_x:
+                continue  # the problem of `_matrices`
+            try:
+                root = open_store(names.file)
+                counts_of(root, section.layer, needed_by="the test of splits",
+                          values=section.values, own_genes=True, quiet=True)  # fmt: skip
+                if hasattr(root, "close"):
+                    root.close()
+            except (ValueError, OSError) as error:
+                text = f"{error}; to cluster without a test, {without}"
+                self.lines.append(f"{self.where}.clustering.{key}: {text}")
 
     def _layer(self, key: str, names: Contents, layer: str | None) -> None:
         if layer and not (layer == "raw" and names.has_raw):

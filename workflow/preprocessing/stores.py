@@ -108,12 +108,14 @@ def counts_of(
     needed_by: str,
     values: str | None = None,
     as_they_are: str = "",
+    own_genes: bool = False,
+    quiet: bool = False,
 ) -> StoredMatrix:
     """Find the counts of a store; log if they have fractions.
 
     Parameters
     ----------
-    root, layer
+    root, layer, own_genes
         As for `stored_matrix`.
     needed_by
         What needs counts, for the error: ``PCA with normalize: true``.
@@ -121,6 +123,8 @@ def counts_of(
         ``counts`` or ``log-normalized`` if the user says so; None: recognized.
     as_they_are
         What to write so that the values are used without normalization; empty: they cannot be.
+    quiet
+        Log nothing.
 
     Raises
     ------
@@ -129,12 +133,12 @@ def counts_of(
     KeyError
         As `stored_matrix`.
     """
-    stored = stored_matrix(root, layer)
+    stored = stored_matrix(root, layer, own_genes=own_genes)
     if values == COUNTS:
         return stored
     if values is None:
         described = describe_matrix(stored.values)
-        if described.kind == FRACTIONS:
+        if described.kind == FRACTIONS and not quiet:
             say(f"{stored.name}: {described}, taken as counts")
         # Whole numbers of which some are negative are damaged counts: reading them names one.
         if described.kind in (*LINEAR, EMPTY) or described.whole_share == 1:

@@ -9,6 +9,7 @@ import pytest
 from clustering.communities import find_communities
 from clustering.connectivities import neighbor_graph
 from evaluation.clusters.resolutions import (
+    absent_share,
     least_separation,
     resolution_table,
     reweighted_agreement,
@@ -106,7 +107,7 @@ def test_half_of_a_cloud_is_nearer_than_another_type():
 
 
 def compared_table(**columns):
-    defaults = {"mean_jaccard": 1.0, "reweighted": 0.9, "separation": 5.0}
+    defaults = {"mean_jaccard": 1.0, "reweighted": 0.9, "separation": 5.0, "absent": np.nan}
     table = pd.DataFrame(defaults | columns)
     table.insert(0, "column", [f"leiden_{i}_1" for i in range(len(table))])
     return table
@@ -115,15 +116,32 @@ def compared_table(**columns):
 def test_fine_robust_and_separated():
     suggested = {
         "more clusters": ({"n_clusters": [3, 5]}, "leiden_1_1"),
-        "not robust": ({"n_clusters": [3, 5], "mean_jaccard": [1.0, 0.9]}, "leiden_0_1"),
+        "not robust": ({"n_clusters": [3, 5], "mean_jaccard": [1.0, 0.88]}, "leiden_0_1"),
         "not reproduced": ({"n_clusters": [3, 5], "reweighted": [0.9, 0.6]}, "leiden_0_1"),
         "not separated": ({"n_clusters": [5, 6], "separation": [6.0, 2.5]}, "leiden_0_1"),
         "not one cluster": ({"n_clusters": [1, 3], "mean_jaccard": [1.0, 0.8]}, "leiden_1_1"),
         "two clusters far apart": ({"n_clusters": [1, 2], "separation": 7.0}, "leiden_1_1"),
+        "not split for no reason": ({"n_clusters": [5, 9], "absent": [0.0, 0.3]}, "leiden_0_1"),
+        "a little for no reason": ({"n_clusters": [5, 9], "absent": [0.0, 0.1]}, "leiden_1_1"),
         "the finer of equals": ({"n_clusters": [4, 4]}, "leiden_1_1"),
     }
     for case, (columns, expected) in suggested.items():
         assert suggest_resolution(compared_table(**columns))[0] == expected, case
+
+
+def test_what_is_split_for_no_reason():
+    splits = pd.DataFrame(
+        [
+            ["0,1", "2", 70, 30, "distinct"],
+            ["0", "1", 50, 20, "absent"],
+            ["2", "2", 15, 15, "absent"],  # joined
+        ],
+        columns=["left", "right", "n_left", "n_right", "verdict"],
+    )
+    assert absent_share(splits, 100) == 0.2
+    assert absent_share(splits[:0], 100) == 0, "one cluster"
+    assert np.isnan(absent_share(splits.assign(verdict=np.nan), 100)), "no counts"
+    assert absent_share(splits.assign(verdict="gradual"), 100) == 0
 
 
 def test_none_is_suggested_with_a_reason():

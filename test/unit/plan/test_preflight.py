@@ -201,6 +201,47 @@ def test_shipped_configs_have_all_that_they_name(name, monkeypatch):
     assert [line for line in lines if "no such file" not in line] == []
 
 
+@pytest.mark.parametrize("stage", ["preprocessing", "integration", "clustering"])
+def test_splits_cannot_be_tested_by_values_that_are_no_counts(tmp_path, stage):
+    rng = np.random.default_rng(0)
+    counts = sp.csr_matrix(rng.poisson(1, (60, 50)).astype("float32"))
+    adata = AnnData(sc_log(counts), obsm={"X_pca": rng.normal(size=(60, 3))})
+    adata.obs["donor"] = "a"
+    adata.write_h5ad(tmp_path / "log.h5ad")
+    adata.layers["counts"] = counts
+    adata.write_h5ad(tmp_path / "both.h5ad")
+
+    def lines(file, clustering, **preprocessing):
+        return check(
+            lung={
+                "input": {stage: str(tmp_path / file)},
+                "clustering": clustering,
+                "preprocessing": preprocessing,
+            }
+        )
+
+    (line,) = lines("log.h5ad", {"significance": 0.05})
+    assert line.startswith(f"DATASETS.lung.clustering.significance: X of {tmp_path}/log.h5ad holds")
+    assert "log-normalized values" in line
+    assert "no other matrix of the file holds counts" in line
+    assert line.endswith("; to cluster without a test, leave out significance")
+    (line,) = lines("both.h5ad", {"hierarchy": "auto"})
+    assert line.startswith("DATASETS.lung.clustering.hierarchy: X of")
+    assert "counts in layers/counts: write preprocessing: {layer: counts}" in line
+    assert line.endswith("write a depth (hierarchy: 3) in place of auto")
+    assert not lines("both.h5ad", {"hierarchy": "auto"}, layer="counts")
+    assert not lines("log.h5ad", {"hierarchy": "auto"}, values="counts")
+    assert not lines("log.h5ad", {"hierarchy": 3})
+    (line,) = lines("log.h5ad", {"significance": 0.05}, layer="count")
+    assert line.startswith("DATASETS.lung.preprocessing.layer")
+
+
+def sc_log(counts):
+    """Return what scanpy's normalize_total and log1p make of counts."""
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    return sp.csr_matrix(counts.multiply(1e4 / totals[:, None])).log1p()
+
+
 def test_beside_errors_of_the_config_itself(file):
     """The keys with errors are left out, and nothing is said of defaults in their place."""
     mapping = {

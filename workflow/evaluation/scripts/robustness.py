@@ -26,9 +26,6 @@ def make_parser():
     add_options(parser, RobustnessOptions)
     parser.set_defaults(rounds=10)  # who calls it wants it; the config leaves it out
     parser.add_argument(
-        "--resolutions", metavar="TSV", help="Write how robust each resolution is, and suggest one"
-    )
-    parser.add_argument(
         "--threads", type=int, default=1, help="Number of threads (default: %(default)s)"
     )
     cli.add_run_options(parser, threads=False)
@@ -40,8 +37,6 @@ def main(args):
     import numpy as np
     import pandas as pd
 
-    from clustering.cluster_names import families
-    from evaluation.clusters.resolutions import resolution_table
     from evaluation.clusters.robustness import as_table, robustness, unknown_robustness
     from evaluation.stores import read_clusterings, read_parents, read_reclustering, siblings
     from utils.atomic import atomic_file
@@ -74,54 +69,12 @@ def main(args):
         table.insert(0, "column", name)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    if args.resolutions:
-        compared_families = families(columns, fixed="level")
-        scores = score_resolutions(root, compared_families, columns, args, options)
-        compared = resolution_table(table, compared_families, *scores)
-        with atomic_file(args.resolutions) as path:
-            compared.to_csv(path, sep="\t", index=False, float_format="%.4g")
-        for family, rows in compared.groupby("family", sort=False):
-            chosen = rows[rows["suggested"] == "yes"]
-            row = (rows if chosen.empty else chosen).iloc[0]
-            say(f"suggested of {family}: {'' if chosen.empty else f'{row.column}, '}{row.reason}")
     with atomic_file(args.output_file) as path:
         table.to_csv(path, sep="\t", index=False, float_format="%.4g")
     say(
         f"{args.output_file}: {len(columns)} clusterings, {options.rounds} rounds with "
         f"{options.subsample:.0%} of the cells"
     )
-
-
-def score_resolutions(root, compared_families, columns, args, options):
-    """Compute how each column of the families fares on other neighbors, and how separated it is.
-
-    Returns two dicts by column, empty where the embedding of the graph is not known.
-    """
-    from evaluation.clusters.resolutions import least_separation, reweighted_agreement
-    from evaluation.stores import read_communities, read_neighbor_search
-
-    names = [name for family in compared_families.values() for name in family]
-    communities = {name: read_communities(root, name) for name in names}
-    communities = {name: made for name, made in communities.items() if made}
-    search = read_neighbor_search(root, args.neighbors_key) if communities else None
-    if search is None:
-        return {}, {}
-    embedding, neighbors = search
-    codes = {name: columns[name].codes for name in communities}
-    reweighted = reweighted_agreement(
-        codes,
-        embedding,
-        communities,
-        **neighbors,
-        rounds=options.rounds,
-        subsample=options.subsample,
-        threads=args.threads,
-        seed=args.seed,
-    )
-    separation = {
-        name: least_separation(labels, embedding, seed=args.seed) for name, labels in codes.items()
-    }
-    return reweighted, separation
 
 
 if __name__ == "__main__":
