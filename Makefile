@@ -11,7 +11,7 @@ PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
     bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-memory bench-gpu \
-    bench-splits bench-resolutions bench-threads clean
+    bench-splits bench-resolutions bench-threads bench-markers clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -34,9 +34,11 @@ check: $(VENV)/installed-test
 	$(BIN)/snakemake --lint
 
 # Side by side with the peers; each writes its section of test/bench/RESULTS.md.
-bench: bench-pca bench-harmony bench-harmony1 bench-clustering bench-job bench-growth bench-mnn bench-topics
+bench: bench-pca bench-harmony bench-harmony1 bench-clustering bench-job bench-growth bench-mnn bench-topics \
+    bench-markers
 
-bench-harmony bench-pca bench-clustering bench-job bench-mnn bench-topics: bench-%: $(VENV)/installed $(PEERS)/installed
+bench-harmony bench-pca bench-clustering bench-job bench-mnn bench-topics bench-markers: bench-%: \
+    $(VENV)/installed $(PEERS)/installed
 	$(BIN)/python test/bench/bench_$*.py --peers-python $(PEERS)/bin/python
 
 # The workflow alone, up to a million cells

@@ -116,7 +116,9 @@ def draw_full_genes(file: Path, n_cells: int, n_genes: int = 30_000) -> None:
     batch = rng.integers(0, 5, n_cells)
     cell_type = rng.integers(0, 40, n_cells)
     names = [f"cell{i}" for i in range(n_cells)]
-    obs = pd.DataFrame({"batch": pd.Categorical(batch.astype(str))}, index=names)
+    columns = {"batch": batch, "lineage": cell_type // 5, "cell_type": cell_type}
+    columns = {name: pd.Categorical(codes.astype(str)) for name, codes in columns.items()}
+    obs = pd.DataFrame(columns, index=names)
     empty = sp.csr_matrix((n_cells, n_genes), dtype=np.float32)
     options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
     options |= {"chunks": (1 << 18,), "maxshape": (None,)}

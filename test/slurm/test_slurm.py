@@ -239,7 +239,7 @@ def test_every_step_is_a_job_with_its_partition_and_cpus(demo):
         "rule_umap_wildcards_a_harmony": 4,
         "rule_clustering_wildcards_a_harmony_leiden_0.5_1": 1,
         "rule_subclustering_wildcards_a_harmony_leiden_0.5_2": 4,
-        "rule_markers_wildcards_a_harmony": 1,
+        "rule_markers_wildcards_a_harmony": 4,
         "rule_robustness_wildcards_a_harmony": 2,
         "rule_splits_wildcards_a_harmony": 2,
         "rule_resolutions_wildcards_a_harmony": 2,

@@ -38,7 +38,8 @@ LOADED = {
     "evaluation/scripts/plots.py": {"matplotlib", "pandas", "zarr"},
     "evaluation/scripts/comparison.py": {"matplotlib", "pandas", "zarr"},
     "evaluation/scripts/doublet_clusters.py": {"pandas", "zarr"},
-    "evaluation/scripts/markers.py": PLAIN | {"pandas", "pydantic"},  # checks its n_markers
+    "evaluation/scripts/markers.py": PLAIN
+    | {"numba", "pandas", "pydantic"},  # checks its n_markers
     "evaluation/scripts/metrics.py": PLAIN | {"pandas"},
     "evaluation/scripts/robustness.py": PLAIN | {"numba", "pandas", "pydantic"},
     "evaluation/scripts/resolutions.py": PLAIN | {"numba", "pandas", "pydantic"},

@@ -26,8 +26,7 @@ class MarkersOptions(Options):
 
     n_markers: int = key(
         0,
-        "Marker genes listed for each cluster; 0: none. Takes longer than the "
-        "clustering itself where there are many columns.",
+        "Marker genes listed for each cluster; 0: none.",
         ge=0,
     )
     markers_layer: str | None = key(
@@ -37,6 +36,12 @@ class MarkersOptions(Options):
     )
     markers_values: Literal["counts", "log-normalized"] | None = key(
         None, "What `markers_layer`, or `X`, holds. Unset: looked at."
+    )
+    tie_correct: bool = key(
+        True,
+        "Correct the scores of the rank-sum test for ties, as `rank_genes_groups("
+        "tie_correct=True)` of scanpy; `false` is scanpy's default: smaller scores, most so of "
+        "genes that few cells express.",
     )
 
 

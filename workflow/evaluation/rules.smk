@@ -104,7 +104,7 @@ rule markers:
         plan.benchmark("{dataset}/{method}/markers.tsv")
     conda:
         "../../envs/scanpy.yaml"
-    threads: 1
+    threads: resources.half(workflow.resource_settings.cores)
     resources:
         **plan.resources("markers"),
     params:
@@ -112,7 +112,8 @@ rule markers:
     message:
         "{wildcards.dataset}, {wildcards.method}: markers"
     shell:
-        "python {params.script} {input:q} {output:q}" " {params.options} 2>&1 | tee {log:q} >&2"
+        "python {params.script} {input:q} {output:q} --threads {threads}"
+        " {params.options} 2>&1 | tee {log:q} >&2"
 
 
 rule robustness:

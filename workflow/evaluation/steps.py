@@ -95,8 +95,13 @@ def _markers(job: Any) -> list[str]:
     return [*named("--clusters", job.columns), *options]
 
 
+def _markers_memory(job: Any, inputs: list[str]) -> float:
+    """At most four blocks of 2**21 values are turned round at a time."""
+    return 24 * min(n_values(inputs[0]), 2**23) / 1e6
+
+
 def _values_memory(job: Any, inputs: list[str]) -> float:
-    """At most 2**26 values are held: a block of all cells, or some samples of cells."""
+    """At most 2**26 values are held: some samples of cells."""
     return 32 * min(n_values(inputs[0]), 2**26) / 1e6
 
 
@@ -156,9 +161,9 @@ STEPS = {
     "markers": Step(
         script="evaluation/scripts/markers.py",
         words=_markers,
-        memory=(1500, 1000),
-        more_memory=_values_memory,
-        minutes=(10, 60),
+        memory=(700, 300),
+        more_memory=_markers_memory,
+        minutes=(10, 30),
     ),
     "robustness": Step(
         script="evaluation/scripts/robustness.py",

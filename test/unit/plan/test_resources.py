@@ -68,7 +68,7 @@ def test_values_are_counted_from_metadata(tmp_path, zarr_format):
     assert resources.n_values(str(path)) == 15
     anndata.io.write_elem(store, "X", sp.eye_array(3, 5, format="csr"))
     assert resources.n_values(str(path)) == 3
-    assert STEPS["markers"].mem_mb(job(), [str(path)], 2) == 3000
+    assert STEPS["markers"].mem_mb(job(), [str(path)], 2) == 1400
 
 
 def test_components_of_all_genes_ask_for_their_pairs(tmp_path):

@@ -1,4 +1,4 @@
-"""Marker genes: a rank-sum test on sparse data, in blocks of genes, for many clusterings at once.
+"""Marker genes: a rank-sum test of every gene in every cluster of many clusterings at once.
 
 Cells of one segment are compared among themselves: at level 1 all cells, below it those of one
 parent. So a cluster of level 1 is tested against all other cells, a deeper one against its
@@ -7,25 +7,27 @@ siblings.
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
-from utils.blocks import matrix_shape, row_blocks
+from evaluation.clusters.rank_kernel import FIRST_SEGMENT, N_EFFECTS, rank_sum_test
+from utils.log import progress
+from utils.threads import ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
 
-# Stored values (8 bytes each, three times while they are turned round) that are read at a time.
-BUDGET = 1 << 26
-# Of these, values that are ranked at a time, which takes about 150 bytes each.
-RANKED = 1 << 22
-# What makes a marker strong enough to tell two clusters apart.
-STRONG = {"p_adj": 0.05, "auc": 0.7, "log2fc": 1.0}
+    from evaluation.clusters.gene_file import GeneFile
+
+# Values, and scores, that a thread computes at a time: 24 and 32 bytes each.
+TASK_VALUES = 1 << 20
+TASK_SCORES = 1 << 19
+# Markers that are held beside the best ones before the best of both are chosen.
+PENDING = 1 << 18
 
 
 class Grouping(NamedTuple):
@@ -35,267 +37,269 @@ class Grouping(NamedTuple):
     segments: np.ndarray  # of each cluster: clusters of the same number are compared
 
 
-class RankSums(NamedTuple):
-    """Statistics of every cluster and gene: arrays of clusters x genes."""
+class ClusterIndex(NamedTuple):
+    """All clusters of all clusterings, and all their segments, one after the other.
 
-    scores: np.ndarray  # float64, z score of the rank sum
-    auc: np.ndarray  # float32, that a cell in the cluster has more than one outside
-    log2fc: np.ndarray  # float32
-    inside: np.ndarray  # float32, share of the cells with a value above 0
-    outside: np.ndarray
+    Before the clusters of each clustering stands one of the cells that have none, in a segment of
+    its own. Clusterings with the same segments of cells share these, and the ranks.
+    """
+
+    codes: np.ndarray  # uint16 or uint32 of shape (clusterings, cells), from 0: no cluster
+    places: np.ndarray  # int64 of shape (clusterings, 5), see `rank_kernel`
+    order: np.ndarray  # int64: those that share segments one after the other
+    segments: np.ndarray  # int32, of each cluster
+    sizes: np.ndarray  # float64, cells of each cluster
+    segment_sizes: np.ndarray  # float64
+
+    @classmethod
+    def of(cls, groupings: Sequence[Grouping]) -> ClusterIndex:
+        n_clusters = max(len(grouping.segments) for grouping in groupings)
+        dtype = np.uint16 if n_clusters < 1 << 16 else np.uint32
+        codes = np.empty((len(groupings), len(groupings[0].codes)), dtype=dtype)
+        known: dict[bytes, tuple[int, int]] = {}
+        places, segments, sizes, segment_sizes = [], [], [], []
+        first_cluster = n_segments = 0
+        for grouping, of_cells in zip(groupings, codes, strict=True):
+            of_cells[:] = grouping.codes + 1
+            own = np.unique(grouping.segments, return_inverse=True)[1] + 1
+            own = np.concatenate([[0], own]).astype(np.int32)
+            n_cells = np.bincount(of_cells, minlength=len(own)).astype(np.float64)
+            key = hashlib.blake2b(own[of_cells]).digest()
+            is_new = key not in known
+            if is_new:
+                known[key] = n_segments, n_segments + int(own.max()) + 1
+                segment_sizes.append(np.bincount(own, n_cells))
+                n_segments = known[key][1]
+            end_cluster = first_cluster + len(own)
+            places.append((first_cluster, end_cluster, *known[key], is_new))
+            segments.append(own + known[key][0])
+            sizes.append(n_cells)
+            first_cluster = end_cluster
+        return cls(
+            codes,
+            np.array(places, dtype=np.int64),
+            np.argsort([place[FIRST_SEGMENT] for place in places], kind="stable"),
+            np.concatenate(segments).astype(np.int32),
+            np.concatenate(sizes),
+            np.concatenate(segment_sizes),
+        )
 
 
-def rank_sums(blocks: Iterator[sp.csc_matrix], groupings: Sequence[Grouping]) -> list[RankSums]:
+class Markers(NamedTuple):
+    """The best genes of the clusters of one clustering: arrays with an item for each."""
+
+    cluster: np.ndarray  # its code
+    rank: np.ndarray  # from 1
+    gene: np.ndarray  # its number
+    score: np.ndarray  # z score of the rank sum
+    p: np.ndarray
+    p_adj: np.ndarray
+    auc: np.ndarray
+    log2fc: np.ndarray
+    inside: np.ndarray  # share of the cells of the cluster with a value above 0
+    outside: np.ndarray  # of the others
+
+
+def find_markers(
+    genes: GeneFile,
+    groupings: Sequence[Grouping],
+    *,
+    n_markers: int,
+    tie_correct: bool,
+    threads: int,
+) -> list[Markers]:
     """Test every gene in every cluster against the other clusters of its segment.
 
-    Wilcoxon's rank-sum test by the normal approximation, corrected for ties and without a
-    continuity correction, as scanpy's `rank_genes_groups(method="wilcoxon", tie_correct=True)`;
-    the fold change is scanpy's too: of ``expm1`` of the means, plus 1e-9.
+    Wilcoxon's rank-sum test by the normal approximation without a continuity correction, and the
+    fold change of ``expm1`` of the means, plus 1e-9: scanpy's ``rank_genes_groups(
+    method="wilcoxon")`` with the same `tie_correct`. Adjusted p values are Benjamini and
+    Hochberg's (1995) over all genes.
 
     Parameters
     ----------
-    blocks
-        All cells x some genes, log-normalized, one block after the other (see `gene_blocks`).
+    genes
+        Log-normalized values; its file holds the scores afterwards too, 8 bytes for each cluster
+        and gene.
     groupings
-        Clusterings of the cells. Those with the same segments of cells share the sorting.
+        Clusterings of the cells. Those with the same segments of cells share the ranks.
+    n_markers
+        Genes for each cluster at most, of those with a score above 0: the largest, of equal ones
+        the first.
+    tie_correct
+        Whether equal values make the variance of the rank sums smaller.
+    threads
+        Groups of genes that are tested at the same time; the results do not depend on it.
 
     Returns
     -------
-    list of RankSums
-        One per grouping. A cluster that is alone in its segment has NaN.
+    list of Markers
+        One for each grouping, by cluster, then by rank. A cluster alone in its segment has none.
 
     Notes
     -----
-    Memory: 24 bytes per cluster and gene, and about 150 per stored value of a block. Time: one sort
-    of the values for each set of segments.
+    Each gene is sorted once. Peak memory: 2 bytes for each cell and clustering, 150 bytes for each
+    marker, and for each thread 18 bytes per cell and 40 MB.
     """
-    parts: list[list[RankSums]] = [[] for _ in groupings]
-    sharing: dict[bytes, list[tuple[_Layout, list[RankSums]]]] = {}
-    for grouping, sums in zip(groupings, parts, strict=True):
-        layout = _Layout.of(grouping)
-        sharing.setdefault(layout.key, []).append((layout, sums))
-    for block in blocks:
-        for group in sharing.values():
-            ranked = _Ranks.of(block, group[0][0])
-            for layout, sums in group:
-                sums.append(_test(ranked, layout))
-    return [
-        RankSums(*map(np.hstack, zip(*sums, strict=True)))
-        if sums
-        else RankSums(*[np.zeros((len(grouping.segments), 0))] * 5)
-        for grouping, sums in zip(groupings, parts, strict=True)
-    ]
+    index = ClusterIndex.of(groupings)
+    n_genes, n_clusters = genes.shape[1], len(index.sizes)
+    best = _Best(n_clusters, n_markers)
+    scores_start = genes.end
+
+    def offset(task: tuple[int, int], cluster: int = 0) -> int:
+        """Return where the scores of a cluster and of some genes are in the file."""
+        return scores_start + 8 * (n_clusters * task[0] + cluster * (task[1] - task[0]))
+
+    def test(task: tuple[int, int]) -> _Found:
+        thresholds = best.thresholds
+        values = tuple(genes.genes(*task))
+        scores, effects = rank_sum_test(values, tuple(index), thresholds, tie_correct)
+        genes.write(np.ascontiguousarray(scores.T), offset(task))
+        gene, cluster = np.nonzero(scores > thresholds)
+        return _Found(cluster, gene + task[0], scores[gene, cluster], effects[gene, cluster])
+
+    tasks = list(_tasks(genes.n_values, n_clusters))
+    tested = ordered_map(test, tasks, threads=threads, in_flight=2 * threads)
+    for found in progress(tested, desc="markers", total=len(tasks)):
+        best.add(found)
+    found = best.chosen()
+    edges = np.searchsorted(found.cluster, np.arange(n_clusters + 1))
+
+    def adjust(first: int) -> list[np.ndarray]:
+        """Adjust the p values of some clusters, of which all scores are read."""
+        last = min(first + n_read, n_clusters)
+        scores = np.empty((last - first, n_genes))
+        for task in tasks:
+            part = np.empty((last - first, task[1] - task[0]))
+            genes.read(part, offset(task, first))
+            scores[:, task[0] : task[1]] = part
+        np.abs(scores, out=scores)
+        return [
+            adjusted_p(scores[cluster - first], found.score[edges[cluster] : edges[cluster + 1]])
+            for cluster in range(first, last)
+        ]
+
+    n_read = max(1, TASK_SCORES // max(n_genes, 1))
+    chunks = ordered_map(adjust, range(0, n_clusters, n_read), threads=threads)
+    p_adj = np.concatenate([np.empty(0), *(adjusted for chunk in chunks for adjusted in chunk)])
+    rank = np.arange(len(found.cluster)) - edges[found.cluster] + 1
+    p = two_sided_p(found.score)
+    markers = []
+    for first, end, *_ in index.places:
+        part = slice(edges[first], edges[end])
+        columns = (found.cluster - first - 1, rank, found.gene, found.score, p, p_adj)
+        markers.append(Markers(*(c[part] for c in columns), *found.effects[part].T))
+    return markers
 
 
-class _Layout(NamedTuple):
-    """Cells by cluster and clusters by segment."""
-
-    codes: np.ndarray
-    segments: np.ndarray  # of each cluster
-    cell_segments: np.ndarray  # -1: none
-    sizes: np.ndarray  # of each cluster
-    segment_sizes: np.ndarray
-    key: bytes  # equal where cells have the same segments
-
-    @classmethod
-    def of(cls, grouping: Grouping) -> _Layout:
-        codes = np.asarray(grouping.codes)
-        segments = np.unique(grouping.segments, return_inverse=True)[1]
-        cells = np.where(codes >= 0, segments[codes], -1)
-        sizes = np.bincount(codes[codes >= 0], minlength=len(segments))
-        of_segment = np.bincount(segments, sizes).astype(np.int64)
-        return cls(codes, segments, cells, sizes, of_segment, cells.astype(np.int32).tobytes())
+def _tasks(n_values: np.ndarray, n_clusters: int) -> Iterator[tuple[int, int]]:
+    """Cut the genes into groups that one thread tests."""
+    ends = np.cumsum(n_values)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        stop = int(np.searchsorted(ends, before + TASK_VALUES, side="right"))
+        stop = max(start + 1, min(stop, start + TASK_SCORES // n_clusters))
+        yield start, stop
+        start = stop
 
 
-class _Ranks(NamedTuple):
-    """The stored values of a block with their ranks within gene and segment."""
+class _Found(NamedTuple):
+    """Scores of some clusters and genes, and what belongs to them."""
 
-    cells: np.ndarray
-    genes: np.ndarray
-    data: np.ndarray
-    ranks: np.ndarray
-    zero_ranks: np.ndarray  # segments x genes
-    ties: np.ndarray  # segments x genes, the sum of t^3 - t
-    n_genes: int
-
-    @classmethod
-    def of(cls, block: sp.csc_matrix, layout: _Layout) -> _Ranks:
-        n_genes, n_segments = block.shape[1], len(layout.segment_sizes)
-        cells = block.indices
-        genes = np.repeat(np.arange(n_genes, dtype=np.int64), np.diff(block.indptr))
-        used = (layout.cell_segments[cells] >= 0) & (block.data != 0)
-        cells, genes, values = cells[used], genes[used], block.data[used].astype(np.float32)
-        place = layout.cell_segments[cells] * np.int64(n_genes) + genes
-        order = _argsort(place, values)
-        cells, genes, values, place = cells[order], genes[order], values[order], place[order]
-        # Runs of equal values share the mean of their ranks.
-        new = np.ones(len(values), dtype=bool)
-        new[1:] = (place[1:] != place[:-1]) | (values[1:] != values[:-1])
-        starts = np.flatnonzero(new)
-        lengths = np.diff(np.append(starts, len(values)))
-        counts = np.bincount(place, minlength=n_segments * n_genes)
-        first = np.cumsum(counts) - counts
-        ranks = starts - first[place[starts]] + (lengths + 1) / 2
-        ties = np.bincount(place[starts], lengths**3.0 - lengths, n_segments * n_genes)
-        ties = ties.astype(float)  # integers where there is nothing to count
-        # Values that are not stored are zeros: they stand between negative and positive ones.
-        zeros = np.repeat(layout.segment_sizes, n_genes) - counts
-        negative = np.bincount(place[values < 0], minlength=n_segments * n_genes)
-        ranks = np.repeat(ranks, lengths) + np.where(values > 0, zeros[place], 0)
-        zero_ranks = negative + (zeros + 1) / 2
-        ties += zeros.astype(float) ** 3 - zeros
-        shape = (n_segments, n_genes)
-        return cls(cells, genes, values, ranks, zero_ranks.reshape(shape), ties.reshape(shape),
-                   n_genes)  # fmt: skip
+    cluster: np.ndarray
+    gene: np.ndarray
+    score: np.ndarray
+    effects: np.ndarray  # of shape (scores, 4), see `rank_kernel`
 
 
-def _argsort(place: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Sort by place, then by value: one sort of 64-bit integers, several times a lexsort's speed.
+class _Best:
+    """The genes with the largest scores of every cluster, of genes that come in their order.
 
-    The bits of a float order as the number does once those of negative numbers are turned round.
-    Equal ones come in any order, which no sum of theirs depends on.
+    Attributes
+    ----------
+    thresholds
+        Of each cluster, a score that is not among the largest.
     """
-    bits = values.view(np.uint32)
-    bits = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return np.argsort(place.astype(np.uint64) << np.uint64(32) | bits)
+
+    def __init__(self, n_clusters: int, n_markers: int) -> None:
+        self.n_markers = n_markers
+        self.thresholds = np.zeros(n_clusters)
+        none = np.empty(0, dtype=np.int64)
+        effects = np.empty((0, N_EFFECTS), dtype=np.float32)
+        self._found = [_Found(none, none, np.empty(0), effects)]
+        self._n_pending = 0
+
+    def add(self, found: _Found) -> None:
+        """Take the scores of further genes."""
+        self._found.append(found)
+        self._n_pending += len(found.score)
+        if self._n_pending > PENDING:
+            self.chosen()
+
+    def chosen(self) -> _Found:
+        """Return the best so far, by cluster, then by score, and drop all others."""
+        every = _Found(*map(np.concatenate, zip(*self._found, strict=True)))
+        order = np.lexsort((every.gene, -every.score, every.cluster))
+        cluster = every.cluster[order]
+        rank = np.arange(len(order)) - np.searchsorted(cluster, cluster)
+        last = rank == self.n_markers - 1
+        thresholds = self.thresholds.copy()
+        thresholds[cluster[last]] = every.score[order[last]]
+        self.thresholds = thresholds
+        best = _Found(*(array[order[rank < self.n_markers]] for array in every))
+        self._found, self._n_pending = [best], 0
+        return best
 
 
-def _test(ranked: _Ranks, layout: _Layout) -> RankSums:
-    """Turn ranks into the statistics of every cluster."""
-    shape = (len(layout.segments), ranked.n_genes)
-    place = layout.codes[ranked.cells] * np.int64(ranked.n_genes) + ranked.genes
+def two_sided_p(scores: np.ndarray) -> np.ndarray:
+    """Return the probability of a standard normal score at least as far from 0."""
+    from scipy.special import ndtr
 
-    def total(weights: np.ndarray | None = None) -> np.ndarray:
-        return np.bincount(place, weights, shape[0] * shape[1]).reshape(shape)
-
-    def of_segments(values: np.ndarray) -> np.ndarray:
-        """Sum clusters over their segments, and give each cluster its segment's sum."""
-        sums = np.zeros((len(layout.segment_sizes), values.shape[1]))
-        np.add.at(sums, layout.segments, values)
-        return sums[layout.segments]
-
-    segment = layout.segments
-    n_in = layout.sizes.astype(float)[:, None]
-    n = layout.segment_sizes.astype(float)[segment][:, None]
-    n_out = n - n_in
-    stored = total().astype(float)
-    rank_sum = total(ranked.ranks) + (n_in - stored) * ranked.zero_ranks[segment]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correction = 1 - ranked.ties[segment] / (n**3 - n)
-        spread = np.sqrt(correction * n_in * n_out * (n + 1) / 12)
-        scores = np.where(spread > 0, (rank_sum - n_in * (n + 1) / 2) / spread, 0.0)
-        auc = (rank_sum - n_in * (n_in + 1) / 2) / (n_in * n_out)
-        sums = total(ranked.data.astype(float))
-        mean_in, mean_out = sums / n_in, (of_segments(sums) - sums) / n_out
-        log2fc = np.log2((np.expm1(mean_in) + 1e-9) / (np.expm1(mean_out) + 1e-9))
-        positive = total((ranked.data > 0).astype(float))
-        inside, outside = positive / n_in, (of_segments(positive) - positive) / n_out
-    alone = (n_out[:, 0] == 0) | (n_in[:, 0] == 0)
-    statistics = [scores, *(a.astype(np.float32) for a in (auc, log2fc, inside, outside))]
-    for array in statistics:
-        array[alone] = np.nan
-    return RankSums(*statistics)
+    return 2 * ndtr(-np.abs(scores))
 
 
-def gene_blocks(
-    matrix: object,
-    *,
-    normalize: Callable[[sp.csr_matrix, int], sp.csr_matrix],
-    budget: int = BUDGET,
-) -> Iterator[sp.csc_matrix]:
-    """Read a stored matrix of cells x genes in blocks of genes.
+def adjusted_p(all_scores: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Adjust the p values of some scores for the number of all (Benjamini & Hochberg 1995).
 
     Parameters
     ----------
-    matrix
-        An element of an opened store, see `utils.blocks.row_blocks`.
-    normalize
-        Called with a block of rows and the number of its first cell.
-    budget
-        Stored values that are held; the matrix is read once for each time that it is full, and
-        once to count. What is held is handed out in blocks of `RANKED` values.
-
-    Yields
-    ------
-    scipy.sparse.csc_matrix
-        All cells x the next genes.
+    all_scores
+        At least 0.
+    scores
+        Those asked for: some of `all_scores`, the largest first.
     """
-    n_cells, n_genes = matrix_shape(matrix)
-    counts = np.zeros(n_genes, dtype=np.int64)
-    for block in row_blocks(matrix):
-        counts += sp.csr_matrix(block).getnnz(axis=0)
-    edges = np.searchsorted(np.cumsum(counts), np.arange(budget, counts.sum(), budget))
-    bounds = np.unique([0, *edges, n_genes])
-    for low, high in itertools.pairwise(bounds):
-        parts, first = [], 0
-        for block in row_blocks(matrix):
-            rows = sp.csr_matrix(block)
-            parts.append(normalize(rows, first)[:, low:high])
-            first += rows.shape[0]
-        held = sp.vstack(parts, format="csc") if parts else sp.csc_matrix((n_cells, high - low))
-        parts.clear()
-        edges = np.searchsorted(held.indptr, np.arange(RANKED, held.nnz, RANKED))
-        for start, stop in itertools.pairwise(np.unique([0, *edges, high - low])):
-            yield held[:, start:stop]
+    from scipy.special import ndtri
 
-
-def top_markers(
-    sums: RankSums, genes: Sequence[str], clusters: Sequence[str], *, n_markers: int
-) -> pd.DataFrame:
-    """List the best genes of every cluster, by score, of those that are higher inside.
-
-    Parameters
-    ----------
-    found
-        From `rank_sums`.
-    genes, clusters
-        Names of the columns and rows.
-    n_markers
-        Genes per cluster at most.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `cluster`, `rank`, `gene`, `score`, `p`, `p_adj` (Benjamini-Hochberg over all genes),
-        `log2fc`, `auc`, `fraction_in`, `fraction_out`.
-    """
-    import pandas as pd
-    from scipy.stats import norm
-
-    genes = np.asarray(genes, dtype=object)
-    tables = []
-    for i, cluster in enumerate(clusters):
-        scores = sums.scores[i]
-        if not len(scores) or np.isnan(scores).all():
-            continue
-        p = 2 * norm.sf(np.abs(scores))
-        adjusted = false_discovery(p)
-        best = np.argsort(-scores, kind="stable")[:n_markers]
-        best = best[scores[best] > 0]
-        columns = {
-            "cluster": cluster,
-            "rank": np.arange(1, len(best) + 1),
-            "gene": genes[best],
-            "score": scores[best],
-            "p": p[best],
-            "p_adj": adjusted[best],
-            "log2fc": sums.log2fc[i, best],
-            "auc": sums.auc[i, best],
-            "fraction_in": sums.inside[i, best],
-            "fraction_out": sums.outside[i, best],
-        }
-        tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MARKER_COLUMNS)
+    if not len(scores):
+        return np.empty(0)
+    n = len(all_scores)
+    # No adjusted p is above this, nor can a larger p make one smaller.
+    bound = min(1.0, float((two_sided_p(scores) * n / np.arange(1, len(scores) + 1)).max()))
+    smallest = min(-ndtri(bound / 2), scores[-1]) * (1 - 1e-9)
+    ordered = np.sort(all_scores[all_scores >= smallest])[::-1]
+    adjusted = two_sided_p(ordered) * n / np.arange(1, len(ordered) + 1)
+    adjusted = np.minimum(np.minimum.accumulate(adjusted[::-1])[::-1], 1)
+    return adjusted[np.searchsorted(-ordered, -scores)]
 
 
 MARKER_COLUMNS = ["cluster", "rank", "gene", "score", "p", "p_adj", "log2fc", "auc",
                   "fraction_in", "fraction_out"]  # fmt: skip
 
 
-def false_discovery(p: np.ndarray) -> np.ndarray:
-    """Adjust p values for their number (Benjamini & Hochberg 1995)."""
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
-    return adjusted
+def marker_table(markers: Markers, genes: Sequence[str], clusters: Sequence[str]) -> pd.DataFrame:
+    """Write markers with the names of genes and clusters, in the order of `MARKER_COLUMNS`."""
+    import pandas as pd
+
+    columns = {
+        "cluster": np.asarray(clusters, dtype=object)[markers.cluster],
+        "rank": markers.rank,
+        "gene": np.asarray(genes, dtype=object)[markers.gene],
+        "score": markers.score,
+        "p": markers.p,
+        "p_adj": markers.p_adj,
+        "log2fc": markers.log2fc,
+        "auc": markers.auc,
+        "fraction_in": markers.inside,
+        "fraction_out": markers.outside,
+    }
+    return pd.DataFrame(columns, columns=MARKER_COLUMNS)
