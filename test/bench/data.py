@@ -116,8 +116,9 @@ def draw_full_genes(file: Path, n_cells: int, n_genes: int = 30_000) -> None:
     batch = rng.integers(0, 5, n_cells)
     cell_type = rng.integers(0, 40, n_cells)
     names = [f"cell{i}" for i in range(n_cells)]
-    columns = {"batch": batch, "lineage": cell_type // 5, "cell_type": cell_type}
+    columns = {"batch": batch, "lineage": cell_type // 5}
     columns = {name: pd.Categorical(codes.astype(str)) for name, codes in columns.items()}
+    columns["cell_type"] = pd.Categorical([f"{i // 5}_{i % 5}" for i in cell_type.tolist()])
     obs = pd.DataFrame(columns, index=names)
     empty = sp.csr_matrix((n_cells, n_genes), dtype=np.float32)
     options = {"compression": "gzip", "compression_opts": 4, "shuffle": True}

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from clustering.significance.splits import SplitTest
     from preprocessing.options import PCAOptions, VariableGenesOptions
 
-# Blocks of which few cells are taken: small ones stay in the cache (4.4 s for 313 million counts
-# in blocks of 8,192 cells, 3.2 s in these).
-ROWS_READ = 2048
-
 
 def read_own_components(
     root: Any,
@@ -54,7 +50,7 @@ def read_own_components(
     from clustering.refine import own_components
     from preprocessing.gene_choice import read_gene_choice
     from preprocessing.stores import counts_blocks, counts_of, stored_matrix
-    from utils.blocks import row_blocks
+    from utils.blocks import row_blocks, rows_of_small_blocks
 
     store = open_store(batch_file) if batch_file else root
     batches = [read_column(store, column) for column in batch]
@@ -63,12 +59,14 @@ def read_own_components(
         needed_by = f"refine: {refine} with normalize: true"
         as_they_are = "preprocessing: {normalize: false}"
         stored = counts_of(root, layer, needed_by=needed_by, as_they_are=as_they_are, **values)
+    # Few cells of each block are taken: small ones stay in the cache.
+    rows = rows_of_small_blocks(stored.values)
     return partial(
         own_components,
         lambda: (
-            counts_blocks(stored, rows=ROWS_READ)
+            counts_blocks(stored, rows=rows)
             if options.normalize
-            else row_blocks(stored.values, rows=ROWS_READ)
+            else row_blocks(stored.values, rows=rows)
         ),
         options=options,
         choice=read_gene_choice(root, read_index(root, stored.var), options.hvg),
@@ -86,6 +84,7 @@ def read_split_test(
     batch: Sequence[str],
     batch_file: str | None,
     representation: np.ndarray | None,
+    threads: int = 1,
     hvg: VariableGenesOptions | None = None,
     needed_by: str = "--significance (clustering: {significance: ...})",
     **options: Any,
@@ -102,6 +101,8 @@ def read_split_test(
         Columns of the batch, and the store with them; None: `root`.
     representation
         All cells x dimensions, in which children are ordered; None: by the counts.
+    threads
+        That read counts, and of the test.
     hvg
         Which genes can be variable; None: all.
     needed_by
@@ -120,7 +121,7 @@ def read_split_test(
     from clustering.significance.splits import SplitTest
     from preprocessing.gene_choice import read_gene_choice
     from preprocessing.stores import counts_blocks, counts_of
-    from utils.blocks import gather_rows
+    from utils.blocks import gather_rows, rows_of_small_blocks
 
     stored = counts_of(root, layer, needed_by=needed_by, **values)
     n_cells = n_rows(root, "obs")
@@ -131,7 +132,12 @@ def read_split_test(
         codes = columns.groupby(batch, sort=False, dropna=False, observed=True).ngroup().to_numpy()
     names = read_index(root, stored.var)
     return SplitTest(
-        read=lambda parts: gather_rows(counts_blocks(stored, rows=ROWS_READ), parts),
+        read=lambda parts: gather_rows(
+            # Few cells of each block are taken: small ones stay in the cache.
+            counts_blocks(stored, rows=rows_of_small_blocks(stored.values), threads=threads),
+            parts,
+        ),
+        threads=threads,
         batch=codes,
         representation=representation,
         n_cells=n_cells,

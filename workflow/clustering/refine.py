@@ -39,8 +39,8 @@ def own_components(
     parts
         Positions of the cells of each set; no cell in two of them.
     options
-        As for a whole data set, except for `target_sum`, which is the median total of the set, and
-        `n_comps`, which is at most the square root of the number of cells.
+        As for a whole data set, except for `target_sum`, which instead of its default is the
+        median total of the set, and `n_comps`, which is at most the square root of its cells.
     choice
         Genes to select from, or the selected genes; default: selected from all.
     batches
@@ -65,13 +65,16 @@ def own_components(
     """
     from dataclasses import replace
 
+    from preprocessing.options import PCAOptions
     from utils.blocks import gather_rows
 
     results: list[np.ndarray | str] = []
     for rows, counts in zip(parts, gather_rows(blocks(), parts), strict=True):
         try:
             n_comps = min(options.n_comps, round(len(rows) ** 0.5))
-            own = replace(options, target_sum=None, n_comps=n_comps)
+            own = replace(options, n_comps=n_comps)
+            if options.target_sum == PCAOptions.target_sum:
+                own = replace(own, target_sum=None)
             Z = components_of_counts(counts, own, choice)
             varying = [column.iloc[rows] for column in batches]
             varying = [column for column in varying if (column != column.iloc[0]).any()]

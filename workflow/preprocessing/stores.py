@@ -199,10 +199,12 @@ def _holds_counts(matrix: Any) -> bool:
     return describe_matrix(matrix).kind == COUNTS
 
 
-def counts_blocks(matrix: StoredMatrix, *, rows: int | None = None) -> Iterator[Block]:
+def counts_blocks(
+    matrix: StoredMatrix, *, rows: int | None = None, threads: int = 1
+) -> Iterator[Block]:
     """Read counts in blocks of rows; a negative or not finite one is an error with its names."""
     n_read = 0
-    for block in row_blocks(matrix.values, rows=rows):
+    for block in row_blocks(matrix.values, rows=rows, threads=threads):
         with named_values(matrix):
             check_counts(block, first_cell=n_read)
         yield block
