@@ -202,8 +202,10 @@ def share_row(step: str, size: str, runs: dict[int, dict], less: dict[int, dict]
     gain = least / most
     ratio = figure(most, "wall") / figure(least, "wall")
     by_wall = f"{(ratio - gain) / (1 - gain):.0%}" if most > least else ""
-    if os.getloadavg()[0] > 1.5 * os.cpu_count():
-        by_wall = "busy"  # with other work: seconds tell nothing
+    if less:  # differences of seconds tell nothing
+        by_wall = ""
+    elif os.getloadavg()[0] > 1.5 * os.cpu_count():
+        by_wall = "busy"
     speedups = "".join(f" {1 / (serial + (1 - serial) / n):.1f} |" for n in MORE_THREADS)
     return f"| {step} | {size} | {serial:.1%} | {by_wall} |{speedups}"
 
