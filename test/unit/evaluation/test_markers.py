@@ -39,14 +39,21 @@ def pancreas():
 @pytest.fixture
 def small(monkeypatch):
     """Cut everything into several pieces."""
-    monkeypatch.setattr(gene_file, "BLOCK_VALUES", 100)
+    monkeypatch.setattr(gene_file, "TURNED_VALUES", 100)
     monkeypatch.setattr(markers, "TASK_VALUES", 60)
     monkeypatch.setattr(markers, "TASK_SCORES", 40)
     monkeypatch.setattr(markers, "PENDING", 5)
 
 
+FOLDER = tempfile.TemporaryDirectory()
+
+
+def new_group():
+    return zarr.open_group(tempfile.mkdtemp(dir=FOLDER.name), mode="w")
+
+
 def stored(X):
-    root = zarr.open_group(zarr.storage.MemoryStore(), mode="w")
+    root = new_group()
     write_blocks(root, "X", [X], n_genes=X.shape[1], n_cells=X.shape[0])
     return root["X"]
 
@@ -292,7 +299,7 @@ def test_genes_are_the_columns_of_the_matrix(pancreas, small, form):
         X = sp.csr_matrix(np.round(X.toarray()).astype(np.int64))
     matrix = stored(X.toarray() if form == "dense" else X)
     if form == "csc":
-        root = zarr.open_group(zarr.storage.MemoryStore(), mode="w")
+        root = new_group()
         anndata.io.write_elem(root, "X", X.tocsc())
         matrix = root["X"]
     with tempfile.TemporaryFile() as file:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from utils.blocks import Block
 
 # Stored values that are turned round at a time, each by one thread, which takes 28 bytes each.
-BLOCK_VALUES = 1 << 21
+TURNED_VALUES = 1 << 21
 # Blocks that are turned round at a time, at most: one thread reads them all.
 TURNED = 4
 
@@ -44,7 +44,7 @@ class GeneValues(NamedTuple):
 class GeneFile:
     """Values of cells x genes, ordered by gene within blocks of cells.
 
-    Size of the file: 6 bytes for each value, and 4 for each gene and block of `BLOCK_VALUES`.
+    Size of the file: 6 bytes for each value, and 4 for each gene and block of `TURNED_VALUES`.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class GeneFile:
         n_cells, n_genes = self.shape
         is_dense = hasattr(matrix, "shape")
         n_stored = n_cells * n_genes if is_dense else matrix["data"].shape[0]
-        rows = int(np.clip(BLOCK_VALUES * n_cells // max(n_stored, 1), 1, BLOCK_ROWS))
+        rows = int(np.clip(TURNED_VALUES * n_cells // max(n_stored, 1), 1, BLOCK_ROWS))
         first_cell = 0
         blocks = row_blocks(matrix, rows=None if is_dense else rows)
         for block in progress(
