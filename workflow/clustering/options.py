@@ -186,7 +186,8 @@ class CommunityOptions(SplitOptions, NeighborsKeyOptions):
         "itself the integration, such as BBKNN's); or also PCA on the "
         "parent's own variable genes (from the counts, by the keys of `preprocessing`, but scaled "
         "to the parent's median total where `target_sum` is the default, and with at most the "
-        "square root of its cells as components); or also Harmony on those (methods that are Harmony; others stay at PCA).",
+        "square root of its cells as components); or also Harmony on those (methods that are "
+        "Harmony; others stay at PCA).",
     )
     max_cluster_factor: float = key(
         50.0,

@@ -24,7 +24,9 @@ def make_parser():
     cli.add_clusters(parser)
     parser.add_argument("--robustness", metavar="TSV", required=True, help="Table of robustness.py")
     parser.add_argument(
-        "--splits", metavar="TSV", help="Table of splits.py: what is split without need counts"
+        "--splits",
+        metavar="TSV",
+        help="Table of splits.py: splits that its test rejects count against a resolution",
     )
     add_options(parser, NeighborsKeyOptions)
     add_options(parser, RobustnessOptions)
