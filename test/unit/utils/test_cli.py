@@ -37,6 +37,7 @@ def test_a_missing_input_is_one_line_and_exit_code_2(script, tmp_path, name):
         "doublet_clusters.py": ["--clusters", "a"],
         "robustness.py": ["--clusters", "a"],
         "splits.py": ["--clusters", "a"],
+        "resolutions.py": ["--clusters", "a", "--robustness", "r.tsv"],
         "trees.py": ["--clusters", "a"],
     }.get(name.rpartition("/")[2], [])
     missing = tmp_path / "missing.zarr"
