@@ -11,7 +11,7 @@ PEERS = $(VENV)-peers
 
 .PHONY: run report test test-slurm check docs bench bench-harmony bench-harmony1 bench-pca \
     bench-clustering bench-job bench-growth bench-mnn bench-topics bench-plan bench-memory bench-gpu \
-    bench-splits bench-resolutions bench-threads bench-markers clean
+    bench-splits bench-split-time bench-resolutions bench-threads bench-markers clean
 
 run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --quiet progress rules host reason
@@ -54,6 +54,10 @@ bench-plan: $(VENV)/installed
 # Simulated and real populations: how often noise is split, how much is found
 bench-splits: $(VENV)/installed-test
 	$(BIN)/python test/bench/bench_splits.py --figure docs/significance_calibration.png
+
+# What the test of splits adds to the time of clustering
+bench-split-time: $(VENV)/installed
+	$(BIN)/python test/bench/bench_split_time.py
 
 # Suggested resolutions beside the best, and none in homogeneous populations
 bench-resolutions: $(VENV)/installed
