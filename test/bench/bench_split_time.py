@@ -52,7 +52,7 @@ def main() -> None:
     lines = [
         "## Time of tested splits",
         "",
-        f"{machine()} {args.threads} threads; {args.repeats} runs in turn, the least of each "
+        f"{machine()} {args.threads} threads; runs in turn: {args.repeats}, the least of each "
         "figure. Counts of 30,000 genes, about 1,500 values a cell; Harmony, Leiden at 1.0. CPU "
         "seconds and peak memory of the whole job, imports included. Level 1 starts from the "
         "neighbors, level 2 finds those within each parent.",

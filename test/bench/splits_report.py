@@ -65,7 +65,7 @@ def scale(target_sum):
 
 
 def per_1000_cells(runs, key):
-    return 1000 * sum(run[key] for run in runs) / sum(run["n_cells"] for run in runs)
+    return 1000 * sum(run[key] for run in runs) / max(sum(run["n_cells"] for run in runs), 1)
 
 
 def tables(runs, arguments):
