@@ -232,7 +232,7 @@ def test_a_gpu_is_asked_for_only_by_a_plan_that_says_so(faults):
 def test_every_step_is_a_job_with_its_partition_and_cpus(demo):
     found = {job["Comment"]: job for job in jobs(demo["slurm"])}
     cpus = {
-        "rule_prepare_wildcards_a": 1,
+        "rule_prepare_wildcards_a": 4,
         "rule_pca_wildcards_a": 4,
         "rule_harmony_wildcards_a_harmony": 4,
         "rule_neighbors_wildcards_a_harmony": 4,
