@@ -31,10 +31,7 @@ def make_parser():
     add_options(parser, NeighborsKeyOptions)
     add_options(parser, RobustnessOptions)
     parser.set_defaults(rounds=10)  # who calls it wants it; the config leaves it out
-    parser.add_argument(
-        "--threads", type=int, default=1, help="Number of threads (default: %(default)s)"
-    )
-    cli.add_run_options(parser, threads=False)
+    cli.add_run_options(parser)
     return parser
 
 

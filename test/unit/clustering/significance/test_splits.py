@@ -286,12 +286,17 @@ def test_tiny_and_empty_inputs(case, batches):
     assert set(np.unique(tested.labels)) <= set(range(len(np.unique(labels))))
 
 
-def test_a_sample_scores_every_fold():
+def sample_of_two_types():
     counts, truth = types(np.random.default_rng(0), 2, 200)
     sample = Sample(
         sp.csr_matrix(counts.astype(np.float64)), truth, np.zeros(200, dtype=np.int64),
         resolution=1.0, n_neighbors=15, algorithm="leiden", rng=np.random.default_rng(0),
     )  # fmt: skip
+    return sample, truth
+
+
+def test_a_sample_scores_every_fold():
+    sample, truth = sample_of_two_types()
     scores = sample.scores(np.arange(200), truth)
     assert scores.scored.all()
     assert scores.share == pytest.approx(truth.mean(), abs=0.02)
@@ -329,11 +334,7 @@ def test_what_is_recorded():
 
 
 def test_scores_that_show_no_structure_are_not_followed_up():
-    counts, truth = types(np.random.default_rng(0), 2, 200)
-    sample = Sample(
-        sp.csr_matrix(counts.astype(np.float64)), truth, np.zeros(200, dtype=np.int64),
-        resolution=1.0, n_neighbors=15, algorithm="leiden", rng=np.random.default_rng(0),
-    )  # fmt: skip
+    sample, truth = sample_of_two_types()
     everything = np.arange(200)
     full = sample.scores(everything, truth)
     hasty = sample.scores(everything, truth, max_p=0.05)
