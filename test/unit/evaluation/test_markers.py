@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, mannwhitneyu, norm, rankdata
 
-from evaluation.clusters import gene_file, markers
+from evaluation.clusters import markers
 from evaluation.clusters.gene_file import GeneFile
 from evaluation.clusters.markers import (
     ClusterIndex,
@@ -26,6 +26,7 @@ from evaluation.clusters.markers import (
 from evaluation.clusters.rank_kernel import AUC, INSIDE, LOG2FC, OUTSIDE, rank_sum_test
 from evaluation.stores import siblings
 from numerics.normalize import normalize_block
+from utils import blocks
 from utils.blocks import write_blocks
 
 
@@ -39,7 +40,7 @@ def pancreas():
 @pytest.fixture
 def small(monkeypatch):
     """Cut everything into several pieces."""
-    monkeypatch.setattr(gene_file, "TURNED_VALUES", 100)
+    monkeypatch.setattr(blocks, "BLOCK_VALUES", 100)
     monkeypatch.setattr(markers, "TASK_VALUES", 60)
     monkeypatch.setattr(markers, "TASK_SCORES", 40)
     monkeypatch.setattr(markers, "PENDING", 5)

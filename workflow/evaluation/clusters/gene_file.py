@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from evaluation.clusters.rank_kernel import transpose
-from utils.blocks import BLOCK_ROWS, matrix_shape, row_blocks
+from utils.blocks import matrix_shape, row_blocks, rows_of_small_blocks
 from utils.log import progress
 from utils.threads import ordered_map
 
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from utils.blocks import Block
 
-# Stored values that are turned round at a time, each by one thread, which takes 28 bytes each.
-TURNED_VALUES = 1 << 21
-# Blocks that are turned round at a time, at most: one thread reads them all.
+# Blocks that are turned round at a time, at most, which takes 28 bytes per stored value: one thread
+# reads them all.
 TURNED = 4
 
 
@@ -44,7 +43,8 @@ class GeneValues(NamedTuple):
 class GeneFile:
     """Values of cells x genes, ordered by gene within blocks of cells.
 
-    Size of the file: 6 bytes for each value, and 4 for each gene and block of `TURNED_VALUES`.
+    Size of the file: 6 bytes for each value, and 4 for each gene and block of
+    `utils.blocks.BLOCK_VALUES` values.
 
     Parameters
     ----------
@@ -100,8 +100,7 @@ class GeneFile:
         """Read blocks of cells, and give each its place in the file."""
         n_cells, n_genes = self.shape
         is_dense = hasattr(matrix, "shape")
-        n_stored = n_cells * n_genes if is_dense else matrix["data"].shape[0]
-        rows = int(np.clip(TURNED_VALUES * n_cells // max(n_stored, 1), 1, BLOCK_ROWS))
+        rows = rows_of_small_blocks(matrix)
         first_cell = 0
         blocks = row_blocks(matrix, rows=None if is_dense else rows)
         for block in progress(
